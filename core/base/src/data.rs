@@ -1,0 +1,278 @@
+//! Data files: JSON lines, plain or gzipped, with prompts or preference pairs.
+
+use crate::options::{Checked, Options};
+use crate::rng::sub_seed;
+use crate::{Error, Message, Prompt, Result};
+use flate2::read::MultiGzDecoder;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+
+/// Which part of a file is used. The parts are told apart by a hash of the first user turn, so that one conversation never
+/// lies in both and the split stays when rows are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    #[default]
+    All,
+    Train,
+    Test,
+}
+
+/// Which rows of which files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataSpec {
+    /// One file, or several that are read one after the other: .jsonl or .jsonl.gz.
+    pub paths: Vec<String>,
+    /// "train", "test" or "all".
+    #[serde(default)]
+    pub part: Part,
+    /// The share of conversations that "test" gets.
+    #[serde(default = "tenth")]
+    pub test_share: f64,
+    /// Keep at most this many rows, evenly from all files.
+    #[serde(default)]
+    pub limit: Option<usize>,
+    /// Leave out (and count) rows whose prompt is longer than this many tokens.
+    #[serde(default)]
+    pub max_prompt_tokens: Option<usize>,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+impl Options for DataSpec {
+    fn check(&self) -> Checked {
+        if self.paths.is_empty() {
+            return Err(("paths", "must name at least one file".into()));
+        }
+        if !(0.0..=1.0).contains(&self.test_share) {
+            return Err(("test_share", format!("must be from 0 to 1, not {}", self.test_share)));
+        }
+        Ok(())
+    }
+}
+
+/// One row: its prompt, and all columns.
+#[derive(Clone, Debug)]
+pub struct Row {
+    pub prompt: Prompt,
+    pub columns: Value,
+    pub file: usize,
+    pub line: usize,
+}
+
+/// A preference pair.
+#[derive(Clone, Debug)]
+pub struct Pair {
+    pub prompt: Prompt,
+    pub chosen: String,
+    pub rejected: String,
+}
+
+/// Reads the prompts: rows with `prompt` (text or messages), `messages`, or `chosen` as in HH.
+pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
+    read(
+        spec,
+        |columns| prompt_of(columns).map(|prompt| (prompt, ())),
+        |prompt, (), columns, file, line| Row { prompt, columns, file, line },
+    )
+}
+
+/// Reads preference pairs: HH's own `{"chosen", "rejected"}` dialogues, or `{"prompt", "chosen", "rejected"}`.
+pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
+    read(spec, pair_of, |prompt, (chosen, rejected), _, _, _| Pair { prompt, chosen, rejected })
+}
+
+/// Reads `{"prompt", "completion"}` rows for supervised fine-tuning.
+pub fn completions(spec: &DataSpec) -> Result<Vec<(Prompt, String)>> {
+    let one = |columns: &Value| Ok((prompt_of(columns)?, text(columns, "completion")?.to_owned()));
+    read(spec, one, |prompt, completion, _, _, _| (prompt, completion))
+}
+
+fn read<T, Out>(
+    spec: &DataSpec,
+    parse: impl Fn(&Value) -> std::result::Result<(Prompt, T), String>,
+    make: impl Fn(Prompt, T, Value, usize, usize) -> Out,
+) -> Result<Vec<Out>> {
+    let mut files = Vec::new();
+    for (file, path) in spec.paths.iter().enumerate() {
+        let path = Path::new(path);
+        let mut rows = Vec::new();
+        for (line, columns) in json_lines(path)? {
+            let (prompt, value) = parse(&columns).map_err(|what| Error::Data { path: path.to_owned(), line, what })?;
+            if spec.part.holds(&prompt, spec.test_share) {
+                rows.push(make(prompt, value, columns, file, line));
+            }
+        }
+        files.push(rows);
+    }
+    let rows = interleave(files, spec.limit);
+    if rows.is_empty() {
+        return Err(Error::Invalid(format!("no rows in {} ({:?} part)", spec.paths.join(", "), spec.part)));
+    }
+    Ok(rows)
+}
+
+/// Takes rows from each file in proportion, so that a limit does not drop the last file.
+fn interleave<T>(files: Vec<Vec<T>>, limit: Option<usize>) -> Vec<T> {
+    let total: usize = files.iter().map(Vec::len).sum();
+    let keep = limit.unwrap_or(total).min(total);
+    let mut out = Vec::with_capacity(keep);
+    let mut left = keep;
+    let mut rows_left = total;
+    for rows in files {
+        let share = if rows_left == 0 { 0 } else { (rows.len() * left).div_ceil(rows_left).min(left) };
+        rows_left -= rows.len();
+        left -= share;
+        out.extend(rows.into_iter().take(share));
+    }
+    out
+}
+
+impl Part {
+    fn holds(self, prompt: &Prompt, test_share: f64) -> bool {
+        let hash = sub_seed(0, prompt.first_user(), 0) as f64 / u64::MAX as f64;
+        match self {
+            Part::All => true,
+            Part::Train => hash >= test_share,
+            Part::Test => hash < test_share,
+        }
+    }
+}
+
+/// The lines of a JSON-lines file with their numbers; blank lines are skipped.
+pub fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>> {
+    let mut file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let mut magic = [0u8; 2];
+    let gzipped = file.read(&mut magic).map_err(|e| Error::io(path, e))? == 2 && magic == [0x1f, 0x8b];
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let reader: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut out = Vec::new();
+    for (i, text) in BufReader::new(reader).lines().enumerate() {
+        let at = |what: String| Error::Data { path: path.to_owned(), line: i + 1, what };
+        let text = text.map_err(|e| at(format!("cannot be read ({e}); the file may be truncated")))?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let value: Value = serde_json::from_str(&text).map_err(|e| at(format!("is not JSON: {e}")))?;
+        if !value.is_object() {
+            return Err(at("is JSON but no object".into()));
+        }
+        out.push((i + 1, value));
+    }
+    if out.is_empty() {
+        return Err(Error::file(path, "holds no rows"));
+    }
+    Ok(out)
+}
+
+fn text<'a>(columns: &'a Value, column: &str) -> std::result::Result<&'a str, String> {
+    match columns.get(column) {
+        Some(Value::String(s)) => Ok(s),
+        Some(_) => Err(format!("column \"{column}\" is no text")),
+        None => Err(format!("has no column \"{column}\"")),
+    }
+}
+
+fn prompt_of(columns: &Value) -> std::result::Result<Prompt, String> {
+    let prompt = match (columns.get("prompt"), columns.get("messages"), columns.get("chosen")) {
+        (Some(Value::String(s)), ..) => Prompt::from_dialogue(s),
+        (Some(messages), ..) | (None, Some(messages), _) => messages_of(messages)?,
+        (None, None, Some(Value::String(s))) => Prompt::from_dialogue(split_last_answer(s)?.0),
+        _ => return Err("has none of the columns \"prompt\", \"messages\", \"chosen\"".into()),
+    };
+    if prompt.messages.last().is_none_or(|m| m.role != "user" || m.content.trim().is_empty()) {
+        return Err("the prompt does not end with a user turn".into());
+    }
+    Ok(prompt)
+}
+
+fn messages_of(value: &Value) -> std::result::Result<Prompt, String> {
+    let messages: Vec<Message> =
+        serde_json::from_value(value.clone()).map_err(|e| format!("messages are not {{role, content}}: {e}"))?;
+    Ok(Prompt { messages })
+}
+
+/// HH text is one dialogue; the answer follows the last `\n\nAssistant:`.
+fn split_last_answer(dialogue: &str) -> std::result::Result<(&str, &str), String> {
+    const MARK: &str = "\n\nAssistant:";
+    let at = dialogue.rfind(MARK).ok_or("the dialogue has no \"\\n\\nAssistant:\" turn")?;
+    Ok((&dialogue[..at + MARK.len()], dialogue[at + MARK.len()..].trim()))
+}
+
+fn pair_of(columns: &Value) -> std::result::Result<(Prompt, (String, String)), String> {
+    let (chosen, rejected) = (text(columns, "chosen")?, text(columns, "rejected")?);
+    if columns.get("prompt").is_some() || columns.get("messages").is_some() {
+        return Ok((prompt_of(columns)?, (chosen.into(), rejected.into())));
+    }
+    // Some HH rows diverge before the last turn: what both share is the prompt, the rest is the answer.
+    let (prompt, answer) = split_last_answer(chosen)?;
+    let (other_prompt, other_answer) = split_last_answer(rejected)?;
+    if prompt == other_prompt {
+        return Ok((Prompt::from_dialogue(prompt), (answer.into(), other_answer.into())));
+    }
+    let shared = chosen.bytes().zip(rejected.bytes()).take_while(|(a, b)| a == b).count();
+    let common = chosen.get(..shared).or_else(|| chosen.get(..shared.saturating_sub(1))).unwrap_or("");
+    let (prompt, _) = split_last_answer(common).map_err(|_| "chosen and rejected share no prompt".to_owned())?;
+    let rest = |dialogue: &str| dialogue[prompt.len()..].trim().to_owned();
+    Ok((Prompt::from_dialogue(prompt), (rest(chosen), rest(rejected))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn spec(path: &Path) -> DataSpec {
+        let paths = vec![path.to_string_lossy().into_owned()];
+        DataSpec { paths, part: Part::All, test_share: 0.1, limit: None, max_prompt_tokens: None }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut f = tempfile::NamedTempFile::new().unwrap();
+        f.write_all(text.as_bytes()).unwrap();
+        f
+    }
+
+    #[test]
+    fn reads_hh_pairs_even_when_they_diverge_early() {
+        let f = file(concat!(
+            r#"{"chosen":"\n\nHuman: q\n\nAssistant: good","rejected":"\n\nHuman: q\n\nAssistant: bad"}"#,
+            "\n\n",
+            r#"{"chosen":"\n\nHuman: q\n\nAssistant: a1\n\nHuman: r\n\nAssistant: c","rejected":"\n\nHuman: q\n\nAssistant: a2"}"#,
+            "\n"
+        ));
+        let pairs = pairs(&spec(f.path())).unwrap();
+        assert_eq!((pairs[0].chosen.as_str(), pairs[0].rejected.as_str()), ("good", "bad"));
+        assert_eq!(pairs[1].prompt.messages.len(), 1);
+        assert_eq!(pairs[1].chosen, "a1\n\nHuman: r\n\nAssistant: c");
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        let f = file("{\"prompt\": \"a\"}\n{\"prompt\": \n");
+        let message = prompts(&spec(f.path())).unwrap_err().to_string();
+        assert!(message.contains(":2: is not JSON"), "{message}");
+        let f = file("{\"text\": \"a\"}\n");
+        let message = prompts(&spec(f.path())).unwrap_err().to_string();
+        assert!(message.ends_with(":1: has none of the columns \"prompt\", \"messages\", \"chosen\""), "{message}");
+        assert!(prompts(&spec(file("").path())).unwrap_err().to_string().ends_with("holds no rows"));
+    }
+
+    #[test]
+    fn parts_are_disjoint_and_limits_are_fair() {
+        let rows: String = (0..200).map(|i| format!("{{\"prompt\": \"p{i}\"}}\n")).collect();
+        let f = file(&rows);
+        let count = |part| prompts(&DataSpec { part, test_share: 0.2, ..spec(f.path()) }).unwrap().len();
+        assert_eq!(count(Part::Train) + count(Part::Test), 200);
+        assert!((20..60).contains(&count(Part::Test)));
+        let taken = interleave(vec![vec![1; 30], vec![2; 10]], Some(8));
+        assert_eq!((taken.len(), taken.iter().filter(|v| **v == 2).count()), (8, 2));
+    }
+}

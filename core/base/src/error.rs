@@ -1,0 +1,63 @@
+//! Errors that say what, where, and how to mend it.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{kind} \"{name}\" does not exist{suggestion}; `motrain list {kind}` shows what does")]
+    UnknownComponent { kind: String, name: String, suggestion: String },
+    #[error("{owner} has no option \"{option}\"{suggestion}")]
+    UnknownOption { owner: String, option: String, suggestion: String },
+    #[error("{owner}: option \"{option}\" {what}")]
+    BadOption { owner: String, option: String, what: String },
+    #[error("{owner}: {what}")]
+    BadOptions { owner: String, what: String },
+    #[error("weights {weights}: {what}")]
+    BadWeights { weights: String, what: String },
+    #[error("{path}:{line}: {what}")]
+    Data { path: PathBuf, line: usize, what: String },
+    #[error("{path}: {what}")]
+    File { path: PathBuf, what: String },
+    #[error("reward \"{reward}\" {what}\n  prompt:     {prompt}\n  completion: {completion}")]
+    Reward { reward: String, what: String, prompt: String, completion: String },
+    #[error("reward \"{reward}\" {what}")]
+    RewardSource { reward: String, what: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+impl Error {
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        Error::Io { path: path.to_owned(), source }
+    }
+
+    pub fn file(path: &Path, what: impl Into<String>) -> Self {
+        Error::File { path: path.to_owned(), what: what.into() }
+    }
+}
+
+/// `; did you mean "beta"?` for the nearest candidate, or nothing where none is near.
+pub fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> String {
+    candidates
+        .into_iter()
+        .map(|c| (strsim::damerau_levenshtein(name, c), c))
+        .filter(|(distance, c)| *distance <= 1 + c.len() / 3)
+        .min()
+        .map(|(_, c)| format!("; did you mean \"{c}\"?"))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggests_only_what_is_near() {
+        assert_eq!(did_you_mean("betta", ["alpha", "beta"]), "; did you mean \"beta\"?");
+        assert_eq!(did_you_mean("zzz", ["alpha", "beta"]), "");
+    }
+}

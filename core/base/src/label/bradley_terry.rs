@@ -1,0 +1,42 @@
+//! A soft label: `p = σ((s₁ − s₂)/τ)`. With τ = 1 and the sigmoid loss, the optimum over all policies is the closed form
+//! `π* ∝ π₀·exp(s/β)`.
+
+use super::{Label, LabelRule};
+use crate::Weights;
+use crate::loss::sigmoid;
+use crate::options::{Checked, Options, parse};
+use crate::registry::{Builtin, schema};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub const BUILTIN: Builtin<dyn LabelRule> = Builtin {
+    name: "bradley_terry",
+    summary: "a soft label: the Bradley-Terry probability of the weighted scores",
+    schema: schema::<BradleyTerry>(),
+    build: |owner, options| Ok(Box::new(parse::<BradleyTerry>(owner, options)?)),
+};
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct BradleyTerry {
+    /// τ: the score gap that counts as one unit of log-odds.
+    temperature: f64,
+}
+
+impl Default for BradleyTerry {
+    fn default() -> Self {
+        Self { temperature: 1.0 }
+    }
+}
+
+impl Options for BradleyTerry {
+    fn check(&self) -> Checked {
+        if self.temperature > 0.0 { Ok(()) } else { Err(("temperature", "must be above 0".into())) }
+    }
+}
+
+impl LabelRule for BradleyTerry {
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label {
+        Label::First(sigmoid((weights.dot(first) - weights.dot(second)) / self.temperature))
+    }
+}

@@ -1,0 +1,39 @@
+//! The paper's rule: the larger weighted score wins (equations 1–2). Equal scores are a tie; the paper's `>`-else would
+//! label them against the first completion.
+
+use super::{Label, LabelRule};
+use crate::Weights;
+use crate::options::{Checked, Options, parse};
+use crate::registry::{Builtin, schema};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub const BUILTIN: Builtin<dyn LabelRule> = Builtin {
+    name: "weighted_sum",
+    summary: "the completion with the larger weighted score wins (the paper's reward scalarisation)",
+    schema: schema::<WeightedSum>(),
+    build: |owner, options| Ok(Box::new(parse::<WeightedSum>(owner, options)?)),
+};
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct WeightedSum {
+    /// Weighted scores closer than this are a tie.
+    tolerance: f64,
+}
+
+impl Options for WeightedSum {
+    fn check(&self) -> Checked {
+        if self.tolerance >= 0.0 { Ok(()) } else { Err(("tolerance", "must not be negative".into())) }
+    }
+}
+
+impl LabelRule for WeightedSum {
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label {
+        let gap = weights.dot(first) - weights.dot(second);
+        if gap.abs() <= self.tolerance.max(1e-12) {
+            return Label::Tie;
+        }
+        Label::First(if gap > 0.0 { 1.0 } else { 0.0 })
+    }
+}

@@ -1,0 +1,24 @@
+//! The seams of motrain and everything that needs no tensors: weights, the five kinds of component and their
+//! registry, the plan, data files, reward scaling, the embedded tasks, and the metrics of a front.
+
+pub mod conditioner;
+pub mod data;
+pub mod error;
+pub mod label;
+pub mod loss;
+pub mod metrics;
+pub mod options;
+pub mod plan;
+pub mod prompt;
+pub mod registry;
+pub mod reward;
+pub mod rng;
+pub mod sampler;
+pub mod scale;
+pub mod task;
+pub mod weights;
+
+pub use error::{Error, Result};
+pub use prompt::{Message, Prompt};
+pub use registry::{Kind, Registry};
+pub use weights::Weights;

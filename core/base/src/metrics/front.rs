@@ -1,0 +1,143 @@
+//! Metrics of a set of points in objective space, all objectives maximised.
+
+/// Whether `a` dominates `b`: nowhere worse, somewhere better. Exact, without tolerance.
+pub fn dominates(a: &[f64], b: &[f64]) -> bool {
+    a.iter().zip(b).all(|(x, y)| x >= y) && a.iter().zip(b).any(|(x, y)| x > y)
+}
+
+/// Indices of the points that no other point dominates.
+pub fn non_dominated(points: &[Vec<f64>]) -> Vec<usize> {
+    (0..points.len()).filter(|&i| !points.iter().any(|p| dominates(p, &points[i]))).collect()
+}
+
+/// The volume that the points dominate above a reference point, by slicing along the last objective.
+pub fn hypervolume(points: &[Vec<f64>], reference: &[f64]) -> f64 {
+    let above: Vec<&[f64]> =
+        points.iter().map(Vec::as_slice).filter(|p| p.iter().zip(reference).all(|(x, r)| x > r)).collect();
+    volume(above, reference)
+}
+
+fn volume(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
+    let Some(last) = reference.len().checked_sub(1) else {
+        return 0.0;
+    };
+    if last == 0 {
+        return points.iter().map(|p| p[0] - reference[0]).fold(0.0, f64::max);
+    }
+    points.sort_by(|a, b| b[last].total_cmp(&a[last]));
+    let mut total = 0.0;
+    for i in 0..points.len() {
+        let below = points.get(i + 1).map_or(reference[last], |p| p[last]);
+        let height = points[i][last] - below;
+        if height > 0.0 {
+            let slice = points[..=i].iter().map(|p| &p[..last]).collect();
+            total += height * volume(slice, &reference[..last]);
+        }
+    }
+    total
+}
+
+/// PGMORL's sparsity of the non-dominated points: the mean over neighbours of the squared gaps, summed over objectives. Lower is
+/// denser; 0 for a single point.
+pub fn sparsity(points: &[Vec<f64>]) -> f64 {
+    let front: Vec<&Vec<f64>> = non_dominated(points).into_iter().map(|i| &points[i]).collect();
+    if front.len() < 2 {
+        return 0.0;
+    }
+    let mut total = 0.0;
+    for k in 0..front[0].len() {
+        let mut column: Vec<f64> = front.iter().map(|p| p[k]).collect();
+        column.sort_by(f64::total_cmp);
+        total += column.windows(2).map(|w| (w[1] - w[0]).powi(2)).sum::<f64>();
+    }
+    total / (front.len() - 1) as f64
+}
+
+/// Schott's spacing of the non-dominated points: the deviation of L1 distances to the nearest neighbour.
+pub fn spacing(points: &[Vec<f64>]) -> f64 {
+    let front: Vec<&Vec<f64>> = non_dominated(points).into_iter().map(|i| &points[i]).collect();
+    if front.len() < 2 {
+        return 0.0;
+    }
+    let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).abs()).sum::<f64>();
+    let nearest: Vec<f64> = (0..front.len())
+        .map(|i| {
+            (0..front.len()).filter(|&j| j != i).map(|j| distance(front[i], front[j])).fold(f64::INFINITY, f64::min)
+        })
+        .collect();
+    let mean = nearest.iter().sum::<f64>() / nearest.len() as f64;
+    (nearest.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (nearest.len() - 1) as f64).sqrt()
+}
+
+/// The coefficient of variation of the gaps between consecutive weights' points (in the order given): 0 when evenly spaced.
+pub fn evenness(points: &[Vec<f64>]) -> f64 {
+    let gaps: Vec<f64> =
+        points.windows(2).map(|w| w[0].iter().zip(&w[1]).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()).collect();
+    let mean = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
+    if gaps.is_empty() || mean == 0.0 {
+        return 0.0;
+    }
+    (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt() / mean
+}
+
+fn dot(w: &[f64], p: &[f64]) -> f64 {
+    w.iter().zip(p).map(|(a, b)| a * b).sum()
+}
+
+/// Mean inner product of each weight with its own point (PARM, Panacea).
+pub fn mean_inner_product(weights: &[Vec<f64>], points: &[Vec<f64>]) -> f64 {
+    weights.iter().zip(points).map(|(w, p)| dot(w, p)).sum::<f64>() / weights.len().max(1) as f64
+}
+
+/// How much better each weight would do with its best point among all: 0 if and only if every weight gets its own best.
+pub fn steering_regret(weights: &[Vec<f64>], points: &[Vec<f64>]) -> f64 {
+    let best = |w: &Vec<f64>| points.iter().map(|p| dot(w, p)).fold(f64::NEG_INFINITY, f64::max);
+    let expected = weights.iter().map(best).sum::<f64>() / weights.len().max(1) as f64;
+    expected - mean_inner_product(weights, points)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden() -> Vec<Vec<f64>> {
+        vec![vec![0.2, 0.9], vec![0.5, 0.7], vec![0.8, 0.3], vec![0.4, 0.6]]
+    }
+
+    fn near(a: f64, b: f64) {
+        assert!((a - b).abs() < 1e-7, "{a} is not {b}");
+    }
+
+    #[test]
+    fn golden_values() {
+        let f = golden();
+        assert_eq!(non_dominated(&f), [0, 1, 2]);
+        near(hypervolume(&f, &[0.0, 0.0]), 0.48);
+        near(hypervolume(&f, &[0.1, 0.1]), 0.32);
+        near(sparsity(&f), 0.19);
+        near(spacing(&f), 0.115_470_1);
+        let w = vec![vec![0.0, 1.0], vec![0.5, 0.5], vec![1.0, 0.0]];
+        near(mean_inner_product(&w, &f[..3]), 0.766_666_7);
+        near(steering_regret(&w, &f[..3]), 0.0);
+        near(steering_regret(&w, &[f[2].clone(), f[1].clone(), f[0].clone()]), 0.4);
+    }
+
+    #[test]
+    fn hypervolume_in_three_dimensions_and_monotone() {
+        let cube = vec![vec![1.0, 1.0, 1.0]];
+        near(hypervolume(&cube, &[0.0; 3]), 1.0);
+        let two = vec![vec![1.0, 0.5, 1.0], vec![0.5, 1.0, 1.0]];
+        near(hypervolume(&two, &[0.0; 3]), 0.75);
+        let mut f = golden();
+        let before = hypervolume(&f, &[0.0, 0.0]);
+        f.push(vec![0.7, 0.6]);
+        assert!(hypervolume(&f, &[0.0, 0.0]) > before);
+        near(hypervolume(&[vec![-1.0, 2.0]], &[0.0, 0.0]), 0.0);
+    }
+
+    #[test]
+    fn evenness_of_even_and_uneven() {
+        near(evenness(&[vec![0.0, 1.0], vec![0.5, 0.5], vec![1.0, 0.0]]), 0.0);
+        assert!(evenness(&[vec![0.0, 1.0], vec![0.1, 0.9], vec![1.0, 0.0]]) > 0.5);
+    }
+}

@@ -1,0 +1,135 @@
+//! `front.json`: what an evaluation found, with intervals.
+
+use super::front;
+use super::stats::{bootstrap, mean, resamples, spearman};
+use crate::Weights;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+const RESAMPLES: usize = 1000;
+
+/// One point of a front: mean rewards at one weight vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    pub weights: Weights,
+    /// Mean scaled reward per objective.
+    pub rewards: Vec<f64>,
+    /// 95 % bootstrap interval over prompts, per objective.
+    pub ci: Vec<[f64; 2]>,
+    /// Number of prompts.
+    pub n: usize,
+    /// Means of rewards that are only watched, by name (raw scores).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub watched: BTreeMap<String, f64>,
+}
+
+/// A method's front and its metrics.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Method {
+    pub name: String,
+    pub points: Vec<Point>,
+    pub hypervolume: f64,
+    pub hypervolume_ci: [f64; 2],
+    /// Mean inner product of weights and rewards.
+    pub mip: f64,
+    pub steering_regret: f64,
+    /// Rank correlation between an objective's weight and its reward, per objective.
+    pub spearman: Vec<f64>,
+    /// The same between an objective's weight and each watched reward that is paired with it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spearman_watched: BTreeMap<String, Vec<f64>>,
+    pub sparsity: f64,
+    pub evenness: f64,
+    /// Indices of the points that no other point of this method dominates.
+    pub non_dominated: Vec<usize>,
+}
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fronts {
+    pub objectives: Vec<String>,
+    pub reference_point: Vec<f64>,
+    pub methods: Vec<Method>,
+}
+
+/// Scores of one weight vector: `rewards[objective][prompt]` scaled, `watched[name][prompt]` raw.
+pub struct Scored {
+    pub weights: Weights,
+    pub rewards: Vec<Vec<f64>>,
+    pub watched: BTreeMap<String, Vec<f64>>,
+}
+
+/// Computes a method's points, intervals and metrics. Every weight must have been evaluated on the same prompts in
+/// the same order; the resamples are shared, so that intervals of several methods are paired.
+pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64) -> Method {
+    let prompts = scored.first().map_or(0, |s| s.rewards.first().map_or(0, Vec::len));
+    let resamples = resamples(prompts, RESAMPLES, seed);
+    let at = |x: &[f64], r: &[usize]| mean(&r.iter().map(|&i| x[i]).collect::<Vec<_>>());
+    let points: Vec<Point> = scored
+        .iter()
+        .map(|s| Point {
+            weights: s.weights.clone(),
+            rewards: s.rewards.iter().map(|x| mean(x)).collect(),
+            ci: s.rewards.iter().map(|x| bootstrap(&resamples, |r| at(x, r))).collect(),
+            n: prompts,
+            watched: s.watched.iter().map(|(k, x)| (k.clone(), mean(x))).collect(),
+        })
+        .collect();
+    let rewards: Vec<Vec<f64>> = points.iter().map(|p| p.rewards.clone()).collect();
+    let weights: Vec<Vec<f64>> = points.iter().map(|p| p.weights.values().to_vec()).collect();
+    let column = |rows: &[Vec<f64>], k: usize| rows.iter().map(|r| r[k]).collect::<Vec<f64>>();
+    let objectives = reference_point.len();
+    let hypervolume_ci = bootstrap(&resamples, |r| {
+        let points: Vec<Vec<f64>> = scored.iter().map(|s| s.rewards.iter().map(|x| at(x, r)).collect()).collect();
+        front::hypervolume(&points, reference_point)
+    });
+    let watched_names: Vec<String> = points.first().map_or(vec![], |p| p.watched.keys().cloned().collect());
+    let spearman_watched = watched_names
+        .into_iter()
+        .map(|name| {
+            let values: Vec<f64> = points.iter().map(|p| p.watched[&name]).collect();
+            let rho = (0..objectives).map(|k| spearman(&column(&weights, k), &values)).collect();
+            (name, rho)
+        })
+        .collect();
+    Method {
+        name: name.into(),
+        hypervolume: front::hypervolume(&rewards, reference_point),
+        hypervolume_ci,
+        mip: front::mean_inner_product(&weights, &rewards),
+        steering_regret: front::steering_regret(&weights, &rewards),
+        spearman: (0..objectives).map(|k| spearman(&column(&weights, k), &column(&rewards, k))).collect(),
+        spearman_watched,
+        sparsity: front::sparsity(&rewards),
+        evenness: front::evenness(&rewards),
+        non_dominated: front::non_dominated(&rewards),
+        points,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steered_front() {
+        let scored: Vec<Scored> = Weights::grid(2, 4)
+            .into_iter()
+            .map(|w| {
+                let norm = w.values().iter().map(|v| v * v).sum::<f64>().sqrt();
+                let rewards = w
+                    .values()
+                    .iter()
+                    .map(|v| v / norm)
+                    .map(|v| (0..50).map(|i| v + f64::from(i % 5) * 0.01).collect())
+                    .collect();
+                Scored { weights: w, rewards, watched: BTreeMap::new() }
+            })
+            .collect();
+        let m = method("m", &scored, &[0.0, 0.0], 1);
+        assert_eq!(m.spearman, [1.0, 1.0]);
+        assert!(m.steering_regret.abs() < 1e-12);
+        assert!(m.hypervolume_ci[0] <= m.hypervolume && m.hypervolume <= m.hypervolume_ci[1]);
+        assert_eq!(m.points[0].n, 50);
+    }
+}

@@ -1,0 +1,44 @@
+//! The programmatic gold scores of the embedded tasks: never trained on, reported beside the reward models so that reward
+//! hacking shows.
+
+use super::{RewardSource, Sample};
+use crate::error::{Error, did_you_mean};
+use crate::options::{Options, parse};
+use crate::registry::{Builtin, schema};
+use crate::task::{GOLD_SCORES, GoldScore};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
+    name: "gold",
+    summary: "a programmatic score of an embedded task, computed from the text itself",
+    schema: schema::<Gold>(),
+    build: |owner, options| {
+        let Gold { score } = parse(owner, options)?;
+        match GOLD_SCORES.iter().find(|(name, _)| *name == score) {
+            Some((_, function)) => Ok(Box::new(Scorer(*function))),
+            None => {
+                let suggestion = did_you_mean(&score, GOLD_SCORES.iter().map(|(name, _)| *name));
+                let what = format!("\"{score}\" does not exist{suggestion}");
+                Err(Error::BadOption { owner: owner.into(), option: "score".into(), what })
+            }
+        }
+    },
+};
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Gold {
+    /// "hh_helpful", "hh_harmless", "tldr_quality" or "tldr_entailment".
+    score: String,
+}
+
+impl Options for Gold {}
+
+struct Scorer(GoldScore);
+
+impl RewardSource for Scorer {
+    fn score(&self, batch: &[Sample]) -> Result<Vec<f64>, String> {
+        Ok(batch.iter().map(|s| (self.0)(s.prompt.last_user(), s.completion)).collect())
+    }
+}

@@ -1,0 +1,57 @@
+//! Linear maps of raw rewards to about [0, 1], fitted once on the initial policy's samples and then frozen (paper section 4.3).
+
+use crate::metrics::stats::quantile;
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// `scaled = (raw − low) / (high − low)`, with where it comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    pub low: f64,
+    pub high: f64,
+    /// Samples that the map was fitted on; 0 for a map given by hand.
+    pub samples: usize,
+    /// What the samples were: model, data, quantiles.
+    pub provenance: String,
+}
+
+impl Scale {
+    /// Fits the 1 % and 99 % quantiles to 0 and 1.
+    pub fn fit(reward: &str, raw: &[f64], provenance: &str) -> Result<Self> {
+        let (low, high) = (quantile(raw, 0.01), quantile(raw, 0.99));
+        if high - low <= 1e-9 {
+            return Err(Error::RewardSource {
+                reward: reward.into(),
+                what: format!(
+                    "gives {low} to all {} samples of the initial policy, so that no scale can be fitted; \
+                     mend the reward, or set its scale by hand: scale = [low, high]",
+                    raw.len()
+                ),
+            });
+        }
+        Ok(Self { low, high, samples: raw.len(), provenance: provenance.into() })
+    }
+
+    /// A map given by hand.
+    pub fn given(low: f64, high: f64) -> Self {
+        Self { low, high, samples: 0, provenance: "given".into() }
+    }
+
+    pub fn apply(&self, raw: f64) -> f64 {
+        (raw - self.low) / (self.high - self.low)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_and_refuses_constants() {
+        let raw: Vec<f64> = (0..=100).map(f64::from).collect();
+        let scale = Scale::fit("r", &raw, "test").unwrap();
+        assert_eq!((scale.low, scale.high), (1.0, 99.0));
+        assert_eq!(scale.apply(50.0), 0.5);
+        assert!(Scale::fit("r", &[2.0; 9], "test").unwrap_err().to_string().contains("no scale can be fitted"));
+    }
+}

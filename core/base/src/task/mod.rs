@@ -1,0 +1,149 @@
+//! The embedded tasks: two small worlds in plain English, made by seeded grammars, each with two conflicting objectives and good
+//! answers in between. The grammars make prompts, demonstrations and preference pairs; the gold scores judge any text.
+
+pub mod hh;
+pub mod tldr;
+
+use crate::rng::{Rng, rng};
+use rand::Rng as _;
+use serde_json::{Value, json};
+
+/// A programmatic score of (prompt text, completion).
+pub type GoldScore = fn(&str, &str) -> f64;
+
+pub const GOLD_SCORES: &[(&str, GoldScore)] = &[
+    ("hh_helpful", hh::helpful),
+    ("hh_harmless", hh::harmless),
+    ("tldr_quality", tldr::quality),
+    ("tldr_entailment", tldr::entailment),
+];
+
+/// A task: its name, grammar and gold scores.
+pub struct Task {
+    pub name: &'static str,
+    prompt: fn(&mut Rng) -> String,
+    answer: fn(&str, &mut Rng) -> String,
+    gold: [(&'static str, GoldScore); 2],
+}
+
+pub const TASKS: [Task; 2] = [
+    Task {
+        name: "hh",
+        prompt: hh::prompt,
+        answer: hh::answer,
+        gold: [("helpful", hh::helpful), ("harmless", hh::harmless)],
+    },
+    Task {
+        name: "tldr",
+        prompt: tldr::prompt,
+        answer: tldr::answer,
+        gold: [("quality", tldr::quality), ("entailment", tldr::entailment)],
+    },
+];
+
+/// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`.
+const NOISE: f64 = 0.08;
+
+impl Task {
+    fn prompts(&self, count: usize, seed: u64, purpose: &str) -> Vec<String> {
+        let draw = |i| (self.prompt)(&mut rng(seed, &format!("{}/{purpose}", self.name), i as u64));
+        (0..count).map(draw).collect()
+    }
+
+    /// `{"prompt"}` rows, without repetition.
+    pub fn prompt_rows(&self, count: usize, seed: u64) -> Vec<Value> {
+        let mut seen = std::collections::HashSet::new();
+        let fresh = self.prompts(count * 4, seed, "prompts").into_iter().filter(|p| seen.insert(p.clone()));
+        fresh.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
+    }
+
+    /// `{"prompt", "completion"}` rows for supervised fine-tuning.
+    pub fn sft_rows(&self, count: usize, seed: u64) -> Vec<Value> {
+        let prompts = self.prompts(count, seed, "sft").into_iter().enumerate();
+        prompts
+            .map(|(i, prompt)| {
+                let completion = (self.answer)(&prompt, &mut rng(seed, &format!("{}/sft answer", self.name), i as u64));
+                json!({ "prompt": prompt, "completion": completion })
+            })
+            .collect()
+    }
+
+    /// `{"prompt", "chosen", "rejected"}` rows for each of the two objectives, labelled by noisy gold scores.
+    pub fn pair_rows(&self, count: usize, seed: u64) -> [(&'static str, Vec<Value>); 2] {
+        self.gold.map(|(objective, gold)| {
+            let purpose = format!("{}/{objective} pairs", self.name);
+            let prompts = self.prompts(count, seed, objective).into_iter().enumerate();
+            let rows = prompts
+                .map(|(i, prompt)| {
+                    let mut rng = rng(seed, &purpose, i as u64);
+                    let (a, b) = ((self.answer)(&prompt, &mut rng), (self.answer)(&prompt, &mut rng));
+                    let gap = gold(&prompt, &a) - gold(&prompt, &b);
+                    let first = rng.random::<f64>() < crate::loss::sigmoid(gap / NOISE);
+                    let (chosen, rejected) = if first { (a, b) } else { (b, a) };
+                    json!({ "prompt": prompt, "chosen": chosen, "rejected": rejected })
+                })
+                .filter(|row| row["chosen"] != row["rejected"])
+                .collect();
+            (objective, rows)
+        })
+    }
+}
+
+/// One of the items, each equally likely.
+fn pick<'a, T>(rng: &mut Rng, items: &'a [T]) -> &'a T {
+    &items[rng.random_range(0..items.len())]
+}
+
+/// The sentences of a text: what ends with a full stop, question or exclamation mark.
+fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    text.split_inclusive(['.', '?', '!']).map(|s| s.trim().trim_end_matches(['.', '?', '!'])).filter(|s| !s.is_empty())
+}
+
+/// The sum of the first `n` numbers: returns that diminish, or costs that grow.
+fn first(numbers: &[f64], n: usize) -> f64 {
+    numbers.iter().take(n).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::stats::{mean, pearson};
+
+    #[test]
+    fn objectives_conflict_and_the_best_answer_depends_on_the_weights() {
+        for task in &TASKS {
+            let rows = task.sft_rows(2000, 1);
+            let scores: Vec<[f64; 2]> = rows
+                .iter()
+                .map(|r| {
+                    task.gold.map(|(_, gold)| gold(r["prompt"].as_str().unwrap(), r["completion"].as_str().unwrap()))
+                })
+                .collect();
+            let column = |k: usize| scores.iter().map(|s| s[k]).collect::<Vec<f64>>();
+            let correlation = pearson(&column(0), &column(1));
+            assert!(correlation < -0.2, "{}: {correlation}", task.name);
+            let best = |w: f64| {
+                let value = |s: &[f64; 2]| w * s[0] + (1.0 - w) * s[1];
+                scores.iter().copied().max_by(|a, b| value(a).total_cmp(&value(b))).unwrap()
+            };
+            let mut fronts: Vec<[f64; 2]> = [0.05, 0.3, 0.45, 0.55, 0.9].map(best).to_vec();
+            assert!(fronts.windows(2).all(|f| f[0][0] <= f[1][0] && f[0][1] >= f[1][1]), "{}: {fronts:?}", task.name);
+            fronts.dedup();
+            assert!(fronts.len() >= 4, "{}: {fronts:?}", task.name);
+            assert!(mean(&column(0)) < fronts[fronts.len() - 1][0] - 0.2 && mean(&column(1)) < fronts[0][1] - 0.2);
+        }
+    }
+
+    #[test]
+    fn rows_are_repeatable_and_prompts_unique() {
+        for task in &TASKS {
+            assert_eq!(task.sft_rows(5, 3), task.sft_rows(5, 3));
+            let prompts = task.prompt_rows(300, 3);
+            let unique: std::collections::HashSet<String> = prompts.iter().map(Value::to_string).collect();
+            assert_eq!((prompts.len(), unique.len()), (300, 300), "{}", task.name);
+            for (_, rows) in task.pair_rows(50, 3) {
+                assert!(rows.len() > 40);
+            }
+        }
+    }
+}

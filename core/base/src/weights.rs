@@ -1,0 +1,145 @@
+//! Objective weights: a point on the simplex.
+
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Non-negative weights that sum to 1, one per objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<f64>", into = "Vec<f64>")]
+pub struct Weights(Vec<f64>);
+
+impl Weights {
+    /// Checks that every weight is finite and not negative and that they sum to 1 (within 1e-6).
+    pub fn new(values: Vec<f64>) -> Result<Self> {
+        let bad = |what: String| Error::BadWeights { weights: format!("{values:?}"), what };
+        if values.is_empty() {
+            return Err(bad("there must be one weight per objective".into()));
+        }
+        if let Some(w) = values.iter().find(|w| !w.is_finite() || **w < 0.0) {
+            return Err(bad(format!("{w} is not a weight; each must be at least 0")));
+        }
+        let sum: f64 = values.iter().sum();
+        if (sum - 1.0).abs() > 1e-6 {
+            return Err(bad(format!("they sum to {}, but weights must sum to 1", (sum * 1e6).round() / 1e6)));
+        }
+        Ok(Self(values))
+    }
+
+    /// The nearest point (in L1) of the grid with `steps` parts, by largest remainder: the parts sum to `steps` exactly.
+    pub fn quantised(values: &[f64], steps: u32) -> Result<Self> {
+        let weights = Self::new(values.to_vec())?;
+        let scaled: Vec<f64> = weights.0.iter().map(|w| w * f64::from(steps)).collect();
+        let mut parts: Vec<u32> = scaled.iter().map(|s| (s + 1e-9).floor() as u32).collect();
+        let left = steps.saturating_sub(parts.iter().sum());
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        let remainder = |i: usize| scaled[i] - f64::from(parts[i]);
+        order.sort_by(|&a, &b| remainder(b).total_cmp(&remainder(a)).then(a.cmp(&b)));
+        for &i in order.iter().take(left as usize) {
+            parts[i] += 1;
+        }
+        Ok(Self::from_parts(&parts, steps))
+    }
+
+    fn from_parts(parts: &[u32], steps: u32) -> Self {
+        Self(parts.iter().map(|&p| f64::from(p) / f64::from(steps)).collect())
+    }
+
+    /// Every point of the grid with `steps` parts, in lexicographic order. For two objectives and 10 steps these are
+    /// the paper's 11 evaluation points (section 5.1).
+    pub fn grid(objectives: usize, steps: u32) -> Vec<Self> {
+        fn fill(prefix: &mut Vec<u32>, left: u32, places: usize, out: &mut Vec<Vec<u32>>) {
+            if places == 1 {
+                prefix.push(left);
+                out.push(prefix.clone());
+                prefix.pop();
+                return;
+            }
+            for part in 0..=left {
+                prefix.push(part);
+                fill(prefix, left - part, places - 1, out);
+                prefix.pop();
+            }
+        }
+        let mut out = Vec::new();
+        if objectives > 0 && steps > 0 {
+            fill(&mut Vec::new(), steps, objectives, &mut out);
+        }
+        out.iter().map(|parts| Self::from_parts(parts, steps)).collect()
+    }
+
+    pub fn values(&self) -> &[f64] {
+        &self.0
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The weighted score of equation 1: `Σ w_k s_k`.
+    pub fn dot(&self, scores: &[f64]) -> f64 {
+        self.0.iter().zip(scores).map(|(w, s)| w * s).sum()
+    }
+}
+
+impl TryFrom<Vec<f64>> for Weights {
+    type Error = Error;
+    fn try_from(values: Vec<f64>) -> Result<Self> {
+        Self::new(values)
+    }
+}
+
+impl From<Weights> for Vec<f64> {
+    fn from(weights: Weights) -> Self {
+        weights.0
+    }
+}
+
+/// The number of parts of a quantisation step: 0.1 gives 10. The step must divide 1.
+pub fn steps_of(step: f64) -> std::result::Result<u32, String> {
+    let steps = (1.0 / step).round();
+    if !(step > 0.0 && step <= 1.0) || (steps * step - 1.0).abs() > 1e-9 {
+        return Err(format!("is {step}, but 1 must be a whole number of steps (0.1, 0.2, 0.05 …)"));
+    }
+    Ok(steps as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn largest_remainder_sums_exactly() {
+        for k in [2usize, 3, 5] {
+            for i in 0..200u64 {
+                let raw: Vec<f64> = (0..k).map(|j| crate::rng::sub_seed(7, "w", i * 10 + j as u64) as f64).collect();
+                let sum: f64 = raw.iter().sum();
+                let w = Weights::quantised(&raw.iter().map(|r| r / sum).collect::<Vec<_>>(), 10).unwrap();
+                let tenths: i64 = w.values().iter().map(|v| (v * 10.0).round() as i64).sum();
+                assert_eq!(tenths, 10);
+            }
+        }
+        assert_eq!(Weights::quantised(&[0.46, 0.27, 0.27], 10).unwrap().values(), [0.4, 0.3, 0.3]);
+        assert_eq!(Weights::quantised(&[1.0, 0.0], 10).unwrap().values(), [1.0, 0.0]);
+    }
+
+    #[test]
+    fn grid_is_the_papers() {
+        let grid = Weights::grid(2, 10);
+        assert_eq!(grid.len(), 11);
+        assert_eq!(grid[3].values(), [0.3, 0.7]);
+        assert_eq!(Weights::grid(3, 10).len(), 66);
+    }
+
+    #[test]
+    fn refuses_what_is_no_weight() {
+        let message = Weights::new(vec![0.5, 0.6]).unwrap_err().to_string();
+        assert_eq!(message, "weights [0.5, 0.6]: they sum to 1.1, but weights must sum to 1");
+        assert!(Weights::new(vec![f64::NAN, 1.0]).is_err());
+        assert!(Weights::new(vec![-0.5, 1.5]).is_err());
+        assert!(Weights::new(vec![]).is_err());
+    }
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask`: everything a clone needs beyond `cargo build`. Spawns tools; never links libtorch.
+
+mod commands;
+mod libtorch;
+mod models;
+mod run;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of motrain")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch libtorch into the user's cache and point this clone at it
+    Setup {
+        /// Install the CUDA parts too (about 5 GB)
+        #[arg(long)]
+        cuda: bool,
+    },
+    /// Say what is wrong with this clone and the command that mends it
+    Doctor,
+    /// Train the embedded default and draw its front (5 minutes on 2 cores)
+    Demo {
+        /// Run folder
+        #[arg(long, default_value = "runs/demo")]
+        out: String,
+    },
+    /// Set up what is missing and run every test
+    Test {
+        /// Only format, lints and documentation are skipped without this
+        #[arg(long)]
+        ci: bool,
+        /// Passed on to the test runner
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Measure decoding, training and a whole online step
+    Bench {
+        /// Passed on to the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Remake the embedded tokenizer, policies, reward models and prompts in assets/
+    Bootstrap {
+        /// Only this task: hh or tldr
+        #[arg(long)]
+        task: Option<String>,
+    },
+    /// Fetch a language model and import it as a Hugging Face folder
+    FetchModel {
+        /// The model's name
+        #[arg(value_parser = ["smollm2"])]
+        name: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().command {
+        Command::Setup { cuda } => libtorch::setup(cuda),
+        Command::Doctor => commands::doctor(),
+        Command::Demo { out } => commands::demo(&out),
+        Command::Test { ci, args } => commands::test(ci, &args),
+        Command::Bench { args } => commands::bench(&args),
+        Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),
+        Command::FetchModel { name } => models::fetch(&name).map(|_| ()),
+    }
+}
