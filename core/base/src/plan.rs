@@ -149,8 +149,8 @@ impl Options for Optimizer {
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
     pub epochs: f64,
-    /// Stop after this many optimiser steps, whatever the epochs say.
-    pub steps: Option<usize>,
+    /// Stop after this many optimiser steps, whatever the epochs say; 0 follows the epochs.
+    pub steps: usize,
     /// Rows (prompts, pairs) per optimiser step.
     pub batch_size: usize,
     /// Rows whose gradients are computed at once; the rest of the batch is accumulated.
@@ -160,7 +160,7 @@ pub struct Training {
 
 impl Default for Training {
     fn default() -> Self {
-        Self { epochs: 1.0, steps: None, batch_size: 32, micro_batch_size: 8, checkpoint_every: 50 }
+        Self { epochs: 1.0, steps: 0, batch_size: 32, micro_batch_size: 8, checkpoint_every: 50 }
     }
 }
 
@@ -182,7 +182,7 @@ impl Training {
     /// Optimiser steps over `rows` rows: whole batches only.
     pub fn total_steps(&self, rows: usize) -> usize {
         let by_epochs = ((rows as f64 * self.epochs) / self.batch_size as f64).floor().max(1.0) as usize;
-        self.steps.unwrap_or(by_epochs)
+        if self.steps > 0 { self.steps } else { by_epochs }
     }
 }
 
@@ -323,9 +323,9 @@ pub struct OnlinePreference {
     /// Whether the reference sees x' (the default) or the plain prompt.
     #[serde(default = "yes")]
     pub reference_sees_weights: bool,
-    /// Stop when the KL of a batch (nats per completion, mean of the last 10 steps) is above this.
+    /// Stop when the KL (nats per completion, mean of the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
-    pub max_kl: Option<f64>,
+    pub max_kl: f64,
     #[serde(default)]
     pub generate: Sampling,
     #[serde(default)]

@@ -1,0 +1,22 @@
+//! Everything that needs libtorch: models, rollouts, log-probs, optimisers, the algorithms, checkpoints and the run itself.
+
+pub mod algorithm;
+pub mod bench;
+pub mod checkpoint;
+pub mod device;
+pub mod error;
+pub mod events;
+pub mod gguf;
+pub mod import;
+pub mod log;
+pub mod logprob;
+pub mod model;
+pub mod optim;
+pub mod reward;
+pub mod rollout;
+pub mod run;
+pub mod sample;
+pub mod session;
+pub mod text;
+
+pub use error::{Error, Result};

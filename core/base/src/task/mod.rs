@@ -21,6 +21,8 @@ pub const GOLD_SCORES: &[(&str, GoldScore)] = &[
 /// A task: its name, grammar and gold scores.
 pub struct Task {
     pub name: &'static str,
+    /// The objectives' names, as the weight prefix writes them.
+    pub objectives: [&'static str; 2],
     prompt: fn(&mut Rng) -> String,
     answer: fn(&str, &mut Rng) -> String,
     gold: [(&'static str, GoldScore); 2],
@@ -29,12 +31,14 @@ pub struct Task {
 pub const TASKS: [Task; 2] = [
     Task {
         name: "hh",
+        objectives: ["Helpfulness", "Harmlessness"],
         prompt: hh::prompt,
         answer: hh::answer,
         gold: [("helpful", hh::helpful), ("harmless", hh::harmless)],
     },
     Task {
         name: "tldr",
+        objectives: ["Quality", "Entailment"],
         prompt: tldr::prompt,
         answer: tldr::answer,
         gold: [("quality", tldr::quality), ("entailment", tldr::entailment)],

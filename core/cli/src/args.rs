@@ -1,0 +1,125 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Train one language model that follows objective weights given at inference.
+#[derive(Parser)]
+#[command(name = "motrain", version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+#[derive(ClapArgs)]
+pub struct RunArgs {
+    /// The experiment's script, looked up in the working directory, then in scripts/
+    #[arg(long, required_unless_present = "resume")]
+    pub script: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The run folder [default: runs/<script name>]
+    #[arg(long)]
+    pub out: Option<PathBuf>,
+    /// Go on with an interrupted run
+    #[arg(long, conflicts_with_all = ["script", "out"])]
+    pub resume: Option<PathBuf>,
+    /// Check everything and say what would run, without running it
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the plan as JSON and stop
+    #[arg(long)]
+    pub print_plan: bool,
+}
+
+#[derive(ClapArgs)]
+pub struct ConfigArgs {
+    /// A TOML file over the defaults; may be given several times
+    #[arg(long)]
+    pub config: Vec<PathBuf>,
+    /// One value over everything else: tasks.hh.train.epochs=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Check a script and its plan without loading models
+    Check {
+        script: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// List components with their options
+    List {
+        /// sampler, conditioner, reward, label or loss
+        #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss"])]
+        kind: Option<String>,
+    },
+    /// Answer a prompt with a policy, at given weights
+    Generate {
+        /// A model folder, or a run folder with policy/ in it
+        policy: PathBuf,
+        #[arg(long)]
+        prompt: String,
+        /// One weight per objective, for example 0.8,0.2; without them the prompt goes in as it is
+        #[arg(long, value_delimiter = ',')]
+        weights: Vec<f64>,
+        /// Number of answers
+        #[arg(long, default_value_t = 1)]
+        n: usize,
+        #[arg(long, default_value_t = 128)]
+        max_new_tokens: usize,
+        #[arg(long, default_value_t = 1.0)]
+        temperature: f64,
+        #[arg(long, default_value_t = 0)]
+        top_k: usize,
+        #[arg(long, default_value_t = 1.0)]
+        top_p: f64,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+        #[arg(long, default_value = "cpu")]
+        device: String,
+    },
+    /// Evaluate a policy over a weight grid with a run's rewards
+    Evaluate {
+        /// The run folder whose rewards, scales and prompts are used
+        run: PathBuf,
+        /// The policy [default: the run's own]
+        #[arg(long)]
+        policy: Option<PathBuf>,
+        /// Prompts instead of the run's
+        #[arg(long)]
+        prompts: Option<PathBuf>,
+        #[arg(long)]
+        limit: Option<usize>,
+        /// Distance between neighbouring weights
+        #[arg(long)]
+        step: Option<f64>,
+        /// The method's name in the table
+        #[arg(long, default_value = "policy")]
+        name: String,
+        /// Where front.json and the report go
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Turn a GGUF file into a Hugging Face folder
+    Import { file: PathBuf, folder: PathBuf },
+    /// Write an embedded task's prompts, demonstrations and preference pairs
+    MakeData {
+        #[arg(value_parser = ["hh", "tldr"])]
+        task: String,
+        folder: PathBuf,
+        #[arg(long, default_value_t = 0)]
+        seed: u64,
+    },
+    /// Measure decoding, training and a whole online step
+    #[command(hide = true)]
+    Bench {
+        model: PathBuf,
+        #[arg(long, default_value = "auto")]
+        dtype: String,
+    },
+}

@@ -1,0 +1,259 @@
+//! What each command does.
+
+use crate::args::{Args, Command, ConfigArgs, RunArgs};
+use crate::{config, locate, report, script};
+use anyhow::{Context, Result, bail};
+use motrain_core::options::describe;
+use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
+use motrain_core::registry::{Kind, Registry};
+use motrain_core::rng::sub_seed;
+use motrain_core::task::TASKS;
+use motrain_core::{Prompt, Weights};
+use motrain_engine::model::Llama;
+use motrain_engine::rollout::rollout;
+use motrain_engine::text::Text;
+use motrain_engine::{device, import, reward, run};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
+
+pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
+    match args.command {
+        None => train(&args.run, stop),
+        Some(Command::Check { script, config }) => check(&script, &config),
+        Some(Command::List { kind }) => list(kind.as_deref()),
+        Some(Command::Import { file, folder }) => {
+            import::import(&file, &folder)?;
+            println!("{}", folder.display());
+            Ok(())
+        }
+        Some(Command::MakeData { task, folder, seed }) => make_data(&task, &folder, seed),
+        Some(command @ Command::Generate { .. }) => generate(command),
+        Some(command @ Command::Evaluate { .. }) => evaluate(command, stop),
+        Some(Command::Bench { model, dtype }) => Ok(motrain_engine::bench::run(&model, &dtype)?),
+    }
+}
+
+fn registry(device: &str, dtype: &str) -> Result<Registry> {
+    let mut registry = Registry::builtin();
+    reward::register(&mut registry, device, dtype)?;
+    Ok(registry)
+}
+
+/// From script and configuration to a checked plan.
+fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Rc<Registry>)> {
+    let config = config::load(args)?;
+    let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
+    let registry = Rc::new(registry(&text("device"), &text("dtype"))?);
+    Ok((script::plan(&locate::script(script), &config, registry.clone())?, registry))
+}
+
+fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
+    let (plan, out) = match (&args.resume, &args.script) {
+        (Some(folder), _) => (saved_plan(folder)?, folder.clone()),
+        (None, Some(script)) => {
+            let (plan, _) = make_plan(script, &args.config)?;
+            let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&plan.name));
+            (plan, out)
+        }
+        (None, None) => bail!("give --script or --resume"),
+    };
+    if args.print_plan {
+        println!("{}", serde_json::to_string_pretty(&plan)?);
+        return Ok(());
+    }
+    if args.dry_run {
+        for stage in &plan.stages {
+            let needs = stage.work.needs().join(", ");
+            println!("{:<20} {}", stage.id, if needs.is_empty() { String::new() } else { format!("after {needs}") });
+        }
+        println!("would run in {}", out.display());
+        return Ok(());
+    }
+    let outcome = run::run(&plan, &registry(&plan.device, &plan.dtype)?, &out, stop)?;
+    if let Some(fronts) = &outcome.fronts {
+        report::write(&out, &plan, fronts, &outcome.evaluations)?;
+        println!("{}", report::table(fronts));
+        println!("report: {}", out.join("report.html").display());
+    }
+    println!("run:    {}", out.display());
+    Ok(())
+}
+
+fn saved_plan(folder: &Path) -> Result<Plan> {
+    let path = folder.join("plan.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} is no run folder: it has no plan.json", folder.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+}
+
+fn check(script: &Path, args: &ConfigArgs) -> Result<()> {
+    let (plan, _) = make_plan(script, args)?;
+    let missing: Vec<&str> =
+        plan.stages.iter().flat_map(|s| s.work.inputs()).filter(|path| !Path::new(path).exists()).collect();
+    if !missing.is_empty() {
+        bail!("{}: these inputs do not exist: {}", plan.name, missing.join(", "));
+    }
+    println!("{}: {} stages, all well", plan.name, plan.stages.len());
+    Ok(())
+}
+
+fn list(kind: Option<&str>) -> Result<()> {
+    let registry = registry("cpu", "f32")?;
+    for k in Kind::ALL.into_iter().filter(|k| kind.is_none_or(|name| name == k.name())) {
+        println!("{}", k.name());
+        for (name, summary, schema) in registry.list(k) {
+            println!("  {name:<14} {summary}");
+            for line in describe(schema) {
+                println!("      {line}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make_data(task: &str, folder: &Path, seed: u64) -> Result<()> {
+    let task = TASKS.iter().find(|t| t.name == task).context("unknown task")?;
+    std::fs::create_dir_all(folder)?;
+    let write = |name: &str, rows: &[Value]| -> Result<()> {
+        let text: String = rows.iter().map(|r| format!("{r}\n")).collect();
+        Ok(std::fs::write(folder.join(name), text)?)
+    };
+    write("prompts.jsonl", &task.prompt_rows(1000, seed))?;
+    write("sft.jsonl", &task.sft_rows(16_000, seed))?;
+    write("prefix.jsonl", &prefix_rows(&task.objectives)?)?;
+    for (objective, rows) in task.pair_rows(6000, seed) {
+        write(&format!("pairs_{objective}.jsonl"), &rows)?;
+    }
+    println!("{}", folder.display());
+    Ok(())
+}
+
+/// The weight prefix at every grid point, often enough that a tokenizer learns its words.
+fn prefix_rows(objectives: &[&str]) -> Result<Vec<Value>> {
+    let names: Vec<String> = objectives.iter().map(|o| (*o).to_owned()).collect();
+    let conditioner = Registry::builtin().conditioners.build("weight_prefix", &Value::Null)?;
+    let grid = Weights::grid(names.len(), 10);
+    (0..100 * grid.len())
+        .map(|i| {
+            let prompt = conditioner.render(&names, &grid[i % grid.len()], &Prompt::user(""))?;
+            Ok(serde_json::json!({ "prompt": prompt.last_user(), "completion": "" }))
+        })
+        .collect()
+}
+
+/// A model folder, or a run's policy/.
+fn policy_folder(path: &Path) -> PathBuf {
+    let inside = path.join("policy");
+    if inside.join("config.json").is_file() { inside } else { path.to_owned() }
+}
+
+fn generate(command: Command) -> Result<()> {
+    let Command::Generate { policy, prompt, weights, n, max_new_tokens, temperature, top_k, top_p, seed, device } =
+        command
+    else {
+        return Ok(());
+    };
+    let folder = policy_folder(&locate::find(&policy));
+    let device = device::device(&device)?;
+    let model = Llama::load(&folder, device)?;
+    let text = Text::load(&folder, &model.config)?;
+    let mut prompt = Prompt::from_dialogue(&prompt);
+    if !weights.is_empty() {
+        prompt = condition(&folder, Weights::new(weights)?, &prompt)?;
+    }
+    let sampling = Sampling { max_new_tokens, temperature, top_k, top_p };
+    motrain_core::options::Options::check(&sampling)
+        .map_err(|(o, what)| anyhow::anyhow!("--{}: {what}", o.replace('_', "-")))?;
+    let seeds = vec![(0..n as u64).map(|i| sub_seed(seed, "generate", i)).collect()];
+    let net = model.net(device::kind("auto", device)?)?;
+    for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
+        println!("{}", answer.text);
+    }
+    Ok(())
+}
+
+/// Writes weights into the prompt with the conditioner that the policy was trained with (steering.json beside the model).
+fn condition(folder: &Path, weights: Weights, prompt: &Prompt) -> Result<Prompt> {
+    let path = folder.join("steering.json");
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("{} is not a steerable policy: it has no steering.json", folder.display()))?;
+    let steering: motrain_engine::algorithm::online_preference::Steering = serde_json::from_str(&text)?;
+    if steering.objectives.len() != weights.len() {
+        bail!(
+            "{} weights for {} objectives ({})",
+            weights.len(),
+            steering.objectives.len(),
+            steering.objectives.join(", ")
+        );
+    }
+    let conditioner =
+        Registry::builtin().conditioners.build(&steering.conditioner.name, &steering.conditioner.options)?;
+    Ok(conditioner.render(&steering.objectives, &weights, prompt)?)
+}
+
+/// The run's plan up to its rewards, and one evaluation with other prompts, policy or grid.
+fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
+    let Command::Evaluate { run: folder, policy, prompts, limit, step, name, out } = command else { return Ok(()) };
+    let mut plan = saved_plan(&folder)?;
+    let last = plan.stages.iter().rev().find_map(|s| match &s.work {
+        Work::Evaluate(e) => Some(e.clone()),
+        _ => None,
+    });
+    let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", folder.display()))?;
+    let own = |id: &str| folder.join("stages").join(id).join("model").to_string_lossy().into_owned();
+    evaluation.policy = match (policy, &evaluation.policy) {
+        (Some(path), _) => ModelRef::Path(policy_folder(&path).to_string_lossy().into_owned()),
+        (None, ModelRef::Stage { stage }) => ModelRef::Path(own(stage)),
+        (None, path) => path.clone(),
+    };
+    evaluation.name = name;
+    evaluation.step = step.unwrap_or(evaluation.step);
+    evaluation.prompts.limit = limit.or(evaluation.prompts.limit);
+    if let Some(path) = prompts {
+        evaluation.prompts.paths = vec![path.to_string_lossy().into_owned()];
+        evaluation.prompts.part = Default::default();
+    }
+    let rewards = evaluation.rewards.clone();
+    plan.stages
+        .retain(|s| s.id == rewards || matches!(s.work, Work::RewardModel(_) | Work::InitModel(_) | Work::Sft(_)));
+    plan.stages.push(motrain_core::plan::Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) });
+    let registry = registry(&plan.device, &plan.dtype)?;
+    plan.check(&registry)?;
+    copy_finished(&folder, &out, &plan)?;
+    let outcome = run::run(&plan, &registry, &out, stop)?;
+    if let Some(fronts) = &outcome.fronts {
+        report::write(&out, &plan, fronts, &outcome.evaluations)?;
+        println!("{}", report::table(fronts));
+        println!("report: {}", out.join("report.html").display());
+    }
+    Ok(())
+}
+
+/// Brings finished stages into another run folder, weights by hard links where possible.
+fn copy_finished(from: &Path, to: &Path, plan: &Plan) -> Result<()> {
+    for stage in &plan.stages {
+        let (source, target) = (from.join("stages").join(&stage.id), to.join("stages").join(&stage.id));
+        if source.is_dir() && !target.exists() {
+            copy_folder(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if target.extension().is_none_or(|e| e != "safetensors")
+            || std::fs::hard_link(entry.path(), &target).is_err()
+        {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Finds scripts, configurations and shipped models: in the working directory first, then where motrain lives.
+
+use std::path::{Path, PathBuf};
+
+/// The folder with scripts/, configs/ and assets/: `MOTRAIN_HOME`, or the source tree that this binary was built from.
+pub fn home() -> PathBuf {
+    if let Some(home) = std::env::var_os("MOTRAIN_HOME") {
+        return home.into();
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
+    built.ancestors().nth(2).unwrap_or(built).to_owned()
+}
+
+/// `path` in the working directory, or else under motrain's home; unchanged if it is in neither.
+pub fn find(path: &Path) -> PathBuf {
+    first_existing(path, &[home().join(path)])
+}
+
+/// A script: working directory, its scripts/, then motrain's scripts/.
+pub fn script(path: &Path) -> PathBuf {
+    first_existing(path, &[Path::new("scripts").join(path), home().join("scripts").join(path), home().join(path)])
+}
+
+fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
+    if path.exists() {
+        return path.to_owned();
+    }
+    others.iter().find(|p| p.exists()).cloned().unwrap_or_else(|| path.to_owned())
+}

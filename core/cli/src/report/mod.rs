@@ -1,0 +1,56 @@
+//! What a person looks at: the table on the terminal, front.svg, and report.html, which needs no other file.
+
+mod html;
+mod plot;
+
+use anyhow::Result;
+use motrain_core::metrics::report::Fronts;
+use motrain_core::plan::Plan;
+use std::path::Path;
+
+/// Writes front.svg and report.html into the run folder.
+pub fn write(run: &Path, plan: &Plan, fronts: &Fronts, evaluations: &[String]) -> Result<()> {
+    let svg = plot::front(fronts)?;
+    std::fs::write(run.join("front.svg"), &svg)?;
+    std::fs::write(run.join("report.html"), html::page(run, plan, fronts, evaluations, &svg)?)?;
+    Ok(())
+}
+
+/// The fronts as text: one row per method and weight.
+pub fn table(fronts: &Fronts) -> String {
+    let mut out = String::new();
+    for method in &fronts.methods {
+        let rho: Vec<String> = method.spearman.iter().map(|r| format!("{r:.2}")).collect();
+        out += &format!(
+            "\n{}   hypervolume {:.3} [{:.3}, {:.3}]   mean inner product {:.3}   steering regret {:.3}   Spearman {}\n",
+            method.name,
+            method.hypervolume,
+            method.hypervolume_ci[0],
+            method.hypervolume_ci[1],
+            method.mip,
+            method.steering_regret,
+            rho.join(" ")
+        );
+        let watched: Vec<&String> = method.points.first().map(|p| p.watched.keys().collect()).unwrap_or_default();
+        let mut header = format!("  {:<14}", "weights");
+        for name in &fronts.objectives {
+            header += &format!(" {name:>14} {:>16}", "95 % interval");
+        }
+        for name in &watched {
+            header += &format!(" {name:>16}");
+        }
+        out += &format!("{header}\n");
+        for point in &method.points {
+            let weights: Vec<String> = point.weights.values().iter().map(|w| format!("{w:.2}")).collect();
+            out += &format!("  {:<14}", weights.join(" "));
+            for (reward, ci) in point.rewards.iter().zip(&point.ci) {
+                out += &format!(" {reward:>14.3} {:>16}", format!("[{:.3}, {:.3}]", ci[0], ci[1]));
+            }
+            for name in &watched {
+                out += &format!(" {:>16.3}", point.watched[*name]);
+            }
+            out += "\n";
+        }
+    }
+    out
+}

@@ -1,0 +1,137 @@
+//! Figures as SVG. Methods differ in colour, marker and line, so that they are told apart without colour.
+
+use anyhow::{Result, anyhow};
+use motrain_core::metrics::report::Fronts;
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(0, 90, 181),
+    RGBColor(220, 50, 32),
+    RGBColor(0, 130, 80),
+    RGBColor(120, 60, 150),
+    RGBColor(200, 130, 0),
+    RGBColor(90, 90, 90),
+];
+
+type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// The fronts of two objectives with 95 % intervals, points labelled by the first objective's weight. With more than two
+/// objectives the first two are drawn.
+pub fn front(fronts: &Fronts) -> Result<String> {
+    let mut svg = String::new();
+    draw_front(fronts, &mut svg).map_err(|e| anyhow!("drawing the front: {e}"))?;
+    Ok(svg)
+}
+
+type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+
+fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
+    let root = SVGBackend::with_string(svg, (820, 560)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let second = usize::from(fronts.objectives.len() > 1);
+    let range = |k: usize| {
+        let all = fronts.methods.iter().flat_map(|m| m.points.iter()).flat_map(|p| p.ci[k]);
+        let (low, high) = all.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+        let margin = ((high - low) * 0.06).max(0.01);
+        low - margin..high + margin
+    };
+    let label = |k: usize| format!("{} (mean reward, 0–1 scale of the initial policy)", fronts.objectives[k]);
+    let mut chart: Chart = ChartBuilder::on(&root)
+        .margin(12)
+        .margin_top(34)
+        .x_label_area_size(44)
+        .y_label_area_size(60)
+        .build_cartesian_2d(range(0), range(second))?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE.mix(0.0))
+        .x_desc(label(0))
+        .y_desc(label(second))
+        .axis_desc_style(("sans-serif", 15))
+        .label_style(("sans-serif", 13))
+        .draw()?;
+    let shift = (range(0).end - range(0).start) * 0.012;
+    for (i, method) in fronts.methods.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        let at = |p: &motrain_core::metrics::report::Point| (p.rewards[0], p.rewards[second]);
+        for p in &method.points {
+            let (x, y) = at(p);
+            let thin = colour.mix(0.35);
+            chart.draw_series([
+                PathElement::new(vec![(p.ci[0][0], y), (p.ci[0][1], y)], thin),
+                PathElement::new(vec![(x, p.ci[second][0]), (x, p.ci[second][1])], thin),
+            ])?;
+        }
+        let line = method.points.iter().map(at);
+        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)))?;
+        for p in &method.points {
+            let style = ("sans-serif", 11).into_font().color(&colour).pos(Pos::new(HPos::Left, VPos::Bottom));
+            let weight = format!("{:.1}", p.weights.values()[0]);
+            draw_marker(&root, i, chart.backend_coord(&at(p)), colour)?;
+            chart.draw_series([Text::new(weight, (at(p).0 + shift, at(p).1), style)])?;
+        }
+    }
+    draw_legend(fronts, &root)?;
+    root.present()?;
+    Ok(())
+}
+
+/// Names of the methods in a row above the axes.
+fn draw_legend(fronts: &Fronts, root: &Canvas) -> Drawn {
+    let mut x = 80;
+    for (i, method) in fronts.methods.iter().enumerate() {
+        let colour = COLOURS[i % COLOURS.len()];
+        root.draw(&PathElement::new(vec![(x, 16), (x + 26, 16)], colour.stroke_width(2)))?;
+        draw_marker(root, i, (x + 13, 16), colour)?;
+        let style = ("sans-serif", 14).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
+        root.draw(&Text::new(method.name.clone(), (x + 33, 16), style))?;
+        x += 60 + 8 * method.name.chars().count() as i32;
+    }
+    Ok(())
+}
+
+/// A marker of its own shape for each method, at a pixel.
+fn draw_marker(root: &Canvas, method: usize, (x, y): (i32, i32), colour: RGBColor) -> Drawn {
+    match method % 4 {
+        0 => root.draw(&Circle::new((x, y), 5, colour.filled()))?,
+        1 => root.draw(&TriangleMarker::new((x, y), 6, colour.filled()))?,
+        2 => root.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], colour.filled()))?,
+        _ => root.draw(&Cross::new((x, y), 5, colour.stroke_width(2)))?,
+    }
+    Ok(())
+}
+
+/// A curve over steps, with a smoothed line on top.
+pub fn curve(title: &str, points: &[(f64, f64)]) -> Result<String> {
+    let mut svg = String::new();
+    draw_curve(title, points, &mut svg).map_err(|e| anyhow!("drawing {title}: {e}"))?;
+    Ok(svg)
+}
+
+fn draw_curve(title: &str, points: &[(f64, f64)], svg: &mut String) -> Drawn {
+    let root = SVGBackend::with_string(svg, (400, 230)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let ys = points.iter().map(|p| p.1);
+    let (low, high) = ys.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let margin = ((high - low) * 0.05).max(1e-6);
+    let last = points.last().map_or(1.0, |p| p.0).max(1.0);
+    let mut chart: Chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 14))
+        .margin(6)
+        .x_label_area_size(28)
+        .y_label_area_size(52)
+        .build_cartesian_2d(0.0..last, low - margin..high + margin)?;
+    chart.configure_mesh().x_labels(5).y_labels(5).light_line_style(WHITE.mix(0.0)).x_desc("step").draw()?;
+    chart.draw_series(LineSeries::new(points.iter().copied(), COLOURS[0].mix(0.3)))?;
+    let window = (points.len() / 20).max(1);
+    let smooth = (0..points.len()).map(|i| {
+        let part = &points[i.saturating_sub(window)..(i + window + 1).min(points.len())];
+        (points[i].0, part.iter().map(|p| p.1).sum::<f64>() / part.len() as f64)
+    });
+    chart.draw_series(LineSeries::new(smooth, COLOURS[0].stroke_width(2)))?;
+    root.present()?;
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`. Stages: `init_model`, `sft`,
+//! `reward_model`, `rewards`, `online_preference`, `evaluate`; each takes an id and its options and returns a handle that later
+//! stages take. Everything is checked where it is written.
+
+use crate::locate;
+use motrain_core::options::{self, Options};
+use motrain_core::plan::{Component, Plan, Stage, Work};
+use motrain_core::registry::{Kind, Registry};
+use rhai::serde::{from_dynamic, to_dynamic};
+use rhai::{Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
+use serde_json::{Value, json};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+type Scripted<T> = Result<T, Box<EvalAltResult>>;
+
+/// The plan while a script builds it.
+#[derive(Clone)]
+pub struct Builder {
+    plan: Rc<RefCell<Plan>>,
+    registry: Rc<Registry>,
+}
+
+impl Builder {
+    pub fn new(plan: Plan, registry: Rc<Registry>) -> Self {
+        Self { plan: Rc::new(RefCell::new(plan)), registry }
+    }
+
+    pub fn registry(&self) -> Rc<Registry> {
+        self.registry.clone()
+    }
+
+    pub fn finish(&self) -> Plan {
+        self.plan.borrow().clone()
+    }
+}
+
+pub fn register(engine: &mut Engine, builder: &Builder) {
+    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss] {
+        register_component(engine, builder, kind);
+    }
+    register_reward(engine, builder);
+    register_stage(engine, builder, "init_model", Work::InitModel);
+    register_stage(engine, builder, "sft", Work::Sft);
+    register_stage(engine, builder, "reward_model", Work::RewardModel);
+    register_stage(engine, builder, "rewards", Work::Rewards);
+    register_stage(engine, builder, "online_preference", Work::OnlinePreference);
+    register_stage(engine, builder, "evaluate", Work::Evaluate);
+    engine.register_fn("path", |path: &str| found(path));
+}
+
+/// A path of the configuration: in the working directory, or where motrain lives.
+fn found(path: &str) -> String {
+    locate::find(Path::new(path)).to_string_lossy().into_owned()
+}
+
+fn error(context: &NativeCallContext, message: impl std::fmt::Display) -> Box<EvalAltResult> {
+    Box::new(EvalAltResult::ErrorRuntime(message.to_string().into(), context.call_position()))
+}
+
+fn to_json(context: &NativeCallContext, map: Map) -> Scripted<Value> {
+    from_dynamic::<Value>(&Dynamic::from_map(map)).map_err(|e| error(context, e))
+}
+
+fn from_json(context: &NativeCallContext, value: &Value) -> Scripted<Dynamic> {
+    to_dynamic(value).map_err(|e| error(context, e))
+}
+
+/// `sampler("dirichlet", #{ alpha: 0.7 })` → `#{ name, options }`.
+fn component(context: &NativeCallContext, builder: &Builder, kind: Kind, name: &str, map: Map) -> Scripted<Value> {
+    let options = to_json(context, map)?;
+    builder.registry.check(kind, name, &options).map_err(|e| error(context, e))?;
+    Ok(json!({ "name": name, "options": options }))
+}
+
+fn register_component(engine: &mut Engine, builder: &Builder, kind: Kind) {
+    let own = builder.clone();
+    engine.register_fn(kind.name(), move |context: NativeCallContext, name: &str, map: Map| -> Scripted<Dynamic> {
+        from_json(&context, &component(&context, &own, kind, name, map)?)
+    });
+    let own = builder.clone();
+    engine.register_fn(kind.name(), move |context: NativeCallContext, name: &str| -> Scripted<Dynamic> {
+        from_json(&context, &component(&context, &own, kind, name, Map::new())?)
+    });
+    // A component as the configuration has it: #{ name: "dirichlet", options: #{ … } }.
+    let own = builder.clone();
+    engine.register_fn(kind.name(), move |context: NativeCallContext, map: Map| -> Scripted<Dynamic> {
+        let json = to_json(&context, map)?;
+        let given: Component = serde_json::from_value(json).map_err(|e| error(&context, e))?;
+        own.registry.check(kind, &given.name, &given.options).map_err(|e| error(&context, e))?;
+        from_json(&context, &json!({ "name": given.name, "options": given.options }))
+    });
+}
+
+/// `reward("Helpfulness", "reward_model", #{ model: rm })`, with `#{ watch: true, scale: [0.0, 1.0] }` as a fourth argument.
+fn register_reward(engine: &mut Engine, builder: &Builder) {
+    let make = |context: &NativeCallContext, builder: &Builder, name: &str, source: &str, map: Map, more: Map| {
+        let component = component(context, builder, Kind::Reward, source, map)?;
+        let mut reward = to_json(context, more)?;
+        reward["name"] = json!(name);
+        reward["source"] = component;
+        serde_json::from_value::<motrain_core::plan::Reward>(reward.clone()).map_err(|e| error(context, e))?;
+        from_json(context, &reward)
+    };
+    let own = builder.clone();
+    engine.register_fn(
+        "reward",
+        move |context: NativeCallContext, name: &str, source: &str, map: Map| -> Scripted<Dynamic> {
+            make(&context, &own, name, source, map, Map::new())
+        },
+    );
+    let own = builder.clone();
+    engine.register_fn(
+        "reward",
+        move |context: NativeCallContext, name: &str, source: &str, map: Map, more: Map| -> Scripted<Dynamic> {
+            make(&context, &own, name, source, map, more)
+        },
+    );
+}
+
+fn register_stage<O: Options + 'static>(
+    engine: &mut Engine,
+    builder: &Builder,
+    name: &'static str,
+    wrap: fn(O) -> Work,
+) {
+    let own = builder.clone();
+    engine.register_fn(name, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
+        let mut options = to_json(&context, map)?;
+        // A handle stands for the id where a stage's id is wanted.
+        if let Some(id) = options.get("rewards").and_then(|r| r.get("stage")).cloned() {
+            options["rewards"] = id;
+        }
+        if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            return Err(error(&context, format!("\"{id}\" is no stage id; use letters, digits, - and _")));
+        }
+        let work = wrap(options::parse(&format!("{name}(\"{id}\")"), &options).map_err(|e| error(&context, e))?);
+        let mut plan = own.plan.borrow_mut();
+        if plan.stage(id).is_some() {
+            return Err(error(&context, format!("there is a stage \"{id}\" already; give this one another id")));
+        }
+        for needed in work.needs() {
+            if plan.stage(needed).is_none() {
+                return Err(error(&context, format!("stage \"{id}\" needs \"{needed}\", which is no earlier stage")));
+            }
+        }
+        plan.stages.push(Stage { id: id.to_owned(), work });
+        from_json(&context, &json!({ "stage": id }))
+    });
+}

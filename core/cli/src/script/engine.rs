@@ -1,0 +1,29 @@
+//! The Rhai engine, hardened: a script cannot loop for ever, fill the memory or read files.
+
+use super::api::{self, Builder};
+use super::modules::Modules;
+use rhai::Engine;
+use std::path::Path;
+
+pub fn build(script: &Path, builder: &Builder) -> Engine {
+    let mut engine = Engine::new();
+    harden(&mut engine);
+    engine.set_module_resolver(Modules::for_script(script));
+    engine.on_print(|text| tracing::info!("{text}"));
+    api::register(&mut engine, builder);
+    engine
+}
+
+/// Every limit in one place.
+fn harden(engine: &mut Engine) {
+    engine.set_max_operations(50_000_000);
+    engine.set_max_call_levels(64);
+    engine.set_max_expr_depths(128, 64);
+    engine.set_max_string_size(1 << 20);
+    engine.set_max_array_size(100_000);
+    engine.set_max_map_size(10_000);
+    engine.set_max_modules(64);
+    engine.set_strict_variables(true);
+    engine.set_fail_on_invalid_map_property(true);
+    engine.disable_symbol("eval");
+}

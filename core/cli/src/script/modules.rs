@@ -1,0 +1,45 @@
+//! `import`: from the importing script's folder, then from scripts/ here and where motrain lives. Nothing outside these folders is read.
+
+use crate::locate;
+use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use std::path::{Path, PathBuf};
+
+pub struct Modules {
+    roots: Vec<PathBuf>,
+}
+
+impl Modules {
+    pub fn for_script(script: &Path) -> Self {
+        let beside = script.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let roots = [beside.to_owned(), PathBuf::from("scripts"), locate::home().join("scripts")];
+        Self { roots: roots.iter().filter_map(|r| r.canonicalize().ok()).collect() }
+    }
+
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        self.roots.iter().find_map(|root| {
+            let path = root.join(format!("{name}.rhai")).canonicalize().ok()?;
+            self.roots.iter().any(|r| path.starts_with(r)).then_some(path)
+        })
+    }
+}
+
+impl ModuleResolver for Modules {
+    fn resolve(
+        &self,
+        engine: &Engine,
+        _source: Option<&str>,
+        name: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        let path =
+            self.find(name).ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(name.to_owned(), position)))?;
+        let text = std::fs::read_to_string(&path)
+            .map_err(|e| EvalAltResult::ErrorRuntime(format!("{}: {e}", path.display()).into(), position))?;
+        let mut ast = engine.compile(&text).map_err(|e| {
+            let message = format!("{}:{e}", path.file_name().unwrap_or_default().to_string_lossy());
+            EvalAltResult::ErrorRuntime(message.into(), position)
+        })?;
+        ast.set_source(path.to_string_lossy().as_ref());
+        Module::eval_ast_as_new(Scope::new(), &ast, engine).map(Shared::new)
+    }
+}

@@ -1,0 +1,79 @@
+//! A new model: a byte-level BPE tokenizer trained on a corpus, a plain chat template, random weights.
+
+use crate::model::{Config, Head, Llama};
+use crate::session::{Stage, save_model};
+use crate::text::Text;
+use crate::{Error, Result};
+use motrain_core::data::json_lines;
+use motrain_core::plan::InitModel;
+use serde_json::{Value, json};
+use std::path::Path;
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer, models::TrainerWrapper};
+
+const SPECIAL: [&str; 4] = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"];
+const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
+                        {% if add_generation_prompt %}<|assistant|>{% endif %}";
+
+pub fn run(stage: Stage, spec: &InitModel) -> Result<()> {
+    let mut lines = Vec::new();
+    for path in &spec.corpus {
+        for (_, row) in json_lines(Path::new(path))? {
+            lines.extend(texts(&row));
+        }
+    }
+    let tokenizer = train_tokenizer(lines, spec.vocab_size)?;
+    let id = |token: &str| tokenizer.token_to_id(token).map(i64::from);
+    let config = Config {
+        vocab_size: tokenizer.get_vocab_size(true) as i64,
+        hidden_size: spec.hidden_size,
+        intermediate_size: spec.intermediate_size,
+        layers: spec.layers,
+        heads: spec.heads,
+        kv_heads: spec.kv_heads,
+        head_dim: spec.hidden_size / spec.heads,
+        context: spec.context,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        bos: None,
+        eos: id("<|end|>").into_iter().collect(),
+        pad: id("<|pad|>"),
+        head: Head::TiedLm,
+    };
+    let tokenizer_config = json!({
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|end|>",
+        "pad_token": "<|pad|>",
+        "model_max_length": spec.context,
+    });
+    let eos = config.eos.iter().map(|&id| id as u32).collect();
+    let text = Text::new(tokenizer, tokenizer_config, Some(TEMPLATE.into()), eos, &config).map_err(Error::Invalid)?;
+    let model = Llama::init(config, stage.seed("weights", 0), stage.session.device)?;
+    tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.vocab_size);
+    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
+    save_model(&stage.folder(), &model, &text)
+}
+
+/// All strings of a row.
+fn texts(row: &Value) -> Vec<String> {
+    let values = row.as_object().into_iter().flat_map(|map| map.values());
+    values.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+}
+
+fn train_tokenizer(lines: Vec<String>, vocab_size: usize) -> Result<Tokenizer> {
+    let failed = |e: tokenizers::Error| Error::invalid(format!("training the tokenizer: {e}"));
+    let special: Vec<AddedToken> = SPECIAL.iter().map(|t| AddedToken::from(*t, true)).collect();
+    let trainer = BpeTrainerBuilder::new()
+        .show_progress(false)
+        .vocab_size(vocab_size)
+        .special_tokens(special)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .build();
+    let bytes = ByteLevel::new(false, true, true);
+    let mut tokenizer = Tokenizer::new(BPE::default());
+    tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
+    let mut trainer = TrainerWrapper::BpeTrainer(trainer);
+    tokenizer.train(&mut trainer, lines.into_iter()).map_err(failed)?;
+    Ok(tokenizer)
+}

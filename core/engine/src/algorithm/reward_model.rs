@@ -1,0 +1,135 @@
+//! A Bradley–Terry reward model from preference pairs: `−log σ(r(x, chosen) − r(x, rejected))`, the score read at the end-of-sequence
+//! token. Accuracy and calibration are reported on pairs that it did not train on.
+
+use super::{batch_rows, short};
+use crate::log::Metrics;
+use crate::logprob::{Group, to_vec};
+use crate::model::write_json;
+use crate::reward::{encode_for_reward, scores_of};
+use crate::session::{Stage, Trainer};
+use crate::text::Text;
+use crate::{Error, Result};
+use motrain_core::data::{self, DataSpec, Pair, Part};
+use motrain_core::loss::sigmoid;
+use motrain_core::metrics::stats::mean;
+use motrain_core::plan::RewardModel;
+use serde_json::json;
+use tch::{Kind, no_grad};
+
+/// Tokens of a pair: prompt, chosen, rejected. The answers share the prompt.
+type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
+
+pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
+    let session = stage.session;
+    let (train, heldout) = read_pairs(spec)?;
+    let (backbone, text) = stage.load(&spec.model)?;
+    let model = backbone.into_reward_model(spec.layers as i64, stage.seed("head", 0))?;
+    let train: Vec<Encoded> = train.iter().map(|p| encode(&text, p, spec.max_tokens)).collect::<Result<_>>()?;
+    let heldout: Vec<Encoded> = heldout.iter().map(|p| encode(&text, p, spec.max_tokens)).collect::<Result<_>>()?;
+    let total = spec.train.total_steps(train.len());
+    let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    while t.running() {
+        let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), spec.train.batch_size, t.state.step)
+            .into_iter()
+            .map(|i| &train[i])
+            .collect();
+        batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
+        let (mut losses, mut margins) = (Vec::new(), Vec::new());
+        for micro in batch.chunks(spec.train.micro_batch_size) {
+            let net = t.model.net(session.kind)?;
+            let scores = scores_of(&net, &groups(micro), t.text.pad)?.f_view([-1, 2])?;
+            let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
+            let loss = margin.f_log_sigmoid()?.f_neg()?;
+            loss.f_sum(Kind::Float)?.f_div_scalar(batch.len() as f64)?.f_backward()?;
+            losses.extend(to_vec(&loss)?);
+            margins.extend(to_vec(&margin)?);
+        }
+        let accuracy = mean(&margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).collect::<Vec<_>>());
+        let mut metrics = Metrics::from([
+            ("loss".into(), mean(&losses)),
+            ("rewards/accuracies".into(), accuracy),
+            ("rewards/margins".into(), mean(&margins)),
+        ]);
+        t.update(&mut metrics)?;
+        let message = format!("loss {} accuracy {}", short(mean(&losses)), short(accuracy));
+        t.finish_step(&metrics, Metrics::new(), message)?;
+    }
+    let mut margins = Vec::new();
+    for chunk in heldout.chunks(spec.train.micro_batch_size.max(8)) {
+        let chunk: Vec<&Encoded> = chunk.iter().collect();
+        let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.kind)?, &groups(&chunk), t.text.pad)?))?;
+        margins.extend(scores.chunks(2).map(|s| s[0] - s[1]));
+    }
+    let report = quality(&margins);
+    tracing::info!(
+        "{}: held-out accuracy {} on {} pairs",
+        stage.id,
+        short(report["accuracy"].as_f64().unwrap_or(0.0)),
+        margins.len()
+    );
+    write_json(&stage.folder().join("heldout.json"), &report)?;
+    t.finish()
+}
+
+/// Training pairs, and pairs that no training pair shares a conversation with.
+fn read_pairs(spec: &RewardModel) -> Result<(Vec<Pair>, Vec<Pair>)> {
+    let heldout = match &spec.heldout {
+        Some(heldout) => data::pairs(heldout)?,
+        None if spec.data.part == Part::Train => {
+            data::pairs(&DataSpec { part: Part::Test, limit: None, ..spec.data.clone() })?
+        }
+        None => return Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
+    };
+    Ok((data::pairs(&spec.data)?, heldout))
+}
+
+fn encode(text: &Text, pair: &Pair, max_tokens: usize) -> Result<Encoded> {
+    let (prompt, chosen) = encode_for_reward(text, (&pair.prompt, &pair.chosen), max_tokens)?;
+    let (shorter, rejected) = encode_for_reward(text, (&pair.prompt, &pair.rejected), max_tokens)?;
+    Ok((if shorter.len() < prompt.len() { shorter } else { prompt }, chosen, rejected))
+}
+
+fn groups<'a>(pairs: &[&'a Encoded]) -> Vec<Group<'a>> {
+    pairs.iter().map(|(prompt, chosen, rejected)| Group { prompt, completions: vec![chosen, rejected] }).collect()
+}
+
+/// Accuracy, mean loss and expected calibration error (10 equal bins of the predicted probability, folded to [0.5, 1]).
+fn quality(margins: &[f64]) -> serde_json::Value {
+    let n = margins.len().max(1) as f64;
+    let right = |m: &f64| f64::from(u8::from(*m > 0.0));
+    let accuracy = margins.iter().map(right).sum::<f64>() / n;
+    let loss = margins.iter().map(|m| motrain_core::loss::neg_log_sigmoid(*m)).sum::<f64>() / n;
+    let mut bins = vec![(0.0, 0.0, 0usize); 10];
+    for m in margins {
+        let confidence = sigmoid(m.abs());
+        let bin = &mut bins[(((confidence - 0.5) * 20.0) as usize).min(9)];
+        *bin = (bin.0 + confidence, bin.1 + right(m), bin.2 + 1);
+    }
+    let error = bins.iter().filter(|b| b.2 > 0).map(|b| (b.0 - b.1).abs()).sum::<f64>() / n;
+    let table: Vec<_> = bins
+        .iter()
+        .filter(|b| b.2 > 0)
+        .map(|b| json!({"confidence": b.0 / b.2 as f64, "accuracy": b.1 / b.2 as f64, "pairs": b.2}))
+        .collect();
+    json!({
+        "accuracy": accuracy,
+        "accuracy_std_error": (accuracy * (1.0 - accuracy) / n).sqrt(),
+        "loss": loss,
+        "calibration_error": error,
+        "calibration": table,
+        "pairs": margins.len(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quality_of_known_margins() {
+        let report = quality(&[2.0, 2.0, 2.0, -2.0]);
+        assert_eq!(report["accuracy"], 0.75);
+        let confidence = sigmoid(2.0);
+        assert!((report["calibration_error"].as_f64().unwrap() - (confidence - 0.75)).abs() < 1e-12);
+    }
+}

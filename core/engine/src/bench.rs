@@ -1,0 +1,154 @@
+//! What `cargo xtask bench` prints: the parts of an online step on a real model, and the share of the machine's GEMM rate.
+
+use crate::Result;
+use crate::device;
+use crate::logprob::{Group, pack};
+use crate::model::{Llama, Mask, Net};
+use crate::optim;
+use crate::rollout::rollout;
+use crate::text::Text;
+use motrain_core::plan::{Optimizer, Sampling};
+use motrain_core::rng::sub_seed;
+use std::path::Path;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor, no_grad};
+
+const PROMPT: usize = 52;
+const NEW: usize = 64;
+
+pub fn run(folder: &Path, dtype: &str) -> Result<()> {
+    let kind = device::kind(dtype, Device::Cpu)?;
+    let mut model = Llama::load(folder, Device::Cpu)?;
+    let text = Text::load(folder, &model.config)?;
+    let weights = model.parameter_count() as f64;
+    println!("{:.0} M parameters, {kind:?}, {} threads", weights / 1e6, tch::get_num_threads());
+    let gemm = gemm_rate(kind)?;
+    println!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
+
+    let net = no_grad(|| model.net(kind))?;
+    let prompt: Vec<u32> =
+        (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.vocab_size as u32 / 2)).collect();
+    for batch in [1usize, 16, 64] {
+        let seconds = prefill_seconds(&net, &prompt, batch)?;
+        println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
+    }
+    for batch in [1usize, 16, 64] {
+        let (tokens, seconds) = decode_seconds(&net, &text, &prompt, batch)?;
+        let rate = tokens / seconds;
+        let share = rate * 2.0 * weights / 1e9 / gemm;
+        println!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
+    }
+    drop(net);
+
+    let reference = no_grad(|| model.frozen_copy()?.net(kind))?;
+    model.require_grad()?;
+    let spec = Optimizer { lr: 1e-7, ..Optimizer::default() };
+    let mut adam = optim::build(&spec, &model.params)?;
+    let mut best: Option<[f64; 4]> = None;
+    for _ in 0..3 {
+        let times = online_step(&mut model, &reference, &text, &prompt, kind, adam.as_mut())?;
+        if best.is_none_or(|b| times.iter().sum::<f64>() < b.iter().sum()) {
+            best = Some(times);
+        }
+    }
+    let [draw, refer, train, update] = best.unwrap_or_default();
+    let tokens = 8.0 * (PROMPT + 2 * NEW) as f64;
+    println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
+    println!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
+    println!("{:<34} {refer:8.2} s", "  reference forward");
+    println!(
+        "{:<34} {train:8.2} s   {:5.1} % of GEMM",
+        "  forward and backward",
+        tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
+    );
+    println!("{:<34} {update:8.2} s", "  AdamW");
+    println!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
+    println!("{:<34} {:8.2} GB", "peak memory", peak_memory());
+    Ok(())
+}
+
+fn gemm_rate(kind: Kind) -> Result<f64> {
+    no_grad(|| {
+        let a = Tensor::f_randn([1024, 576], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
+        let b = Tensor::f_randn([3072, 576], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..20 {
+            let clock = Instant::now();
+            let _ = a.f_linear(&b, None::<&Tensor>)?;
+            best = best.min(clock.elapsed().as_secs_f64());
+        }
+        Ok(2.0 * 1024.0 * 576.0 * 3072.0 / best / 1e9)
+    })
+}
+
+fn prefill_seconds(net: &Net, prompt: &[u32], batch: usize) -> Result<f64> {
+    no_grad(|| {
+        let one: Vec<i64> = prompt.iter().map(|&t| i64::from(t)).collect();
+        let ids = Tensor::f_from_slice(&one)?.f_unsqueeze(0)?.f_repeat([batch as i64, 1])?;
+        let positions = Tensor::f_arange(PROMPT as i64, (Kind::Int64, Device::Cpu))?.f_unsqueeze(0)?;
+        let mut best = f64::INFINITY;
+        for _ in 0..3 {
+            let clock = Instant::now();
+            let _ = net.hidden(&ids, &positions, &Mask::Causal, None)?;
+            best = best.min(clock.elapsed().as_secs_f64());
+        }
+        Ok(best)
+    })
+}
+
+/// Tokens drawn after the first, and the seconds that they took.
+fn decode_seconds(net: &Net, text: &Text, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
+    let mut text = text.clone();
+    text.eos = vec![u32::MAX];
+    let prompts = vec![prompt.to_vec(); batch];
+    let seeds: Vec<Vec<u64>> = (0..batch).map(|i| vec![sub_seed(0, "bench", i as u64)]).collect();
+    let time = |new: usize| -> Result<f64> {
+        let clock = Instant::now();
+        rollout(net, &text, &prompts, &seeds, &Sampling { max_new_tokens: new, ..Sampling::default() })?;
+        Ok(clock.elapsed().as_secs_f64())
+    };
+    time(2)?;
+    let (short, long) = (time(1)?, time(1 + NEW)?);
+    Ok(((batch * NEW) as f64, long - short))
+}
+
+/// Seconds of rollout, reference, forward+backward and update.
+fn online_step(
+    model: &mut Llama,
+    reference: &Net,
+    text: &Text,
+    prompt: &[u32],
+    kind: Kind,
+    adam: &mut dyn optim::Optim,
+) -> Result<[f64; 4]> {
+    let mut endless = text.clone();
+    endless.eos = vec![u32::MAX];
+    let prompts = vec![prompt.to_vec(); 8];
+    let seeds: Vec<Vec<u64>> = (0..8).map(|i| vec![sub_seed(1, "bench", i), sub_seed(2, "bench", i)]).collect();
+    let clock = Instant::now();
+    let net = no_grad(|| model.net(kind))?;
+    let drawn = rollout(&net, &endless, &prompts, &seeds, &Sampling { max_new_tokens: NEW, ..Sampling::default() })?;
+    drop(net);
+    let draw = clock.elapsed().as_secs_f64();
+    let groups: Vec<Group> =
+        drawn.iter().map(|c| Group { prompt, completions: c.iter().map(|c| c.tokens.as_slice()).collect() }).collect();
+    let clock = Instant::now();
+    let packed = pack(&groups, text.pad, Device::Cpu)?;
+    let _ = no_grad(|| packed.token_log_probs(reference))?;
+    let refer = clock.elapsed().as_secs_f64();
+    let clock = Instant::now();
+    let sums = packed.sums(&packed.token_log_probs(&model.net(kind)?)?)?;
+    sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
+    let train = clock.elapsed().as_secs_f64();
+    let clock = Instant::now();
+    adam.step(&model.params, 1e-7)?;
+    optim::zero_gradients(&mut model.params);
+    Ok([draw, refer, train, clock.elapsed().as_secs_f64()])
+}
+
+/// The process's peak resident memory in GB.
+fn peak_memory() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("");
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1e6
+}

@@ -1,0 +1,38 @@
+//! Errors of the engine; those of the core pass through.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Core(#[from] motrain_core::Error),
+    #[error("libtorch: {}", first_line(.0))]
+    Torch(#[from] tch::TchError),
+    #[error("{path}: {what}")]
+    File { path: PathBuf, what: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("stopped by Ctrl-C in stage \"{stage}\" at step {step}; nothing is lost; to go on: motrain --resume {run}")]
+    Interrupted { stage: String, step: usize, run: PathBuf },
+}
+
+/// libtorch appends a C++ backtrace to its messages.
+fn first_line(error: &tch::TchError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+impl Error {
+    pub fn file(path: &Path, what: impl Into<String>) -> Self {
+        Error::File { path: path.to_owned(), what: what.into() }
+    }
+
+    pub fn io(path: &Path, source: std::io::Error) -> Self {
+        motrain_core::Error::io(path, source).into()
+    }
+
+    pub fn invalid(what: impl Into<String>) -> Self {
+        Error::Invalid(what.into())
+    }
+}

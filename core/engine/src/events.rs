@@ -1,0 +1,76 @@
+//! TensorBoard event files: records of hand-encoded protobuf, enough for scalars.
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub struct Events {
+    path: PathBuf,
+    out: BufWriter<File>,
+}
+
+impl Events {
+    /// Starts an event file in `folder`, replacing earlier ones: they are remade from metrics.jsonl on resuming.
+    pub fn create(folder: &Path) -> Result<Self> {
+        let _ = std::fs::remove_dir_all(folder);
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        let path = folder.join(format!("events.out.tfevents.{}.motrain", now() as u64));
+        let out = BufWriter::new(File::create(&path).map_err(|e| Error::io(&path, e))?);
+        let mut events = Self { path, out };
+        let mut version = double(1, now());
+        version.extend(bytes(3, b"brain.Event:2"));
+        events.record(&version)?;
+        Ok(events)
+    }
+
+    /// Writes the scalars of one step.
+    pub fn scalars<'a>(&mut self, step: usize, values: impl Iterator<Item = (&'a str, f64)>) -> Result<()> {
+        let mut summary = Vec::new();
+        for (tag, value) in values {
+            let mut one = bytes(1, tag.as_bytes());
+            one.push(2 << 3 | 5);
+            one.extend((value as f32).to_le_bytes());
+            summary.extend(bytes(1, &one));
+        }
+        let mut event = double(1, now());
+        event.push(2 << 3);
+        event.extend(varint(step as u64));
+        event.extend(bytes(5, &summary));
+        self.record(&event)
+    }
+
+    /// The TFRecord frame: length, its checksum, data, its checksum.
+    fn record(&mut self, data: &[u8]) -> Result<()> {
+        let length = (data.len() as u64).to_le_bytes();
+        let parts = [&length[..], &masked_crc(&length), data, &masked_crc(data)].concat();
+        self.out.write_all(&parts).and_then(|()| self.out.flush()).map_err(|e| Error::io(&self.path, e))
+    }
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64())
+}
+
+fn masked_crc(data: &[u8]) -> [u8; 4] {
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes()
+}
+
+fn varint(mut value: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+    out
+}
+
+fn double(field: u8, value: f64) -> Vec<u8> {
+    [&[field << 3 | 1][..], &value.to_le_bytes()].concat()
+}
+
+fn bytes(field: u8, data: &[u8]) -> Vec<u8> {
+    [&[field << 3 | 2][..], &varint(data.len() as u64), data].concat()
+}

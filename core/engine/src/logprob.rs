@@ -1,0 +1,135 @@
+//! Log-probs of completions under a policy.
+//!
+//! The completions of one prompt are packed behind it in one row, `[prompt, completion 1, completion 2, …]`; a mask keeps them from seeing
+//! each other and positions restart after the prompt. So the prompt is computed once, and only completion positions reach
+//! the output head.
+
+use crate::Result;
+use crate::model::{Mask, Net};
+use tch::{Device, Kind, Tensor};
+
+/// A prompt and its completions, as tokens.
+pub struct Group<'a> {
+    pub prompt: &'a [u32],
+    pub completions: Vec<&'a [u32]>,
+}
+
+/// Groups packed into tensors.
+pub struct Packed {
+    ids: Tensor,
+    positions: Tensor,
+    mask: Tensor,
+    /// Flat positions whose hidden state predicts the targets, `[targets]`.
+    predictors: Tensor,
+    targets: Tensor,
+    /// Flat position of each completion's last token, `[completions]`.
+    ends: Tensor,
+    /// Target tokens per completion, groups in order.
+    lengths: Vec<i64>,
+}
+
+/// Rows of the output head computed at once: bounds the memory for logits.
+const HEAD_ROWS: i64 = 512;
+
+/// Packs groups, padding rows on the right with `pad`.
+pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
+    let total = |g: &Group| g.prompt.len() + g.completions.iter().map(|c| c.len()).sum::<usize>();
+    let width = groups.iter().map(total).max().unwrap_or(0);
+    let mut ids = vec![i64::from(pad); groups.len() * width];
+    let mut positions = vec![0i64; groups.len() * width];
+    // Segment 0 is the prompt; padding gets one of its own, which attends to itself only.
+    let mut segments = vec![-1i64; groups.len() * width];
+    let (mut predictors, mut targets, mut ends, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (row, group) in groups.iter().enumerate() {
+        let base = row * width;
+        for (i, &token) in group.prompt.iter().enumerate() {
+            ids[base + i] = i64::from(token);
+            positions[base + i] = i as i64;
+            segments[base + i] = 0;
+        }
+        let mut start = base + group.prompt.len();
+        for (segment, completion) in group.completions.iter().enumerate() {
+            for (i, &token) in completion.iter().enumerate() {
+                ids[start + i] = i64::from(token);
+                positions[start + i] = (group.prompt.len() + i) as i64;
+                segments[start + i] = segment as i64 + 1;
+                predictors.push(if i == 0 { base + group.prompt.len() - 1 } else { start + i - 1 } as i64);
+                targets.push(i64::from(token));
+            }
+            lengths.push(completion.len() as i64);
+            start += completion.len();
+            ends.push(start as i64 - 1);
+        }
+    }
+    let shape = [groups.len() as i64, width as i64];
+    let grid = |data: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(data)?.f_view(shape)?.f_to_device(device)?) };
+    let list = |data: &[i64]| -> Result<Tensor> { Ok(Tensor::f_from_slice(data)?.f_to_device(device)?) };
+    Ok(Packed {
+        ids: grid(&ids)?,
+        positions: grid(&positions)?,
+        mask: segment_mask(&grid(&segments)?)?,
+        predictors: list(&predictors)?,
+        targets: list(&targets)?,
+        ends: list(&ends)?,
+        lengths,
+    })
+}
+
+/// A token sees earlier tokens of the prompt and of its own segment, `[rows, 1, width, width]`.
+fn segment_mask(segments: &Tensor) -> Result<Tensor> {
+    let (_, width) = segments.size2()?;
+    let device = segments.device();
+    let (query, key) = (segments.f_unsqueeze(2)?, segments.f_unsqueeze(1)?);
+    let same = query.f_eq_tensor(&key)?.f_logical_or(&key.f_eq(0)?)?;
+    let causal = Tensor::f_ones([width, width], (Kind::Bool, device))?.f_tril(0)?;
+    let allowed = same.f_logical_and(&causal)?;
+    let mask = Tensor::f_zeros(allowed.size(), (Kind::Float, device))?;
+    Ok(mask.f_masked_fill(&allowed.f_logical_not()?, f64::NEG_INFINITY)?.f_unsqueeze(1)?)
+}
+
+impl Packed {
+    /// Tokens that pass through the network, padding included.
+    pub fn tokens(&self) -> usize {
+        self.ids.numel()
+    }
+
+    /// Hidden states of all positions, `[rows · width, hidden]`.
+    fn hidden(&self, net: &Net) -> Result<Tensor> {
+        let mask = self.mask.f_to_kind(net.kind())?;
+        let hidden = net.hidden(&self.ids, &self.positions, &Mask::Additive(&mask), None)?;
+        Ok(hidden.f_reshape([-1, net.config.hidden_size])?)
+    }
+
+    /// A reward model's score of each completion, read at its last token, `[completions]` (f32).
+    pub fn scores(&self, net: &Net) -> Result<Tensor> {
+        Ok(net.head(&self.hidden(net)?.f_index_select(0, &self.ends)?)?.f_squeeze_dim(1)?)
+    }
+
+    /// Log-prob of each target token, `[targets]` (f32): end-of-sequence tokens count, prompt and padding do not.
+    pub fn token_log_probs(&self, net: &Net) -> Result<Tensor> {
+        let hidden = self.hidden(net)?.f_index_select(0, &self.predictors)?;
+        let rows = hidden.size2()?.0;
+        let mut parts = Vec::new();
+        let mut start = 0;
+        while start < rows {
+            let count = HEAD_ROWS.min(rows - start);
+            let logits = net.head(&hidden.f_narrow(0, start, count)?)?;
+            let target = self.targets.f_narrow(0, start, count)?.f_unsqueeze(1)?;
+            parts.push(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?);
+            start += count;
+        }
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// Sums token log-probs per completion, `[completions]`.
+    pub fn sums(&self, token_log_probs: &Tensor) -> Result<Tensor> {
+        let parts = token_log_probs.f_split_with_sizes(&self.lengths, 0)?;
+        let sums = parts.iter().map(|p| p.f_sum(Kind::Float)).collect::<std::result::Result<Vec<_>, _>>()?;
+        Ok(Tensor::f_stack(&sums, 0)?)
+    }
+}
+
+/// Copies a 1-D tensor to the host.
+pub fn to_vec(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(Vec::try_from(t.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?)?)
+}

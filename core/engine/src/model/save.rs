@@ -1,0 +1,82 @@
+//! Writes Hugging Face folders that `transformers` loads unchanged.
+
+use super::llama::{Llama, slots};
+use crate::text::Text;
+use crate::{Error, Result};
+use safetensors::tensor::{Dtype, View, serialize_to_file};
+use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+impl Llama {
+    /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`.
+    pub fn save(&self, folder: &Path, text: &Text) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        write_json(&folder.join("config.json"), &self.config.to_json())?;
+        let mut tensors = Vec::new();
+        for (slot, (_, param)) in slots(&self.config).iter().zip(&self.params) {
+            let mut start = 0;
+            for (name, rows) in &slot.parts {
+                tensors.push((name.clone(), param.f_narrow(0, start, *rows)?));
+                start += rows;
+            }
+        }
+        write_tensors(&folder.join("model.safetensors"), &tensors)?;
+        text.save(folder)
+    }
+}
+
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
+    std::fs::write(path, text + "\n").map_err(|e| Error::io(path, e))
+}
+
+/// A tensor as bytes, copied out only while it is written.
+struct Bytes {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    tensor: Tensor,
+}
+
+impl View for Bytes {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let length = self.data_len();
+        // SAFETY: `Bytes::of` made the tensor contiguous and on the CPU; it lives as long as the borrow.
+        Cow::Borrowed(unsafe { std::slice::from_raw_parts(self.tensor.data_ptr() as *const u8, length) })
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * if self.dtype == Dtype::I64 { 8 } else { 4 }
+    }
+}
+
+impl Bytes {
+    fn of(tensor: &Tensor) -> Result<Self> {
+        let (dtype, kind) = match tensor.kind() {
+            Kind::Int64 => (Dtype::I64, Kind::Int64),
+            _ => (Dtype::F32, Kind::Float),
+        };
+        let tensor = tensor.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?;
+        Ok(Self { dtype, shape: tensor.size().iter().map(|&s| s as usize).collect(), tensor })
+    }
+}
+
+/// Writes a safetensors file and waits until it is on the disk.
+pub(crate) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result<()> {
+    let views: Vec<(String, Bytes)> =
+        tensors.iter().map(|(name, t)| Ok((name.clone(), Bytes::of(t)?))).collect::<Result<_>>()?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    serialize_to_file(views, Some(metadata), path)
+        .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
+    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path, e))
+}

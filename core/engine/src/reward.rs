@@ -1,0 +1,215 @@
+//! Reward models as a reward source, and the set of rewards that a stage scores with.
+
+use crate::device;
+use crate::logprob::{Group, pack, to_vec};
+use crate::model::{Config, Head, Llama, Net};
+use crate::text::Text;
+use crate::{Error, Result};
+use motrain_core::data::Row;
+use motrain_core::options::Options;
+use motrain_core::plan::{ModelRef, Rewards};
+use motrain_core::registry::{Entry, Kind as ComponentKind, Registry};
+use motrain_core::reward::{RewardSource, Sample, score_checked};
+use motrain_core::scale::Scale;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Options of the `reward_model` reward.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewardModelOptions {
+    /// A Hugging Face sequence-classification folder with one label, or a `reward_model` stage.
+    pub model: ModelRef,
+    /// Tokens of prompt and answer together; a longer prompt loses its beginning.
+    #[serde(default = "max_tokens")]
+    pub max_tokens: usize,
+    /// Prompts scored at once.
+    #[serde(default = "batch_size")]
+    pub batch_size: usize,
+}
+
+fn max_tokens() -> usize {
+    512
+}
+
+fn batch_size() -> usize {
+    32
+}
+
+impl Options for RewardModelOptions {}
+
+/// Adds the components that need libtorch to a registry.
+pub fn register(registry: &mut Registry, device_name: &str, dtype: &str) -> Result<()> {
+    let (device_name, dtype) = (device_name.to_owned(), dtype.to_owned());
+    let build = move |options: RewardModelOptions| -> motrain_core::Result<Box<dyn RewardSource>> {
+        let load = || -> Result<ModelSource> {
+            let ModelRef::Path(path) = &options.model else {
+                return Err(Error::invalid("the stage of this reward model has not run"));
+            };
+            let device = device::device(&device_name)?;
+            ModelSource::load(Path::new(path), device, device::kind(&dtype, device)?, &options)
+        };
+        Ok(Box::new(load().map_err(|e| motrain_core::Error::Invalid(e.to_string()))?))
+    };
+    let summary = "a Bradley-Terry reward model from a Hugging Face sequence-classification folder";
+    Ok(registry.rewards.add(Entry::heavy(ComponentKind::Reward, "reward_model", summary, build))?)
+}
+
+/// A loaded reward model.
+pub struct ModelSource {
+    // libtorch tensors may move between threads but not be shared.
+    net: Mutex<Net>,
+    text: Text,
+    max_tokens: usize,
+    batch_size: usize,
+}
+
+impl ModelSource {
+    fn load(folder: &Path, device: Device, kind: Kind, options: &RewardModelOptions) -> Result<Self> {
+        let config = Config::load(folder)?;
+        if config.head != Head::Score {
+            return Err(Error::file(
+                folder,
+                "is a language model, not a sequence-classification folder; train a reward model first",
+            ));
+        }
+        let text = Text::load(folder, &config)?;
+        let max_tokens = options.max_tokens.min(config.context as usize);
+        let net = Mutex::new(no_grad(|| Llama::load(folder, device)?.net(kind))?);
+        Ok(Self { net, text, max_tokens, batch_size: options.batch_size.max(1) })
+    }
+}
+
+impl RewardSource for ModelSource {
+    fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
+        let net = self.net.lock().map_err(|_| "an earlier call failed".to_owned())?;
+        score_batch(&net, &self.text, self.max_tokens, self.batch_size, batch).map_err(|e| e.to_string())
+    }
+}
+
+/// Tokens of a prompt and an answer, the prompt cut at its beginning to fit.
+pub fn encode_for_reward(
+    text: &Text,
+    sample: (&motrain_core::Prompt, &str),
+    max_tokens: usize,
+) -> Result<(Vec<u32>, Vec<u32>)> {
+    let mut prompt = text.encode_prompt(sample.0)?;
+    let mut answer = text.encode_completion(sample.1)?;
+    if answer.len() >= max_tokens {
+        let end = text.eos[0];
+        answer.truncate(max_tokens.saturating_sub(2).max(1));
+        answer.push(end);
+    }
+    let room = max_tokens.saturating_sub(answer.len()).max(1);
+    if prompt.len() > room {
+        prompt.drain(..prompt.len() - room);
+    }
+    Ok((prompt, answer))
+}
+
+fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[Sample]) -> Result<Vec<f64>> {
+    let encoded: Vec<(Vec<u32>, Vec<u32>)> =
+        batch.iter().map(|s| encode_for_reward(text, (s.prompt, s.completion), max_tokens)).collect::<Result<_>>()?;
+    // Neighbouring completions of one prompt share it.
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    for (i, (prompt, _)) in encoded.iter().enumerate() {
+        match groups.last_mut() {
+            Some(g) if encoded[g[0]].0 == *prompt => g.push(i),
+            _ => groups.push(vec![i]),
+        }
+    }
+    groups.sort_by_key(|g| encoded[g[0]].0.len());
+    let mut scores = vec![0.0; batch.len()];
+    for chunk in groups.chunks(rows) {
+        let packed: Vec<Group> = chunk
+            .iter()
+            .map(|g| Group {
+                prompt: &encoded[g[0]].0,
+                completions: g.iter().map(|&i| encoded[i].1.as_slice()).collect(),
+            })
+            .collect();
+        let values = no_grad(|| to_vec(&scores_of(net, &packed, text.pad)?))?;
+        for (&i, value) in chunk.iter().flatten().zip(values) {
+            scores[i] = value;
+        }
+    }
+    Ok(scores)
+}
+
+/// Scores of the groups' completions in order, `[completions]`; differentiable.
+pub fn scores_of(net: &Net, groups: &[Group], pad: u32) -> Result<Tensor> {
+    pack(groups, pad, net.device())?.scores(net)
+}
+
+/// The rewards of an experiment, ready to score.
+pub struct RewardSet {
+    sources: Vec<(String, bool, Box<dyn RewardSource>)>,
+    scales: BTreeMap<String, Scale>,
+}
+
+/// Scores of a batch of completions, one row per completion.
+pub struct Scores {
+    /// Scaled objective scores, `[completions][objectives]`.
+    pub objectives: Vec<Vec<f64>>,
+    /// Raw scores of every reward by name, `[completions]`.
+    pub raw: BTreeMap<String, Vec<f64>>,
+}
+
+impl RewardSet {
+    /// Builds the sources of a `rewards` stage; `resolve` turns stage references in options into folders.
+    pub fn build(
+        spec: &Rewards,
+        registry: &Registry,
+        resolve: impl Fn(&serde_json::Value) -> Result<serde_json::Value>,
+        scales: BTreeMap<String, Scale>,
+    ) -> Result<Self> {
+        let sources = spec
+            .sources
+            .iter()
+            .map(|s| {
+                let built = registry.rewards.build(&s.source.name, &resolve(&s.source.options)?)?;
+                Ok((s.name.clone(), s.watch, built))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { sources, scales })
+    }
+
+    pub fn objectives(&self) -> Vec<String> {
+        self.sources.iter().filter(|(_, watch, _)| !watch).map(|(name, ..)| name.clone()).collect()
+    }
+
+    pub fn watched(&self) -> Vec<String> {
+        self.sources.iter().filter(|(_, watch, _)| *watch).map(|(name, ..)| name.clone()).collect()
+    }
+
+    /// Raw scores by reward. The samples carry plain prompts.
+    pub fn score_raw(&self, samples: &[Sample]) -> Result<BTreeMap<String, Vec<f64>>> {
+        let one = |(name, _, source): &(String, bool, Box<dyn RewardSource>)| {
+            Ok((name.clone(), score_checked(name, source.as_ref(), samples)?))
+        };
+        self.sources.iter().map(one).collect()
+    }
+
+    /// Scores completions of `rows` (one entry per completion in both).
+    pub fn score(&self, rows: &[&Row], completions: &[&str]) -> Result<Scores> {
+        let samples: Vec<Sample> = rows
+            .iter()
+            .zip(completions)
+            .map(|(row, completion)| Sample { prompt: &row.prompt, completion, row: &row.columns })
+            .collect();
+        let raw = self.score_raw(&samples)?;
+        let mut objectives = vec![Vec::new(); samples.len()];
+        for name in self.objectives() {
+            let scale =
+                self.scales.get(&name).ok_or_else(|| Error::invalid(format!("reward \"{name}\" has no scale")))?;
+            for (scores, value) in objectives.iter_mut().zip(&raw[&name]) {
+                scores.push(scale.apply(*value));
+            }
+        }
+        Ok(Scores { objectives, raw })
+    }
+}

@@ -1,0 +1,223 @@
+//! What a stage works with: its folder, seeds, device, logs, progress bar, and the way back after an interruption.
+
+use crate::checkpoint::{self, State};
+use crate::log::{Log, Metrics};
+use crate::model::Llama;
+use crate::optim::{self, Optim};
+use crate::text::Text;
+use crate::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use motrain_core::plan::{ModelRef, Optimizer, Plan, Work};
+use motrain_core::registry::Registry;
+use motrain_core::rng::{Rng, rng, sub_seed};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tch::{Device, Kind};
+
+/// A run: the plan and what all stages share.
+pub struct Session<'a> {
+    pub plan: &'a Plan,
+    pub registry: &'a Registry,
+    pub run: PathBuf,
+    pub device: Device,
+    pub kind: Kind,
+    /// Set by Ctrl-C: the stage saves and stops.
+    pub stop: &'a AtomicBool,
+}
+
+/// One stage of a run.
+#[derive(Clone, Copy)]
+pub struct Stage<'a> {
+    pub session: &'a Session<'a>,
+    pub id: &'a str,
+}
+
+impl<'a> Stage<'a> {
+    pub fn folder(&self) -> PathBuf {
+        self.session.stage_folder(self.id)
+    }
+
+    /// The sub-seed of one purpose at one step.
+    pub fn seed(&self, purpose: &str, index: u64) -> u64 {
+        sub_seed(self.session.plan.seed, &format!("{}/{purpose}", self.id), index)
+    }
+
+    pub fn rng(&self, purpose: &str, index: u64) -> Rng {
+        rng(self.session.plan.seed, &format!("{}/{purpose}", self.id), index)
+    }
+
+    /// Loads a model and its tokenizer.
+    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Text)> {
+        let folder = self.session.model_folder(model);
+        let model = Llama::load(&folder, self.session.device)?;
+        let text = Text::load(&folder, &model.config)?;
+        Ok((model, text))
+    }
+
+    pub fn check_stop(&self, step: usize) -> Result<()> {
+        if self.session.stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted { stage: self.id.into(), step, run: self.session.run.clone() });
+        }
+        Ok(())
+    }
+
+    /// A progress bar on standard error; hidden where that is no terminal.
+    pub fn progress(&self, total: usize) -> ProgressBar {
+        let style = ProgressStyle::with_template("{prefix:>18} [{bar:24}] {pos}/{len} {msg} left {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("=> ");
+        ProgressBar::new(total as u64).with_style(style).with_prefix(self.id.to_owned())
+    }
+}
+
+impl Session<'_> {
+    pub fn stage_folder(&self, id: &str) -> PathBuf {
+        self.run.join("stages").join(id)
+    }
+
+    /// The folder of a model: given, or made by a stage.
+    pub fn model_folder(&self, model: &ModelRef) -> PathBuf {
+        match model {
+            ModelRef::Path(path) => PathBuf::from(path),
+            ModelRef::Stage { stage } => self.stage_folder(stage).join("model"),
+        }
+    }
+
+    /// Replaces `{"stage": id}` in a component's options by the folder of that stage's model.
+    pub fn resolve(&self, options: &Value) -> Result<Value> {
+        Ok(match options {
+            Value::Object(map) => match map.get("stage") {
+                Some(Value::String(id)) if map.len() == 1 => {
+                    Value::String(self.stage_folder(id).join("model").to_string_lossy().into_owned())
+                }
+                _ => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
+            },
+            Value::Array(list) => list.iter().map(|v| self.resolve(v)).collect::<Result<_>>()?,
+            other => other.clone(),
+        })
+    }
+
+    /// The `rewards` stage called `id`.
+    pub fn rewards(&self, id: &str) -> Result<&motrain_core::plan::Rewards> {
+        match self.plan.stage(id).map(|s| &s.work) {
+            Some(Work::Rewards(rewards)) => Ok(rewards),
+            _ => Err(Error::invalid(format!("\"{id}\" is no rewards stage"))),
+        }
+    }
+}
+
+/// A training stage: model, optimiser and position, with checkpoints and logs.
+pub struct Trainer<'a> {
+    stage: Stage<'a>,
+    pub model: Llama,
+    pub text: Text,
+    optim: Box<dyn Optim>,
+    spec: Optimizer,
+    pub state: State,
+    total: usize,
+    checkpoint_every: usize,
+    pub log: Log,
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts from `model`, or from the stage's newest checkpoint.
+    pub fn start(
+        stage: Stage<'a>,
+        model: Llama,
+        text: Text,
+        spec: &Optimizer,
+        total: usize,
+        checkpoint_every: usize,
+    ) -> Result<Self> {
+        let saved = checkpoint::load(&stage.folder(), stage.session.device)?;
+        let (mut model, optim_state, state) = match saved {
+            Some((model, optim, state)) => (model, Some(optim), state),
+            None => (model, None, State::default()),
+        };
+        model.require_grad()?;
+        let mut optim = optim::build(spec, &model.params)?;
+        if let Some(saved) = optim_state {
+            optim.restore(saved)?;
+        }
+        let log = Log::open(&stage.session.run, stage.id, state.step)?;
+        let bar = stage.progress(total);
+        bar.set_position(state.step as u64);
+        bar.reset_eta();
+        Ok(Self {
+            stage,
+            model,
+            text,
+            optim,
+            spec: spec.clone(),
+            state,
+            total,
+            checkpoint_every,
+            log,
+            bar,
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether there are steps left to do.
+    pub fn running(&self) -> bool {
+        self.state.step < self.total && !self.state.stopped
+    }
+
+    /// Clips the gradients, moves the parameters and clears the gradients. Adds `lr` and `grad_norm` to the metrics.
+    pub fn update(&mut self, metrics: &mut Metrics) -> Result<()> {
+        let lr = optim::learning_rate(&self.spec, self.state.step, self.total);
+        let norm = optim::clip_gradients(&self.model.params, self.spec.max_grad_norm)?;
+        if !norm.is_finite() {
+            return Err(Error::invalid(format!(
+                "the gradient of step {} of stage \"{}\" is {norm}; lower optimizer.lr; the last checkpoint is kept",
+                self.state.step + 1,
+                self.stage.id
+            )));
+        }
+        self.optim.step(&self.model.params, lr)?;
+        optim::zero_gradients(&mut self.model.params);
+        metrics.insert("lr".into(), lr);
+        metrics.insert("grad_norm".into(), norm);
+        Ok(())
+    }
+
+    /// Logs a finished step, saves when due, and stops here after Ctrl-C.
+    pub fn finish_step(&mut self, metrics: &Metrics, mut timings: Metrics, message: String) -> Result<()> {
+        self.state.step += 1;
+        let step = self.state.step;
+        self.log.metrics(step, metrics)?;
+        timings.insert("seconds".into(), self.started.elapsed().as_secs_f64());
+        self.started = Instant::now();
+        self.log.timings(step, &timings)?;
+        self.bar.set_position(step as u64);
+        self.bar.set_message(message.clone());
+        if self.bar.is_hidden() && (step.is_multiple_of(10) || step == self.total) {
+            tracing::info!("{} step {step}/{} {message}", self.stage.id, self.total);
+        }
+        let stopping = self.stage.session.stop.load(Ordering::Relaxed);
+        if step.is_multiple_of(self.checkpoint_every) || stopping || !self.running() {
+            checkpoint::save(&self.stage.folder(), &self.model, &self.text, self.optim.as_ref(), &self.state)?;
+        }
+        if self.running() { self.stage.check_stop(step) } else { Ok(()) }
+    }
+
+    /// Saves the result as the stage's model.
+    pub fn finish(self) -> Result<()> {
+        self.bar.finish();
+        save_model(&self.stage.folder(), &self.model, &self.text)
+    }
+}
+
+/// Saves a stage's model, replacing a half-written one.
+pub fn save_model(stage: &Path, model: &Llama, text: &Text) -> Result<()> {
+    let partial = stage.join("model.partial");
+    let _ = std::fs::remove_dir_all(&partial);
+    model.save(&partial, text)?;
+    let folder = stage.join("model");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::rename(&partial, &folder).map_err(|e| Error::io(&folder, e))
+}

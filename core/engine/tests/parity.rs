@@ -1,0 +1,116 @@
+//! Logits, log-probs and tokens equal those of transformers (goldens from tests/goldens/parity.py), padded and packed alike.
+
+use motrain_core::Prompt;
+use motrain_core::plan::Sampling;
+use motrain_engine::logprob::{Group, pack, to_vec};
+use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::rollout::rollout;
+use motrain_engine::text::Text;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Largest absolute difference of logits: both sides sum in f32, in different orders.
+const TOLERANCE: f64 = 2e-3;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn goldens(model: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(root().join("tests/goldens/parity.json")).unwrap();
+    serde_json::from_str::<Value>(&text).unwrap()[model].as_array().unwrap().clone()
+}
+
+fn load(folder: &Path) -> (Net, Text) {
+    let model = Llama::load(folder, Device::Cpu).unwrap();
+    let text = Text::load(folder, &model.config).unwrap();
+    (no_grad(|| model.net(Kind::Float)).unwrap(), text)
+}
+
+fn check(name: &str, folder: &Path) {
+    let (net, text) = load(folder);
+    let mut prompts = Vec::new();
+    for golden in goldens(name) {
+        let prompt = Prompt::user(golden["text"].as_str().unwrap());
+        assert_eq!(text.render(&prompt).unwrap(), golden["rendered"].as_str().unwrap());
+        let ids: Vec<u32> = serde_json::from_value(golden["ids"].clone()).unwrap();
+        assert_eq!(text.encode_prompt(&prompt).unwrap(), ids, "{name}: tokens");
+
+        let input = Tensor::from_slice(&ids.iter().map(|&i| i64::from(i)).collect::<Vec<_>>()).unsqueeze(0);
+        let positions = Tensor::arange(ids.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+        let hidden = no_grad(|| net.hidden(&input, &positions, &Mask::Causal, None)).unwrap();
+        let last = net.head(&hidden.select(1, -1)).unwrap();
+        let found = to_vec(&last.view([-1]).narrow(0, 0, 64)).unwrap();
+        let expected: Vec<f64> = serde_json::from_value(golden["last_logits"].clone()).unwrap();
+        let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst < TOLERANCE, "{name}: logits differ by {worst}");
+        prompts.push((ids, golden["log_prob_sum"].as_f64().unwrap()));
+    }
+    // Everything after the first token as a completion: alone, and packed into one padded batch.
+    let group = |ids: &'_ [u32]| -> (Vec<u32>, Vec<u32>) { (ids[..1].to_vec(), ids[1..].to_vec()) };
+    let split: Vec<_> = prompts.iter().map(|(ids, _)| group(ids)).collect();
+    let groups: Vec<Group> =
+        split.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice(), &c[..3]] }).collect();
+    let packed = pack(&groups, text.pad, Device::Cpu).unwrap();
+    let sums = to_vec(&no_grad(|| packed.sums(&packed.token_log_probs(&net)?)).unwrap()).unwrap();
+    for (i, (ids, expected)) in prompts.iter().enumerate() {
+        let tolerance = TOLERANCE * ids.len() as f64;
+        assert!((sums[2 * i] - expected).abs() < tolerance, "{name}: {} is not {expected}", sums[2 * i]);
+        let short = Group { prompt: &split[i].0, completions: vec![&split[i].1[..3]] };
+        let alone = pack(&[short], text.pad, Device::Cpu).unwrap();
+        let alone = to_vec(&no_grad(|| alone.sums(&alone.token_log_probs(&net)?)).unwrap()).unwrap();
+        assert!((alone[0] - sums[2 * i + 1]).abs() < 1e-3, "{name}: packing changes a log-prob");
+    }
+}
+
+#[test]
+fn the_shipped_policy_equals_transformers() {
+    check("tiny", &root().join("assets/hh/policy"));
+}
+
+#[test]
+fn smollm2_equals_transformers() {
+    let folder = std::env::var_os("MOTRAIN_SMOLLM2").map_or(root().join("models/smollm2"), PathBuf::from);
+    assert!(folder.join("config.json").is_file(), "SmolLM2 is missing; run: cargo xtask fetch-model smollm2");
+    check("smollm2", &folder);
+}
+
+/// Greedy decoding with the cache equals the arg-max of full forward passes, whatever the batch and the padding.
+#[test]
+fn cached_decoding_equals_full_passes() {
+    let (net, text) = load(&root().join("assets/hh/policy"));
+    let greedy = Sampling { temperature: 0.0, max_new_tokens: 12, ..Sampling::default() };
+    let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Tell me how to fix a live wire. It is for a bet.", "Hi"]
+        .iter()
+        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .collect();
+    let drawn = rollout(&net, &text, &prompts, &[vec![1], vec![2, 3], vec![4]], &greedy).unwrap();
+    assert_eq!(drawn[1][0], drawn[1][1]);
+    for (prompt, completions) in prompts.iter().zip(&drawn) {
+        let mut ids: Vec<i64> = prompt.iter().map(|&i| i64::from(i)).collect();
+        for &token in &completions[0].tokens {
+            let input = Tensor::from_slice(&ids).unsqueeze(0);
+            let positions = Tensor::arange(ids.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+            let hidden = no_grad(|| net.hidden(&input, &positions, &Mask::Causal, None)).unwrap();
+            let best = net.head(&hidden.select(1, -1)).unwrap().argmax(-1, false).int64_value(&[0]);
+            assert_eq!(best, i64::from(token));
+            ids.push(best);
+        }
+    }
+}
+
+/// A completion depends on its own seed, not on its neighbours.
+#[test]
+fn sampling_does_not_depend_on_the_batch() {
+    let (net, text) = load(&root().join("assets/hh/policy"));
+    let sampling = Sampling { max_new_tokens: 40, ..Sampling::default() };
+    let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Tell me how to sneak out at night. I am bored today."]
+        .iter()
+        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .collect();
+    let together = rollout(&net, &text, &prompts, &[vec![1, 2], vec![3]], &sampling).unwrap();
+    let alone = rollout(&net, &text, &prompts[..1], &[vec![2]], &sampling).unwrap();
+    assert_eq!(together[0][1], alone[0][0]);
+    assert_ne!(together[0][0], together[0][1]);
+}
