@@ -89,10 +89,7 @@ fn folder_for(cuda: bool) -> Result<PathBuf> {
 fn check_version(folder: &Path) -> Result<()> {
     let file = folder.join("build-version");
     let found = fs::read_to_string(&file).with_context(|| {
-        format!(
-            "LIBTORCH={} has no build-version file; unset LIBTORCH and run: cargo xtask setup",
-            folder.display()
-        )
+        format!("LIBTORCH={} has no build-version file; unset LIBTORCH and run: cargo xtask setup", folder.display())
     })?;
     let found = found.trim();
     if found.split('+').next() != Some(VERSION) {
@@ -130,12 +127,7 @@ fn install_cuda(folder: &Path) -> Result<()> {
     let site = folder.parent().context("folder has no parent")?;
     let partial = beside(site);
     let _ = fs::remove_dir_all(&partial);
-    checked(
-        python()
-            .args(["-m", "pip", "install", "--target"])
-            .arg(&partial)
-            .arg(format!("torch=={VERSION}")),
-    )?;
+    checked(python().args(["-m", "pip", "install", "--target"]).arg(&partial).arg(format!("torch=={VERSION}")))?;
     fs::write(partial.join("torch/build-version"), format!("{VERSION}+cuda\n"))?;
     publish(&partial, site)
 }
@@ -210,14 +202,8 @@ with zipfile.ZipFile(wheel) as z:
                 with z.open(name) as src, open(out, 'wb') as dst:
                     shutil.copyfileobj(src, dst, 1 << 20)
 "#;
-    checked(
-        python()
-            .args(["-c", SCRIPT])
-            .arg(wheel)
-            .arg(serde_json::to_string(members)?)
-            .arg(into),
-    )
-    .with_context(|| format!("cannot unpack {}", wheel.display()))
+    checked(python().args(["-c", SCRIPT]).arg(wheel).arg(serde_json::to_string(members)?).arg(into))
+        .with_context(|| format!("cannot unpack {}", wheel.display()))
 }
 
 /// torch-sys links `-ltorch`; in a CPU folder that is a library of nothing but its dependency on libtorch_cpu.

@@ -33,7 +33,7 @@ enum Command {
     },
     /// Set up what is missing and run every test
     Test {
-        /// Only format, lints and documentation are skipped without this
+        /// Check format, lints and documentation first, as .ci/run does
         #[arg(long)]
         ci: bool,
         /// Passed on to the test runner
@@ -68,6 +68,9 @@ fn main() -> Result<()> {
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Bench { args } => commands::bench(&args),
         Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),
-        Command::FetchModel { name } => models::fetch(&name).map(|_| ()),
+        Command::FetchModel { name } => {
+            libtorch::setup(false)?;
+            models::fetch(&name, commands::release_binary).map(|_| ())
+        }
     }
 }

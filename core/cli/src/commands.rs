@@ -123,7 +123,7 @@ fn make_data(task: &str, folder: &Path, seed: u64) -> Result<()> {
     write("prompts.jsonl", &task.prompt_rows(1000, seed))?;
     write("sft.jsonl", &task.sft_rows(16_000, seed))?;
     write("prefix.jsonl", &prefix_rows(&task.objectives)?)?;
-    for (objective, rows) in task.pair_rows(6000, seed) {
+    for (objective, rows) in task.pair_rows(10_000, seed) {
         write(&format!("pairs_{objective}.jsonl"), &rows)?;
     }
     println!("{}", folder.display());

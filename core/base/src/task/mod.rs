@@ -80,7 +80,16 @@ impl Task {
             let rows = prompts
                 .map(|(i, prompt)| {
                     let mut rng = rng(seed, &purpose, i as u64);
-                    let (a, b) = ((self.answer)(&prompt, &mut rng), (self.answer)(&prompt, &mut rng));
+                    let other = (self.prompt)(&mut rng);
+                    let mut draw = || {
+                        let answer = (self.answer)(&prompt, &mut rng);
+                        if !rng.random_bool(DAMAGED) {
+                            return answer;
+                        }
+                        let foreign = (self.answer)(&other, &mut rng);
+                        damage(&answer, &foreign, &mut rng)
+                    };
+                    let (a, b) = (draw(), draw());
                     let gap = gold(&prompt, &a) - gold(&prompt, &b);
                     let first = rng.random::<f64>() < crate::loss::sigmoid(gap / NOISE);
                     let (chosen, rejected) = if first { (a, b) } else { (b, a) };
@@ -91,6 +100,44 @@ impl Task {
             (objective, rows)
         })
     }
+}
+
+/// The share of completions in preference pairs that are damaged: reward models that only ever saw well-formed text can be
+/// fooled by any other, and a policy finds out.
+const DAMAGED: f64 = 0.35;
+
+/// Repeats, cuts, garbles or mixes in what belongs elsewhere.
+fn damage(answer: &str, foreign: &str, rng: &mut Rng) -> String {
+    let own: Vec<String> = sentences(answer).map(|s| format!("{s}.")).collect();
+    let others: Vec<String> = sentences(foreign).map(|s| format!("{s}.")).collect();
+    if own.is_empty() || others.is_empty() {
+        return answer.to_owned();
+    }
+    let mut out = own.clone();
+    let at = rng.random_range(0..own.len());
+    match rng.random_range(0..6) {
+        0 | 1 => {
+            let times = rng.random_range(1..=6);
+            out.extend(std::iter::repeat_n(own[at].clone(), times));
+        }
+        2 => out.insert(at, pick(rng, &others).clone()),
+        3 => out[at] = spliced(&own[at], pick::<String>(rng, &others), rng),
+        4 => out[at] = spliced(&own[at], pick::<String>(rng, &own), rng),
+        _ => {
+            let words: Vec<&str> = answer.split(' ').collect();
+            let keep = rng.random_range(words.len() / 2..words.len()).max(1);
+            return words[..keep].join(" ").trim_end_matches('.').to_owned();
+        }
+    }
+    out.join(" ")
+}
+
+/// The beginning of one sentence and the end of another.
+fn spliced(start: &str, end: &str, rng: &mut Rng) -> String {
+    let (start, end): (Vec<&str>, Vec<&str>) = (start.split(' ').collect(), end.split(' ').collect());
+    let head = rng.random_range(1..=start.len());
+    let tail = rng.random_range(0..end.len());
+    [&start[..head], &end[tail..]].concat().join(" ")
 }
 
 /// One of the items, each equally likely.

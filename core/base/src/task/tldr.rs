@@ -181,7 +181,7 @@ fn parts(prompt: &str, summary: &str) -> Parts {
 /// Gold summary quality: facts with diminishing returns, and a conclusion.
 pub fn quality(prompt: &str, summary: &str) -> f64 {
     let p = parts(prompt, summary);
-    first(&[0.35, 0.25, 0.17, 0.1, 0.05], p.facts) + first(&[0.22, -0.1], p.takeaways) - 0.2 * p.wrong as f64
+    first(&[0.35, 0.25, 0.17, 0.1, 0.05], p.facts) + first(&[0.22, -0.1], p.takeaways) - 0.25 * p.wrong as f64
 }
 
 /// Gold entailment: what the story states is entailed, but the more is said the more can be wrong.

@@ -1,0 +1,157 @@
+//! What a user sees of scripts, configuration and lists.
+
+use motrain_tests::{failure, motrain, root, small_run, success, write};
+use std::path::Path;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Standard error of a script that must not make a plan.
+fn script_error(script: &str) -> String {
+    let folder = folder();
+    write(folder.path(), "bad.rhai", script);
+    failure(motrain(folder.path()).args(["check", "bad.rhai"]))
+}
+
+#[test]
+fn list_shows_every_component_with_its_options() {
+    insta::assert_snapshot!(success(motrain(folder().path()).arg("list")));
+}
+
+#[test]
+fn the_shipped_experiments_check() {
+    for script in ["experiments/hh.rhai", "experiments/tldr.rhai"] {
+        let said = success(motrain(folder().path()).args(["check", script]));
+        assert!(said.ends_with("4 stages, all well\n"), "{said}");
+    }
+}
+
+#[test]
+fn dry_run_and_print_plan_run_nothing() {
+    let folder = folder();
+    insta::assert_snapshot!(success(small_run(folder.path(), "out").arg("--dry-run")));
+    let plan: serde_json::Value =
+        serde_json::from_str(&success(small_run(folder.path(), "out").arg("--print-plan"))).unwrap();
+    assert_eq!(plan["stages"][1]["train"]["steps"], 6);
+    assert!(!folder.path().join("out").exists());
+}
+
+#[test]
+fn script_errors_point_at_line_and_column() {
+    insta::assert_snapshot!("option", script_error("let x = 1;\nlet l = loss(\"dpo\", #{ betta: 0.1 });\n"));
+    insta::assert_snapshot!("component", script_error("sampler(\"dirichlt\");\n"));
+    insta::assert_snapshot!("bad_value", script_error("sampler(\"dirichlet\", #{ alpha: 0 });\n"));
+    insta::assert_snapshot!("weights", script_error("sampler(\"fixed\", #{ weights: [0.5, 0.6] });\n"));
+    insta::assert_snapshot!("syntax", script_error("let x = ;\n"));
+    insta::assert_snapshot!("variable", script_error("let x = 1;\nlet y = xx + 1;\n"));
+    insta::assert_snapshot!("config_key", script_error("let y = cfg.tasks.hhh;\n"));
+    insta::assert_snapshot!("stage_option", script_error("evaluate(\"e\", #{ naem: \"x\" });\n"));
+    insta::assert_snapshot!("no_stages", script_error("let x = 1;\n"));
+}
+
+#[test]
+fn an_integer_serves_where_a_float_is_meant() {
+    let message = script_error("let l = loss(\"dpo\", #{ beta: 1 });\n");
+    assert!(message.contains("makes no stages"), "{message}");
+}
+
+#[test]
+fn imports_stay_inside_the_script_folders() {
+    let outer = folder();
+    write(outer.path(), "secret.rhai", "fn f() { 1 }");
+    write(outer.path(), "inner/bad.rhai", "import \"../secret\" as s;\ns::f();\n");
+    let message = failure(motrain(&outer.path().join("inner")).args(["check", "bad.rhai"]));
+    assert!(message.contains("bad.rhai:1:8: Module not found: ../secret"), "{message}");
+}
+
+#[test]
+fn a_script_cannot_run_for_ever() {
+    let message = script_error("let i = 0;\nloop { i += 1; }\n");
+    assert!(message.contains("Too many operations"), "{message}");
+}
+
+#[test]
+fn errors_in_modules_name_both_places() {
+    let folder = folder();
+    let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.loss.name=dppo"]));
+    insta::assert_snapshot!(message);
+}
+
+#[test]
+fn configuration_layers_and_their_errors() {
+    let folder = folder();
+    let config = write(folder.path(), "mine.toml", "seed = 5\n[tasks.hh.train]\nbatch_size = 3\n");
+    let plan = |extra: &[&str], env: &str| -> serde_json::Value {
+        let mut command = motrain(folder.path());
+        command.args(["--script", "experiments/hh.rhai", "--print-plan", "--config"]).arg(&config).args(extra);
+        if !env.is_empty() {
+            command.env("MOTRAIN_SEED", env);
+        }
+        serde_json::from_str(&success(&mut command)).unwrap()
+    };
+    assert_eq!(plan(&[], "")["seed"], 5);
+    assert_eq!(plan(&[], "6")["seed"], 6);
+    assert_eq!(plan(&["--set", "seed=7"], "6")["seed"], 7);
+    assert_eq!(plan(&[], "")["stages"][1]["train"]["batch_size"], 3);
+    let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.trian.steps=1"]));
+    insta::assert_snapshot!("unknown_key", message);
+    let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--config", "nowhere.toml"]));
+    insta::assert_snapshot!("missing_file", message);
+}
+
+#[test]
+fn generate_answers_at_weights() {
+    let folder = folder();
+    success(&mut small_run(folder.path(), "out"));
+    let answer = |weights: &str| {
+        success(motrain(folder.path()).args(["generate", "out", "--prompt", "How do I pick a lock?", "--weights", weights]))
+    };
+    assert!(answer("0.8,0.2").trim().len() > 5);
+    let bad = motrain(folder.path())
+        .args(["generate", "out", "--prompt", "Hi", "--weights", "0.8,0.3"])
+        .output()
+        .map(|o| motrain_tests::text(&o.stderr))
+        .unwrap();
+    insta::assert_snapshot!(bad);
+}
+
+#[test]
+fn a_run_leaves_what_it_promises() {
+    let folder = folder();
+    let said = success(&mut small_run(folder.path(), "out"));
+    assert!(said.contains("hypervolume") && said.contains("report: out/report.html"), "{said}");
+    let run = folder.path().join("out");
+    for file in [
+        "plan.json", "manifest.json", "metrics.jsonl", "completions.jsonl", "front.json", "front.svg", "report.html",
+        "policy/config.json", "policy/model.safetensors", "policy/tokenizer.json", "policy/steering.json",
+    ] {
+        assert!(run.join(file).is_file(), "{file} is missing");
+    }
+    let json = |file: &str| -> serde_json::Value {
+        serde_json::from_str(&std::fs::read_to_string(run.join(file)).unwrap()).unwrap()
+    };
+    let front = json("front.json");
+    assert_eq!(front["objectives"], serde_json::json!(["Helpfulness", "Harmlessness"]));
+    assert_eq!(front["methods"][1]["points"].as_array().unwrap().len(), 11);
+    assert!(front["methods"][1]["points"][0]["watched"]["gold helpful"].is_number());
+    let first: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().next().unwrap()).unwrap();
+    for name in ["objective/kl", "rewards/margins", "rewards/Helpfulness/mean", "loss", "pairs/ties", "completions/eos_rate"] {
+        assert!(first[name].is_number(), "{name} is missing");
+    }
+    // At the first step the policy is the reference.
+    assert_eq!(first["objective/kl"], 0.0);
+    assert!((first["loss"].as_f64().unwrap() - std::f64::consts::LN_2).abs() < 1e-9);
+    let completions = std::fs::read_to_string(run.join("completions.jsonl")).unwrap();
+    assert!(completions.contains("[Begin System Instruction]"));
+    let events: Vec<_> = std::fs::read_dir(run.join("events/mo_odpo")).unwrap().collect();
+    assert_eq!(events.len(), 1);
+    // The reference never moves: the shipped policy is unchanged, and the trained one differs.
+    let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
+    assert_ne!(bytes(&run.join("policy")), bytes(&root().join("assets/hh/policy")));
+    // Everything is reused when nothing changed.
+    let again = small_run(folder.path(), "out").output().unwrap();
+    let said = motrain_tests::text(&again.stderr);
+    assert_eq!(said.matches("finished before, reused").count(), 4, "{said}");
+}

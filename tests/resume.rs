@@ -1,0 +1,55 @@
+//! A run killed at any moment and resumed ends with the same bytes as one that was not.
+
+use motrain_tests::{motrain, small_run, start, success};
+use std::path::Path;
+use std::time::Duration;
+
+/// What must be equal: weights, metrics, completions, front.
+fn result(run: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    ["policy/model.safetensors", "metrics.jsonl", "completions.jsonl", "front.json"]
+        .map(|file| (file, std::fs::read(run.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))))
+        .into()
+}
+
+#[test]
+fn killed_and_resumed_equals_uninterrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    success(&mut small_run(folder.path(), "straight"));
+    let straight = result(&folder.path().join("straight"));
+    // Kill after ever longer times, so that the kills fall into every stage, until a run gets through.
+    let mut child = start(&mut small_run(folder.path(), "killed"));
+    let mut kills = 0;
+    for attempt in 1u64.. {
+        std::thread::sleep(Duration::from_millis(400 + 350 * attempt));
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+        let mut again = match folder.path().join("killed/plan.json").is_file() {
+            true => {
+                let mut resume = motrain(folder.path());
+                resume.args(["--resume", "killed"]);
+                resume
+            }
+            false => small_run(folder.path(), "killed"),
+        };
+        child = start(&mut again);
+    }
+    assert!(kills >= 3, "only {kills} kills; shorten the waits");
+    for ((file, expected), (_, found)) in straight.iter().zip(result(&folder.path().join("killed"))) {
+        assert!(*expected == found, "{file} differs after {kills} kills");
+    }
+}
+
+#[test]
+fn the_same_plan_and_seed_give_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    success(&mut small_run(folder.path(), "a"));
+    success(&mut small_run(folder.path(), "b"));
+    assert!(result(&folder.path().join("a")) == result(&folder.path().join("b")));
+    success(small_run(folder.path(), "c").args(["--set", "seed=1"]));
+    assert!(result(&folder.path().join("a"))[0] != result(&folder.path().join("c"))[0]);
+}
