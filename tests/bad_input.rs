@@ -31,7 +31,8 @@ fn missing_and_damaged_models() {
     insta::assert_snapshot!("truncated_model", with(f.path(), "tasks.hh.policy=model"));
     std::fs::write(&weights, &bytes).unwrap();
     let config = std::fs::read_to_string(model.join("config.json")).unwrap();
-    std::fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5")).unwrap();
+    std::fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 4", "\"num_hidden_layers\": 5"))
+        .unwrap();
     insta::assert_snapshot!("missing_tensors", with(f.path(), "tasks.hh.policy=model"));
     std::fs::write(model.join("config.json"), config.replace("\"llama\"", "\"mamba\"")).unwrap();
     insta::assert_snapshot!("other_family", with(f.path(), "tasks.hh.policy=model"));
@@ -57,16 +58,18 @@ fn malformed_empty_and_overlong_data() {
     insta::assert_snapshot!("no_column", prompts("{\"text\": \"a\"}\n"));
     insta::assert_snapshot!("empty", prompts(""));
     let long = "How do I pick a lock? ".repeat(80);
-    let message = failure(small_run(f.path(), "out").args([
-        "--set",
-        "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
-    ]));
+    let message =
+        failure(small_run(f.path(), "out").args([
+            "--set",
+            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
+        ]));
     assert!(message.contains("holds no rows"), "{message}");
     write(f.path(), "p.jsonl", &format!("{{\"prompt\": \"{long}\"}}\n"));
-    let overlong = failure(small_run(f.path(), "out").args([
-        "--set",
-        "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
-    ]));
+    let overlong =
+        failure(small_run(f.path(), "out").args([
+            "--set",
+            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
+        ]));
     insta::assert_snapshot!("overlong", shown(&overlong, f.path()));
 }
 
@@ -83,8 +86,13 @@ fn failing_rewards_name_the_example() {
     };
     insta::assert_snapshot!("no_column_reward", script("\"column\", #{ column: \"score\" }"));
     insta::assert_snapshot!("constant", script("\"regex\", #{ pattern: \"zzzz\" }"));
-    let infinite = script("\"lexicon\", #{ words: #{ first: 1e308, a: 1e308, the: 1e308, is: 1e308, it: 1e308, i: 1e308, be: 1e308, am: 1e308, safer: 1e308, careful: 1e308, sorry: 1e308, will: 1e308, cannot: 1e308, not: 1e308 } }");
-    assert!(infinite.contains("reward \"R\" gave inf for this completion; a score must be a finite number"), "{infinite}");
+    let infinite = script(
+        "\"lexicon\", #{ words: #{ first: 1e308, a: 1e308, the: 1e308, is: 1e308, it: 1e308, i: 1e308, be: 1e308, am: 1e308, safer: 1e308, careful: 1e308, sorry: 1e308, will: 1e308, cannot: 1e308, not: 1e308 } }",
+    );
+    assert!(
+        infinite.contains("reward \"R\" gave inf for this completion; a score must be a finite number"),
+        "{infinite}"
+    );
     assert!(infinite.contains("prompt:     [user]"), "{infinite}");
 }
 
@@ -97,7 +105,10 @@ fn unknown_options_and_devices() {
     let out = motrain(f.path()).args(["--script", "x.rhai", "--frobnicate"]).output().unwrap();
     assert_eq!(out.status.code(), Some(2));
     assert!(text(&out.stderr).contains("unexpected argument '--frobnicate'"));
-    insta::assert_snapshot!("no_script", shown(&failure(motrain(f.path()).args(["--script", "nowhere.rhai"])), f.path()));
+    insta::assert_snapshot!(
+        "no_script",
+        shown(&failure(motrain(f.path()).args(["--script", "nowhere.rhai"])), f.path())
+    );
     insta::assert_snapshot!("no_run", shown(&failure(motrain(f.path()).args(["--resume", "nowhere"])), f.path()));
 }
 
@@ -113,7 +124,12 @@ fn a_truncated_checkpoint_is_named_and_the_one_before_it_serves() {
     let weights = stage.join(format!("checkpoint-{newest}/optimizer.safetensors"));
     std::fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(1000).unwrap();
     let message = failure(motrain(f.path()).args(["--resume", "out"]));
-    assert!(message.contains(&format!("checkpoint-{newest}: this checkpoint is truncated: optimizer.safetensors has 1000 bytes")), "{message}");
+    assert!(
+        message.contains(&format!(
+            "checkpoint-{newest}: this checkpoint is truncated: optimizer.safetensors has 1000 bytes"
+        )),
+        "{message}"
+    );
     assert!(message.contains("delete the folder to resume from the one before it"), "{message}");
     std::fs::remove_dir_all(stage.join(format!("checkpoint-{newest}"))).unwrap();
     success(motrain(f.path()).args(["--resume", "out"]));
@@ -128,7 +144,8 @@ fn a_full_disk_keeps_the_checkpoint_before() {
     let arguments: Vec<String> =
         small_run(f.path(), "out").get_args().map(|a| format!("'{}'", a.to_string_lossy())).collect();
     let line = format!("trap '' XFSZ; ulimit -f 1000; '{}' {}", binary.to_string_lossy(), arguments.join(" "));
-    let output = Command::new("bash").args(["-c", &line]).current_dir(f.path()).env("MOTRAIN_HOME", root()).output().unwrap();
+    let output =
+        Command::new("bash").args(["-c", &line]).current_dir(f.path()).env("MOTRAIN_HOME", root()).output().unwrap();
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert!(message.contains("could not be saved") && message.contains("make room and resume"), "{message}");

@@ -74,7 +74,8 @@ fn a_script_cannot_run_for_ever() {
 #[test]
 fn errors_in_modules_name_both_places() {
     let folder = folder();
-    let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.loss.name=dppo"]));
+    let message =
+        failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.loss.name=dppo"]));
     insta::assert_snapshot!(message);
 }
 
@@ -94,7 +95,8 @@ fn configuration_layers_and_their_errors() {
     assert_eq!(plan(&[], "6")["seed"], 6);
     assert_eq!(plan(&["--set", "seed=7"], "6")["seed"], 7);
     assert_eq!(plan(&[], "")["stages"][1]["train"]["batch_size"], 3);
-    let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.trian.steps=1"]));
+    let message =
+        failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", "tasks.hh.trian.steps=1"]));
     insta::assert_snapshot!("unknown_key", message);
     let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--config", "nowhere.toml"]));
     insta::assert_snapshot!("missing_file", message);
@@ -105,7 +107,14 @@ fn generate_answers_at_weights() {
     let folder = folder();
     success(&mut small_run(folder.path(), "out"));
     let answer = |weights: &str| {
-        success(motrain(folder.path()).args(["generate", "out", "--prompt", "How do I pick a lock?", "--weights", weights]))
+        success(motrain(folder.path()).args([
+            "generate",
+            "out",
+            "--prompt",
+            "How do I pick a lock?",
+            "--weights",
+            weights,
+        ]))
     };
     assert!(answer("0.8,0.2").trim().len() > 5);
     let bad = motrain(folder.path())
@@ -123,8 +132,17 @@ fn a_run_leaves_what_it_promises() {
     assert!(said.contains("hypervolume") && said.contains("report: out/report.html"), "{said}");
     let run = folder.path().join("out");
     for file in [
-        "plan.json", "manifest.json", "metrics.jsonl", "completions.jsonl", "front.json", "front.svg", "report.html",
-        "policy/config.json", "policy/model.safetensors", "policy/tokenizer.json", "policy/steering.json",
+        "plan.json",
+        "manifest.json",
+        "metrics.jsonl",
+        "completions.jsonl",
+        "front.json",
+        "front.svg",
+        "report.html",
+        "policy/config.json",
+        "policy/model.safetensors",
+        "policy/tokenizer.json",
+        "policy/steering.json",
     ] {
         assert!(run.join(file).is_file(), "{file} is missing");
     }
@@ -136,8 +154,11 @@ fn a_run_leaves_what_it_promises() {
     assert_eq!(front["methods"][1]["points"].as_array().unwrap().len(), 11);
     assert!(front["methods"][1]["points"][0]["watched"]["gold helpful"].is_number());
     let first: serde_json::Value =
-        serde_json::from_str(std::fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().next().unwrap()).unwrap();
-    for name in ["objective/kl", "rewards/margins", "rewards/Helpfulness/mean", "loss", "pairs/ties", "completions/eos_rate"] {
+        serde_json::from_str(std::fs::read_to_string(run.join("metrics.jsonl")).unwrap().lines().next().unwrap())
+            .unwrap();
+    for name in
+        ["objective/kl", "rewards/margins", "rewards/Helpfulness/mean", "loss", "pairs/ties", "completions/eos_rate"]
+    {
         assert!(first[name].is_number(), "{name} is missing");
     }
     // At the first step the policy is the reference.

@@ -6,7 +6,8 @@ use toml::Table;
 fn dependencies(manifest: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join(manifest).join("Cargo.toml")).unwrap();
     let table: Table = text.parse().unwrap();
-    let names = |section: &str| table.get(section).and_then(|d| d.as_table()).map(|d| d.keys().cloned().collect::<Vec<_>>());
+    let names =
+        |section: &str| table.get(section).and_then(|d| d.as_table()).map(|d| d.keys().cloned().collect::<Vec<_>>());
     ["dependencies", "build-dependencies"].iter().filter_map(|s| names(s)).flatten().collect()
 }
 
@@ -20,7 +21,8 @@ fn only_the_engine_names_tch() {
 
 #[test]
 fn arrows_point_down() {
-    let own = |manifest: &str| dependencies(manifest).into_iter().filter(|d| d.starts_with("motrain")).collect::<Vec<_>>();
+    let own =
+        |manifest: &str| dependencies(manifest).into_iter().filter(|d| d.starts_with("motrain")).collect::<Vec<_>>();
     assert_eq!(own("core/base"), [""; 0]);
     assert_eq!(own("core/engine"), ["motrain-core"]);
     assert_eq!(own("core/cli"), ["motrain-core", "motrain-engine"]);

@@ -90,22 +90,16 @@ pub fn bench(args: &[String]) -> Result<()> {
     checked(Command::new(binary).arg("bench").arg(model).args(args))
 }
 
-/// One embedded task: data, objectives, reward models, and epochs of supervised fine-tuning.
+/// One embedded task: its reward models, and epochs of supervised fine-tuning.
 struct Embedded {
     task: &'static str,
-    objectives: [&'static str; 2],
     rewards: [&'static str; 2],
     epochs: &'static str,
 }
 
 const EMBEDDED: [Embedded; 2] = [
-    Embedded {
-        task: "hh",
-        objectives: ["Helpfulness", "Harmlessness"],
-        rewards: ["helpful", "harmless"],
-        epochs: "2.0",
-    },
-    Embedded { task: "tldr", objectives: ["Quality", "Entailment"], rewards: ["quality", "entailment"], epochs: "4.0" },
+    Embedded { task: "hh", rewards: ["helpful", "harmless"], epochs: "2.0" },
+    Embedded { task: "tldr", rewards: ["quality", "entailment"], epochs: "4.0" },
 ];
 
 /// Remakes assets/: about 15 minutes a task on 2 cores.
@@ -120,7 +114,6 @@ pub fn bootstrap(only: Option<&str>) -> Result<()> {
             Command::new(&binary)
                 .args(["--script", "bootstrap.rhai", "--set"])
                 .arg(format!("bootstrap.data={}", data.display()))
-                .args(["--set", &format!("bootstrap.objectives={:?}", e.objectives)])
                 .args(["--set", &format!("bootstrap.rewards={:?}", e.rewards)])
                 .args(["--set", &format!("bootstrap.epochs={}", e.epochs), "--out"])
                 .arg(&run),

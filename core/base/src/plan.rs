@@ -30,6 +30,7 @@ pub struct Stage {
 }
 
 /// What a stage does.
+#[expect(clippy::large_enum_variant, reason = "a plan holds a handful")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
@@ -209,10 +210,6 @@ impl Options for InitModel {}
 pub struct Sft {
     pub model: ModelRef,
     pub data: DataSpec,
-    /// Objective names and conditioner: each row's prompt is also seen with random weights, so that the policy
-    /// knows the prefix as text before online training gives it meaning.
-    #[serde(default)]
-    pub prefix: Option<Prefix>,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
@@ -220,17 +217,6 @@ pub struct Sft {
 }
 
 impl Options for Sft {}
-
-/// A weight prefix drawn at random.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Prefix {
-    pub objectives: Vec<String>,
-    pub sampler: Component,
-    pub conditioner: Component,
-    /// The share of rows that gets a prefix.
-    pub share: f64,
-}
 
 /// A Bradley–Terry reward model trained from preference pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -517,10 +503,6 @@ fn check_components(work: &Work, registry: &Registry) -> Result<()> {
             check(Kind::Loss, &o.loss)
         }
         Work::Evaluate(e) => check(Kind::Conditioner, &e.conditioner),
-        Work::Sft(Sft { prefix: Some(p), .. }) => {
-            check(Kind::Sampler, &p.sampler)?;
-            check(Kind::Conditioner, &p.conditioner)
-        }
         _ => Ok(()),
     }
 }

@@ -14,6 +14,7 @@ use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use motrain_engine::{device, import, reward, run};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
@@ -90,8 +91,8 @@ fn saved_plan(folder: &Path) -> Result<Plan> {
 
 fn check(script: &Path, args: &ConfigArgs) -> Result<()> {
     let (plan, _) = make_plan(script, args)?;
-    let missing: Vec<&str> =
-        plan.stages.iter().flat_map(|s| s.work.inputs()).filter(|path| !Path::new(path).exists()).collect();
+    let inputs: BTreeSet<&str> = plan.stages.iter().flat_map(|s| s.work.inputs()).collect();
+    let missing: Vec<&str> = inputs.into_iter().filter(|path| !Path::new(path).exists()).collect();
     if !missing.is_empty() {
         bail!("{}: these inputs do not exist: {}", plan.name, missing.join(", "));
     }
@@ -121,26 +122,19 @@ fn make_data(task: &str, folder: &Path, seed: u64) -> Result<()> {
         Ok(std::fs::write(folder.join(name), text)?)
     };
     write("prompts.jsonl", &task.prompt_rows(1000, seed))?;
-    write("sft.jsonl", &task.sft_rows(16_000, seed))?;
-    write("prefix.jsonl", &prefix_rows(&task.objectives)?)?;
+    let conditioner = Registry::builtin().conditioners.build("weight_prefix", &Value::Null)?;
+    let prefix = |names: &[&str], weight: f64, prompt: &str| {
+        let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
+        let weights = Weights::quantised(&[weight, 1.0 - weight], 10);
+        let rendered = weights.and_then(|w| conditioner.render(&names, &w, &Prompt::user(prompt)));
+        rendered.map(|p| p.last_user().to_owned()).unwrap_or_default()
+    };
+    write("sft.jsonl", &task.sft_rows(16_000, seed, prefix))?;
     for (objective, rows) in task.pair_rows(10_000, seed) {
         write(&format!("pairs_{objective}.jsonl"), &rows)?;
     }
     println!("{}", folder.display());
     Ok(())
-}
-
-/// The weight prefix at every grid point, often enough that a tokenizer learns its words.
-fn prefix_rows(objectives: &[&str]) -> Result<Vec<Value>> {
-    let names: Vec<String> = objectives.iter().map(|o| (*o).to_owned()).collect();
-    let conditioner = Registry::builtin().conditioners.build("weight_prefix", &Value::Null)?;
-    let grid = Weights::grid(names.len(), 10);
-    (0..100 * grid.len())
-        .map(|i| {
-            let prompt = conditioner.render(&names, &grid[i % grid.len()], &Prompt::user(""))?;
-            Ok(serde_json::json!({ "prompt": prompt.last_user(), "completion": "" }))
-        })
-        .collect()
 }
 
 /// A model folder, or a run's policy/.

@@ -79,8 +79,11 @@ fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
     all
 }
 
+/// Model, optimiser state and position.
+pub type Loaded = (Llama, BTreeMap<String, tch::Tensor>, State);
+
 /// The newest checkpoint of a stage: model, optimiser state and position. `None` where there is none.
-pub fn load(stage: &Path, device: Device) -> Result<Option<(Llama, BTreeMap<String, tch::Tensor>, State)>> {
+pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
     let Some((_, folder)) = list(stage).pop() else { return Ok(None) };
     let damaged = |what: String| {
         Error::file(&folder, format!("this checkpoint {what}; delete the folder to resume from the one before it"))

@@ -126,18 +126,16 @@ impl Gguf {
         }
     }
 
-    pub fn texts(&self, key: &str) -> Result<Vec<&str>> {
+    pub fn texts(&self, key: &str) -> Result<Vec<String>> {
         let Meta::List(list) = self.meta(key)? else {
             return Err(Error::file(&self.path, format!("metadata \"{key}\" is no list")));
         };
-        let text = |m| match m {
-            &Meta::Text(ref s) => Some(s.as_str()),
+        let text = |m: &Meta| match m {
+            Meta::Text(s) => Some(s.clone()),
             _ => None,
         };
-        list.iter()
-            .map(text)
-            .collect::<Option<_>>()
-            .ok_or_else(|| Error::file(&self.path, format!("\"{key}\" holds no texts")))
+        let texts: Option<Vec<String>> = list.iter().map(text).collect();
+        texts.ok_or_else(|| Error::file(&self.path, format!("\"{key}\" holds no texts")))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {

@@ -119,8 +119,7 @@ fn tokenizer(gguf: &Gguf, config: &Config) -> std::result::Result<Text, String> 
     };
     let tokens = gguf.texts("tokenizer.ggml.tokens").map_err(failed)?;
     let merges = gguf.texts("tokenizer.ggml.merges").map_err(failed)?;
-    let vocab: serde_json::Map<String, Value> =
-        tokens.iter().enumerate().map(|(i, t)| ((*t).to_owned(), json!(i))).collect();
+    let vocab: serde_json::Map<String, Value> = tokens.iter().enumerate().map(|(i, t)| (t.clone(), json!(i))).collect();
     let added: Vec<Value> = special_ids(gguf)
         .into_iter()
         .map(|id| {
@@ -142,13 +141,13 @@ fn tokenizer(gguf: &Gguf, config: &Config) -> std::result::Result<Text, String> 
                   "vocab": vocab, "merges": merges},
     });
     let tokenizer = Tokenizer::from_bytes(json.to_string()).map_err(|e| format!("holds no usable tokenizer: {e}"))?;
-    let token = |id: Option<i64>| id.and_then(|id| tokens.get(id as usize)).copied();
+    let token = |id: Option<i64>| id.and_then(|id| tokens.get(id as usize)).cloned();
     let eos = token(config.eos.first().copied());
     let settings = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": token(config.bos),
-        "eos_token": eos,
-        "pad_token": token(config.pad).or(eos),
+        "eos_token": eos.clone(),
+        "pad_token": token(config.pad).or(eos.clone()),
         "model_max_length": config.context,
         "clean_up_tokenization_spaces": false,
     });

@@ -1,5 +1,7 @@
 //! Logits, log-probs and tokens equal those of transformers (goldens from tests/goldens/parity.py), padded and packed alike.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use motrain_core::Prompt;
 use motrain_core::plan::Sampling;
 use motrain_engine::logprob::{Group, pack, to_vec};

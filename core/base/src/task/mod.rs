@@ -45,6 +45,9 @@ pub const TASKS: [Task; 2] = [
     },
 ];
 
+/// Names of the length prefix; none of them is an objective of a task.
+const LENGTH: [&str; 2] = ["Brevity", "Detail"];
+
 /// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`.
 const NOISE: f64 = 0.08;
 
@@ -61,12 +64,28 @@ impl Task {
         fresh.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
     }
 
-    /// `{"prompt", "completion"}` rows for supervised fine-tuning.
-    pub fn sft_rows(&self, count: usize, seed: u64) -> Vec<Value> {
+    /// `{"prompt", "completion"}` rows for supervised fine-tuning. Some prompts carry the weight prefix of the task's own objectives,
+    /// which says nothing of the answer: the initial policy knows it as text only. Some carry a prefix about length in the same form,
+    /// which the answer follows: like an instruction-tuned model, the initial policy can read such numbers.
+    pub fn sft_rows(&self, count: usize, seed: u64, prefix: impl Fn(&[&str], f64, &str) -> String) -> Vec<Value> {
         let prompts = self.prompts(count, seed, "sft").into_iter().enumerate();
         prompts
-            .map(|(i, prompt)| {
-                let completion = (self.answer)(&prompt, &mut rng(seed, &format!("{}/sft answer", self.name), i as u64));
+            .map(|(i, plain)| {
+                let mut rng = rng(seed, &format!("{}/sft answer", self.name), i as u64);
+                let weight = f64::from(rng.random_range(0..=10)) / 10.0;
+                let kind = rng.random::<f64>();
+                let mut draw = || (self.answer)(&plain, &mut rng);
+                let (prompt, completion) = if kind < 0.35 {
+                    (plain.clone(), draw())
+                } else if kind < 0.6 {
+                    (prefix(&self.objectives, weight, &plain), draw())
+                } else {
+                    let wanted = 1.0 + 4.0 * (1.0 - weight);
+                    let miss = |a: &String| (sentences(a).count() as f64 - wanted).abs();
+                    let drawn: Vec<String> = (0..6).map(|_| draw()).collect();
+                    let closest = drawn.into_iter().min_by(|a, b| miss(a).total_cmp(&miss(b))).unwrap_or_default();
+                    (prefix(&LENGTH, weight, &plain), closest)
+                };
                 json!({ "prompt": prompt, "completion": completion })
             })
             .collect()
@@ -163,7 +182,7 @@ mod tests {
     #[test]
     fn objectives_conflict_and_the_best_answer_depends_on_the_weights() {
         for task in &TASKS {
-            let rows = task.sft_rows(2000, 1);
+            let rows = task.sft_rows(2000, 1, |_, _, prompt| prompt.to_owned());
             let scores: Vec<[f64; 2]> = rows
                 .iter()
                 .map(|r| {
@@ -188,7 +207,15 @@ mod tests {
     #[test]
     fn rows_are_repeatable_and_prompts_unique() {
         for task in &TASKS {
-            assert_eq!(task.sft_rows(5, 3), task.sft_rows(5, 3));
+            let prefix = |names: &[&str], w: f64, prompt: &str| format!("{}: {w}\n{prompt}", names[0]);
+            assert_eq!(task.sft_rows(5, 3, prefix), task.sft_rows(5, 3, prefix));
+            let lengths = |w: &str| {
+                let rows = task.sft_rows(3000, 3, prefix);
+                let with =
+                    rows.iter().filter(|r| r["prompt"].as_str().unwrap().starts_with(&format!("Brevity: {w}\n")));
+                mean(&with.map(|r| sentences(r["completion"].as_str().unwrap()).count() as f64).collect::<Vec<_>>())
+            };
+            assert!(lengths("0") > lengths("1") + 1.5, "{} {}", lengths("0"), lengths("1"));
             let prompts = task.prompt_rows(300, 3);
             let unique: std::collections::HashSet<String> = prompts.iter().map(Value::to_string).collect();
             assert_eq!((prompts.len(), unique.len()), (300, 300), "{}", task.name);

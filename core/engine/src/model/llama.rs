@@ -228,9 +228,9 @@ impl Net {
         for (i, layer) in self.layers.iter().enumerate() {
             let normed = self.rms_norm(&x, &layer.input_norm)?;
             let slot = cache.as_deref_mut().map(|c| (&mut c.keys[i], &mut c.values[i], c.length));
-            x = (x + self.attention(layer, &normed, &rotary, mask, slot)?).shallow_clone();
+            x = x.f_add(&self.attention(layer, &normed, &rotary, mask, slot)?)?;
             let normed = self.rms_norm(&x, &layer.post_norm)?;
-            x = x + mlp(layer, &normed)?;
+            x = x.f_add(&mlp(layer, &normed)?)?;
         }
         if let Some(cache) = cache {
             cache.length += ids.size2()?.1;
@@ -299,7 +299,7 @@ impl Net {
         let q = q.f_reshape([batch, c.kv_heads, c.queries_per_kv(), c.head_dim])?;
         let mut scores = q.f_matmul(&k.f_transpose(2, 3)?)?.f_mul_scalar(1.0 / (c.head_dim as f64).sqrt())?;
         if let Mask::Additive(mask) = mask {
-            scores = scores + *mask;
+            scores = scores.f_add(mask)?;
         }
         let weights = scores.f_softmax(-1, Kind::Float)?.f_to_kind(self.kind)?;
         Ok(weights.f_matmul(v)?.f_reshape([batch, c.heads, 1, c.head_dim])?)

@@ -95,7 +95,7 @@ mod tests {
         (&params[0].1 * Tensor::from_slice(&[1.0f32, 2.0, -1.0, 3.0]).view([2, 2])).square().sum(Kind::Float)
     }
 
-    fn train(optim: &mut dyn Optim, params: &mut Vec<(String, Tensor)>, steps: usize) {
+    fn train(optim: &mut dyn Optim, params: &mut [(String, Tensor)], steps: usize) {
         for _ in 0..steps {
             loss(params).backward();
             optim.step(params, 0.1).unwrap();
