@@ -130,6 +130,10 @@ fn make_data(task: &str, folder: &Path, seed: u64) -> Result<()> {
         rendered.map(|p| p.last_user().to_owned()).unwrap_or_default()
     };
     write("sft.jsonl", &task.sft_rows(16_000, seed, prefix))?;
+    // So that the tokenizer knows the objectives' names as words.
+    let named: Vec<Value> =
+        (0..500).map(|_| serde_json::json!({ "text": prefix(&task.objectives, 0.5, "") })).collect();
+    write("names.jsonl", &named)?;
     for (objective, rows) in task.pair_rows(10_000, seed) {
         write(&format!("pairs_{objective}.jsonl"), &rows)?;
     }

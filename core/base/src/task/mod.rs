@@ -45,8 +45,15 @@ pub const TASKS: [Task; 2] = [
     },
 ];
 
-/// Names of the length prefix; none of them is an objective of a task.
-const LENGTH: [&str; 2] = ["Brevity", "Detail"];
+/// Names of the length prefix: the first asks for few sentences, the second for many. None is an objective of a task.
+const LENGTH: [[&str; 2]; 6] = [
+    ["Brevity", "Detail"],
+    ["Speed", "Depth"],
+    ["Calm", "Color"],
+    ["Order", "Variety"],
+    ["North", "South"],
+    ["Alpha", "Beta"],
+];
 
 /// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`.
 const NOISE: f64 = 0.08;
@@ -64,27 +71,26 @@ impl Task {
         fresh.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
     }
 
-    /// `{"prompt", "completion"}` rows for supervised fine-tuning. Some prompts carry the weight prefix of the task's own objectives,
-    /// which says nothing of the answer: the initial policy knows it as text only. Some carry a prefix about length in the same form,
-    /// which the answer follows: like an instruction-tuned model, the initial policy can read such numbers.
+    /// `{"prompt", "completion"}` rows for supervised fine-tuning. Half of the prompts carry a weight prefix, under names that are no
+    /// objectives, which sets the answer's length: like an instruction-tuned model, the initial policy can read such
+    /// numbers, but it has never seen an objective.
     pub fn sft_rows(&self, count: usize, seed: u64, prefix: impl Fn(&[&str], f64, &str) -> String) -> Vec<Value> {
         let prompts = self.prompts(count, seed, "sft").into_iter().enumerate();
         prompts
             .map(|(i, plain)| {
                 let mut rng = rng(seed, &format!("{}/sft answer", self.name), i as u64);
                 let weight = f64::from(rng.random_range(0..=10)) / 10.0;
-                let kind = rng.random::<f64>();
+                let names = *pick(&mut rng, &LENGTH);
+                let prefixed = rng.random_bool(0.5);
                 let mut draw = || (self.answer)(&plain, &mut rng);
-                let (prompt, completion) = if kind < 0.35 {
-                    (plain.clone(), draw())
-                } else if kind < 0.6 {
-                    (prefix(&self.objectives, weight, &plain), draw())
-                } else {
+                let (prompt, completion) = if prefixed {
                     let wanted = 1.0 + 4.0 * (1.0 - weight);
                     let miss = |a: &String| (sentences(a).count() as f64 - wanted).abs();
                     let drawn: Vec<String> = (0..6).map(|_| draw()).collect();
                     let closest = drawn.into_iter().min_by(|a, b| miss(a).total_cmp(&miss(b))).unwrap_or_default();
-                    (prefix(&LENGTH, weight, &plain), closest)
+                    (prefix(&names, weight, &plain), closest)
+                } else {
+                    (plain.clone(), draw())
                 };
                 json!({ "prompt": prompt, "completion": completion })
             })
@@ -207,12 +213,11 @@ mod tests {
     #[test]
     fn rows_are_repeatable_and_prompts_unique() {
         for task in &TASKS {
-            let prefix = |names: &[&str], w: f64, prompt: &str| format!("{}: {w}\n{prompt}", names[0]);
+            let prefix = |names: &[&str], w: f64, prompt: &str| format!("{}: {w}\n{prompt}", &names[0][..1]);
             assert_eq!(task.sft_rows(5, 3, prefix), task.sft_rows(5, 3, prefix));
             let lengths = |w: &str| {
                 let rows = task.sft_rows(3000, 3, prefix);
-                let with =
-                    rows.iter().filter(|r| r["prompt"].as_str().unwrap().starts_with(&format!("Brevity: {w}\n")));
+                let with = rows.iter().filter(|r| r["prompt"].as_str().unwrap().contains(&format!(": {w}\n")));
                 mean(&with.map(|r| sentences(r["completion"].as_str().unwrap()).count() as f64).collect::<Vec<_>>())
             };
             assert!(lengths("0") > lengths("1") + 1.5, "{} {}", lengths("0"), lengths("1"));
