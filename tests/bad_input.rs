@@ -87,7 +87,7 @@ fn failing_rewards_name_the_example() {
     insta::assert_snapshot!("no_column_reward", script("\"column\", #{ column: \"score\" }"));
     insta::assert_snapshot!("constant", script("\"regex\", #{ pattern: \"zzzz\" }"));
     let infinite = script(
-        "\"lexicon\", #{ words: #{ first: 1e308, a: 1e308, the: 1e308, is: 1e308, it: 1e308, i: 1e308, be: 1e308, am: 1e308, safer: 1e308, careful: 1e308, sorry: 1e308, will: 1e308, cannot: 1e308, not: 1e308 } }",
+        "\"lexicon\", #{ words: #{ \"first\": 1e308, \"a\": 1e308, \"the\": 1e308, \"is\": 1e308, \"it\": 1e308, \"i\": 1e308, \"be\": 1e308, \"am\": 1e308, \"safer\": 1e308, \"careful\": 1e308, \"sorry\": 1e308, \"will\": 1e308, \"cannot\": 1e308, \"not\": 1e308 } }",
     );
     assert!(
         infinite.contains("reward \"R\" gave inf for this completion; a score must be a finite number"),

@@ -20,11 +20,12 @@ fn list_shows_every_component_with_its_options() {
 }
 
 #[test]
-fn the_shipped_experiments_check() {
-    for script in ["experiments/hh.rhai", "experiments/tldr.rhai"] {
-        let said = success(motrain(folder().path()).args(["check", script]));
-        assert!(said.ends_with("4 stages, all well\n"), "{said}");
-    }
+fn the_shipped_experiments_make_plans() {
+    let folder = folder();
+    let said = success(motrain(folder.path()).args(["check", "experiments/hh.rhai"]));
+    assert_eq!(said, "hh: 4 stages, all well\n");
+    let said = success(motrain(folder.path()).args(["--script", "experiments/tldr.rhai", "--dry-run"]));
+    assert!(said.contains("mo_odpo"), "{said}");
 }
 
 #[test]

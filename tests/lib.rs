@@ -15,6 +15,8 @@ pub fn motrain(folder: &Path) -> Command {
     assert!(binary.is_file(), "{} is missing; run: cargo build -p motrain", binary.display());
     let mut command = Command::new(binary);
     command.current_dir(folder).env("MOTRAIN_HOME", root()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    // Tests run side by side; more threads than cores only wait for each other.
+    command.env("OMP_NUM_THREADS", "1");
     command
 }
 

@@ -49,7 +49,8 @@ pub fn release_binary() -> Result<PathBuf> {
 
 /// Builds the binary that tests go through and returns its path.
 pub fn test_binary() -> Result<PathBuf> {
-    checked(cargo().args(["build", "--package", "motrain"]))?;
+    // The whole workspace, so that the test run resolves the same features and builds nothing twice.
+    checked(cargo().args(["build", "--workspace"]))?;
     Ok(target().join("debug/motrain"))
 }
 

@@ -4,7 +4,7 @@ use super::{RewardSource, Sample, words};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
     name: "length",
@@ -13,7 +13,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
     build: |owner, options| Ok(Box::new(parse::<Length>(owner, options)?)),
 };
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Unit {
     Words,

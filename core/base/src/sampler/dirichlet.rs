@@ -8,7 +8,7 @@ use crate::weights::steps_of;
 use crate::{Error, Result, Weights};
 use rand_distr::{Distribution, Gamma};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub const BUILTIN: Builtin<dyn WeightSampler> = Builtin {
     name: "dirichlet",
@@ -17,7 +17,7 @@ pub const BUILTIN: Builtin<dyn WeightSampler> = Builtin {
     build: |owner, options| Ok(Box::new(parse::<Dirichlet>(owner, options)?)),
 };
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Alpha {
     All(f64),

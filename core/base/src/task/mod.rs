@@ -45,12 +45,12 @@ pub const TASKS: [Task; 2] = [
     },
 ];
 
-/// Names of the length prefix: the first asks for few sentences, the second for many. None is an objective of a task.
+/// Names of the length prefix: the first asks for many sentences, the second for few. None is an objective of a task.
 const LENGTH: [[&str; 2]; 6] = [
-    ["Brevity", "Detail"],
-    ["Speed", "Depth"],
-    ["Calm", "Color"],
-    ["Order", "Variety"],
+    ["Detail", "Brevity"],
+    ["Depth", "Speed"],
+    ["Color", "Calm"],
+    ["Variety", "Order"],
     ["North", "South"],
     ["Alpha", "Beta"],
 ];
@@ -84,7 +84,7 @@ impl Task {
                 let prefixed = rng.random_bool(0.5);
                 let mut draw = || (self.answer)(&plain, &mut rng);
                 let (prompt, completion) = if prefixed {
-                    let wanted = 1.0 + 4.0 * (1.0 - weight);
+                    let wanted = 1.0 + 4.0 * weight;
                     let miss = |a: &String| (sentences(a).count() as f64 - wanted).abs();
                     let drawn: Vec<String> = (0..6).map(|_| draw()).collect();
                     let closest = drawn.into_iter().min_by(|a, b| miss(a).total_cmp(&miss(b))).unwrap_or_default();
@@ -220,7 +220,7 @@ mod tests {
                 let with = rows.iter().filter(|r| r["prompt"].as_str().unwrap().contains(&format!(": {w}\n")));
                 mean(&with.map(|r| sentences(r["completion"].as_str().unwrap()).count() as f64).collect::<Vec<_>>())
             };
-            assert!(lengths("0") > lengths("1") + 1.5, "{} {}", lengths("0"), lengths("1"));
+            assert!(lengths("1") > lengths("0") + 1.5, "{} {}", lengths("0"), lengths("1"));
             let prompts = task.prompt_rows(300, 3);
             let unique: std::collections::HashSet<String> = prompts.iter().map(Value::to_string).collect();
             assert_eq!((prompts.len(), unique.len()), (300, 300), "{}", task.name);

@@ -16,7 +16,7 @@ pub fn build(script: &Path, builder: &Builder) -> Engine {
 
 /// Every limit in one place.
 fn harden(engine: &mut Engine) {
-    engine.set_max_operations(50_000_000);
+    engine.set_max_operations(5_000_000);
     engine.set_max_call_levels(64);
     engine.set_max_expr_depths(128, 64);
     engine.set_max_string_size(1 << 20);
