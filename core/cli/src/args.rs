@@ -20,7 +20,7 @@ pub struct RunArgs {
     pub script: Option<PathBuf>,
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// The run folder [default: runs/<script name>]
+    /// The run folder [default: runs/ and the script's name]
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Go on with an interrupted run
