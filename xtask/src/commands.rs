@@ -49,8 +49,8 @@ pub fn release_binary() -> Result<PathBuf> {
 
 /// Builds the binary that tests go through and returns its path.
 pub fn test_binary() -> Result<PathBuf> {
-    // The whole workspace, so that the test run resolves the same features and builds nothing twice.
-    checked(cargo().args(["build", "--workspace"]))?;
+    // With all tests, so that the test run resolves the same features and builds nothing twice.
+    checked(cargo().args(["build", "--workspace", "--all-targets"]))?;
     Ok(target().join("debug/motrain"))
 }
 
