@@ -42,7 +42,7 @@ fn parse(value: &str) -> Value {
     }
 }
 
-/// Every table but `options` (which belongs to a component) has the keys of the defaults, or optional ones marked there by "".
+/// Every table but `options` (which belongs to a component) has no keys but those of the defaults.
 fn check_keys(known: &Value, given: &Value, path: &str) -> Result<()> {
     let (Value::Object(known), Value::Object(given)) = (known, given) else { return Ok(()) };
     for (key, value) in given {
