@@ -1,0 +1,222 @@
+//! The plan: what a script's value is. Plain data, a graph of stages joined by their ids, checked before any work.
+
+mod stages;
+
+pub use stages::{
+    Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, Reward, RewardModel, Rewards, Sampling, Sft,
+    Training,
+};
+
+use crate::data::DataSpec;
+use crate::error::{Error, Result};
+use crate::registry::{Kind, Registry};
+use crate::rng::sha256_hex;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub name: String,
+    pub seed: u64,
+    /// "cpu", "cuda" or "cuda:N".
+    pub device: String,
+    /// Compute type: "auto", "f32" or "bf16"; master weights are always f32.
+    pub dtype: String,
+    pub stages: Vec<Stage>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    pub id: String,
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+/// What a stage does.
+#[expect(clippy::large_enum_variant, reason = "a plan holds a handful")]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Work {
+    InitModel(InitModel),
+    Sft(Sft),
+    RewardModel(RewardModel),
+    Rewards(Rewards),
+    OnlinePreference(OnlinePreference),
+    Evaluate(Evaluate),
+}
+
+impl Work {
+    /// The stages that this one needs.
+    pub fn needs(&self) -> Vec<&str> {
+        fn model(m: &ModelRef) -> Option<&str> {
+            match m {
+                ModelRef::Stage { stage } => Some(stage),
+                ModelRef::Path(_) => None,
+            }
+        }
+        match self {
+            Work::InitModel(_) => vec![],
+            Work::Sft(s) => model(&s.model).into_iter().collect(),
+            Work::RewardModel(r) => model(&r.model).into_iter().collect(),
+            Work::Rewards(r) => {
+                let inner = r.sources.iter().flat_map(|s| stage_refs(&s.source.options));
+                model(&r.policy).into_iter().chain(inner).collect()
+            }
+            Work::OnlinePreference(o) => model(&o.policy).into_iter().chain([o.rewards.as_str()]).collect(),
+            Work::Evaluate(e) => model(&e.policy).into_iter().chain([e.rewards.as_str()]).collect(),
+        }
+    }
+
+    /// Files and folders that the stage reads.
+    pub fn inputs(&self) -> Vec<&str> {
+        fn path(m: &ModelRef) -> Option<&str> {
+            match m {
+                ModelRef::Path(path) => Some(path),
+                ModelRef::Stage { .. } => None,
+            }
+        }
+        fn files(d: &DataSpec) -> impl Iterator<Item = &str> {
+            d.paths.iter().map(String::as_str)
+        }
+        match self {
+            Work::InitModel(i) => i.corpus.iter().map(String::as_str).collect(),
+            Work::Sft(s) => path(&s.model).into_iter().chain(files(&s.data)).collect(),
+            Work::RewardModel(r) => {
+                path(&r.model).into_iter().chain(files(&r.data)).chain(r.heldout.iter().flat_map(files)).collect()
+            }
+            Work::Rewards(r) => {
+                let models = r.sources.iter().filter_map(|s| s.source.options.get("model")?.as_str());
+                path(&r.policy).into_iter().chain(files(&r.prompts)).chain(models).collect()
+            }
+            Work::OnlinePreference(o) => path(&o.policy).into_iter().chain(files(&o.prompts)).collect(),
+            Work::Evaluate(e) => path(&e.policy).into_iter().chain(files(&e.prompts)).collect(),
+        }
+    }
+}
+
+/// The ids in `{"stage": id}` values of a component's options.
+fn stage_refs(options: &Value) -> Vec<&str> {
+    match options {
+        Value::Object(map) => match map.get("stage") {
+            Some(Value::String(id)) if map.len() == 1 => vec![id],
+            _ => map.values().flat_map(stage_refs).collect(),
+        },
+        Value::Array(list) => list.iter().flat_map(stage_refs).collect(),
+        _ => vec![],
+    }
+}
+
+impl Plan {
+    /// Checks that stages refer to earlier ones and that every component exists and takes its options.
+    pub fn check(&self, registry: &Registry) -> Result<()> {
+        let mut seen: Vec<&Stage> = Vec::new();
+        for stage in &self.stages {
+            if seen.iter().any(|s| s.id == stage.id) {
+                return Err(Error::Invalid(format!("two stages are called \"{}\"; rename one", stage.id)));
+            }
+            for id in stage.work.needs() {
+                if !seen.iter().any(|s| s.id == id) {
+                    return Err(Error::Invalid(format!(
+                        "stage \"{}\" needs \"{id}\", which is no earlier stage",
+                        stage.id
+                    )));
+                }
+            }
+            check_components(&stage.work, registry)?;
+            seen.push(stage);
+        }
+        Ok(())
+    }
+
+    pub fn stage(&self, id: &str) -> Option<&Stage> {
+        self.stages.iter().find(|s| s.id == id)
+    }
+
+    /// A hash per stage over its options, its inputs' contents (`fingerprint` of a path), the seed, the compute type and the hashes
+    /// of the stages it needs: equal hashes mean that a finished stage can be reused.
+    pub fn hashes(&self, fingerprint: impl Fn(&str) -> Result<String>) -> Result<BTreeMap<String, String>> {
+        let mut hashes: BTreeMap<String, String> = BTreeMap::new();
+        for stage in &self.stages {
+            let inputs: Vec<String> = stage.work.inputs().into_iter().map(&fingerprint).collect::<Result<_>>()?;
+            let needed: Vec<&String> = stage.work.needs().iter().filter_map(|id| hashes.get(*id)).collect();
+            let text = serde_json::json!([stage, self.seed, self.dtype, self.device, inputs, needed]).to_string();
+            hashes.insert(stage.id.clone(), sha256_hex(text.as_bytes()));
+        }
+        Ok(hashes)
+    }
+}
+
+fn check_components(work: &Work, registry: &Registry) -> Result<()> {
+    let check = |kind, c: &Component| registry.check(kind, &c.name, &c.options);
+    match work {
+        Work::Rewards(r) => {
+            if r.objectives().is_empty() {
+                return Err(Error::Invalid("rewards: at least one must be an objective (not only watched)".into()));
+            }
+            for (i, source) in r.sources.iter().enumerate() {
+                if r.sources[..i].iter().any(|s| s.name == source.name) {
+                    return Err(Error::Invalid(format!("two rewards are called \"{}\"; rename one", source.name)));
+                }
+                check(Kind::Reward, &source.source)?;
+            }
+            Ok(())
+        }
+        Work::OnlinePreference(o) => {
+            check(Kind::Sampler, &o.sampler)?;
+            check(Kind::Conditioner, &o.conditioner)?;
+            check(Kind::Label, &o.label)?;
+            check(Kind::Loss, &o.loss)
+        }
+        Work::Evaluate(e) => check(Kind::Conditioner, &e.conditioner),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn plan() -> Plan {
+        serde_json::from_value(json!({
+            "name": "t", "seed": 1, "device": "cpu", "dtype": "auto",
+            "stages": [
+                {"id": "rm", "kind": "reward_model", "model": "base", "data": {"paths": ["pairs"]}},
+                {"id": "rewards", "kind": "rewards", "policy": "base", "prompts": {"paths": ["p"]},
+                 "sources": [{"name": "Short", "source": {"name": "length", "options": {"target": 3}}}]},
+                {"id": "eval", "kind": "evaluate", "name": "start", "policy": "base", "prompts": {"paths": ["p"]},
+                 "rewards": "rewards", "conditioner": {"name": "none"}}
+            ]
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn checks_references_and_components() {
+        let registry = Registry::builtin();
+        plan().check(&registry).unwrap();
+        let mut wrong = plan();
+        wrong.stages.swap(1, 2);
+        assert_eq!(
+            wrong.check(&registry).unwrap_err().to_string(),
+            "stage \"eval\" needs \"rewards\", which is no earlier stage"
+        );
+    }
+
+    #[test]
+    fn a_hash_follows_options_inputs_and_needs() {
+        let contents = |path: &str| Ok(format!("contents of {path}"));
+        let before = plan().hashes(contents).unwrap();
+        assert_eq!(before, plan().hashes(contents).unwrap());
+        let mut changed = plan();
+        let Work::Rewards(r) = &mut changed.stages[1].work else { panic!() };
+        r.samples = 7;
+        let after = changed.hashes(contents).unwrap();
+        assert_eq!(before["rm"], after["rm"]);
+        assert_ne!(before["rewards"], after["rewards"]);
+        assert_ne!(before["eval"], after["eval"]);
+        let other = plan().hashes(|p| Ok(format!("new {p}"))).unwrap();
+        assert_ne!(before["rm"], other["rm"]);
+    }
+}
