@@ -240,7 +240,7 @@ impl Net {
 
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the score `[…, 1]` of a reward model.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.f_linear(&self.head, None::<&Tensor>)?.f_to_kind(Kind::Float)?)
+        Ok(linear(hidden, &self.head)?.f_to_kind(Kind::Float)?)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -272,7 +272,7 @@ impl Net {
         let (batch, length, _) = x.size3()?;
         let heads = c.heads + 2 * c.kv_heads;
         let qkv =
-            x.f_linear(&layer.qkv, None::<&Tensor>)?.f_view([batch, length, heads, c.head_dim])?.f_transpose(1, 2)?;
+            linear(x, &layer.qkv)?.f_view([batch, length, heads, c.head_dim])?.f_transpose(1, 2)?;
         // Queries and keys are rotated together: they lie side by side.
         let qk = qkv.f_narrow(1, 0, c.heads + c.kv_heads)?;
         let halves = qk.f_chunk(2, -1)?;
@@ -289,7 +289,7 @@ impl Net {
         }
         let out = if length == 1 { self.attend_one(&q, &k, &v, mask)? } else { self.attend_many(&q, &k, &v, mask)? };
         let out = out.f_transpose(1, 2)?.f_reshape([batch, length, c.heads * c.head_dim])?;
-        Ok(out.f_linear(&layer.o, None::<&Tensor>)?)
+        linear(&out, &layer.o)
     }
 
     /// One query per sequence: the query group is folded into the query length, so that keys are not repeated.
@@ -321,6 +321,22 @@ impl Net {
 }
 
 fn mlp(layer: &Layer, x: &Tensor) -> Result<Tensor> {
-    let gate_up = x.f_linear(&layer.gate_up, None::<&Tensor>)?.f_chunk(2, -1)?;
-    Ok((gate_up[0].f_silu()? * &gate_up[1]).f_linear(&layer.down, None::<&Tensor>)?)
+    let gate_up = linear(x, &layer.gate_up)?.f_chunk(2, -1)?;
+    linear(&(gate_up[0].f_silu()? * &gate_up[1]), &layer.down)
+}
+
+/// Rows up to which f32 products on a CPU are faster as `W·xᵀ` than as `x·Wᵀ`: up to 2.7 times for the output head.
+const FEW_ROWS: i64 = 96;
+
+/// `x·Wᵀ`: `x` is `[…, in]`, the weight `[out, in]`.
+fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let mut shape = x.size();
+    let rows = (x.numel() as i64) / weight.size()[1];
+    if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.kind() != Kind::Float {
+        return Ok(x.f_linear(weight, None::<&Tensor>)?);
+    }
+    let columns = x.f_reshape([rows, -1])?.f_transpose(0, 1)?;
+    shape.pop();
+    shape.push(weight.size()[0]);
+    Ok(weight.f_mm(&columns)?.f_transpose(0, 1)?.f_reshape(shape)?)
 }
