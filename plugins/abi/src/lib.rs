@@ -1,0 +1,358 @@
+//! The C interface between motrain and its plugins.
+//!
+//! Rules that every declaration here keeps:
+//! - A plugin exports one symbol, `motrain_plugin_v1`, whose name carries the major version.
+//! - `Str` and `Message` never change. Every other struct begins with `struct_size`, fields are only appended, and a
+//!   field is read only if it lies inside `struct_size`; arrays of such structs are arrays of pointers.
+//! - Strings are UTF-8, borrowed for the call, and not terminated. Arrays are allocated by the caller. Each side frees its own.
+//! - A function pointer may be null where the comment says so.
+//! - Errors are a status and text in the caller's buffer. Nothing may unwind across the interface.
+//! - An instance may move between threads but is called by one at a time, unless its component is `THREAD_SAFE`.
+#![no_std]
+
+use core::ffi::c_void;
+
+pub const VERSION_MAJOR: u32 = 1;
+/// Raised when fields or kinds are added.
+pub const VERSION_MINOR: u32 = 0;
+/// The entry symbol; `Entry` is its type.
+pub const ENTRY: &core::ffi::CStr = c"motrain_plugin_v1";
+
+/// UTF-8 text, borrowed for the call. `data` may be null if `length` is 0.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Str {
+    pub data: *const u8,
+    /// In bytes.
+    pub length: usize,
+}
+
+/// One turn of a conversation; `role` is "system", "user" or "assistant".
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Message {
+    pub role: Str,
+    pub content: Str,
+}
+
+pub type Status = i32;
+pub const STATUS_OK: Status = 0;
+/// The call failed; the error text says why.
+pub const STATUS_ERROR: Status = 1;
+/// There is no result, which is no error: a tie, or a prompt without weights.
+pub const STATUS_NONE: Status = 2;
+
+/// Where the plugin writes why a call failed. The caller owns `data`.
+#[repr(C)]
+pub struct ErrorText {
+    pub struct_size: usize,
+    pub data: *mut u8,
+    /// Bytes that fit; longer text is cut.
+    pub capacity: usize,
+    /// Bytes written.
+    pub length: usize,
+}
+
+pub const KIND_SAMPLER: u32 = 1;
+pub const KIND_CONDITIONER: u32 = 2;
+pub const KIND_REWARD: u32 = 3;
+pub const KIND_LABEL: u32 = 4;
+pub const KIND_LOSS: u32 = 5;
+
+/// An instance may be called from several threads at once.
+pub const FLAG_THREAD_SAFE: u32 = 1;
+/// A reward reads the data row (`Sample::row`), which is left empty otherwise.
+pub const FLAG_NEEDS_ROW: u32 = 2;
+
+/// What a library offers.
+#[repr(C)]
+pub struct Plugin {
+    pub struct_size: usize,
+    /// The versions of this interface that the plugin was built against.
+    pub version_major: u32,
+    pub version_minor: u32,
+    pub name: Str,
+    /// The plugin's own version.
+    pub version: Str,
+    pub components: *const *const Component,
+    pub component_count: usize,
+}
+
+/// The type of the entry symbol. The description must outlive the process.
+pub type Entry = unsafe extern "C" fn() -> *const Plugin;
+
+/// Makes an instance. `config` is a JSON object that fits the component's schema; `seed` is the run's.
+pub type Create =
+    Option<unsafe extern "C" fn(config: Str, seed: u64, instance: *mut *mut c_void, error: *mut ErrorText) -> Status>;
+pub type Destroy = Option<unsafe extern "C" fn(instance: *mut c_void, error: *mut ErrorText) -> Status>;
+
+/// A component of one of the five kinds.
+#[repr(C)]
+pub struct Component {
+    pub struct_size: usize,
+    /// `KIND_…`
+    pub kind: u32,
+    /// `FLAG_…`, added up.
+    pub flags: u32,
+    /// By convention `vendor.name`.
+    pub name: Str,
+    /// One line for `motrain list`.
+    pub summary: Str,
+    /// JSON Schema of the options: an object with `properties`.
+    pub schema: Str,
+    pub create: Create,
+    pub destroy: Destroy,
+    /// `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns` or `LossFns`, by `kind`.
+    pub functions: *const c_void,
+}
+
+/// Draws `objectives` weights (at least 0, adding up to 1) for the `index`-th prompt of the run; the same `index` and
+/// `seed` must give the same weights.
+pub type SampleWeights = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        objectives: usize,
+        index: u64,
+        seed: u64,
+        weights: *mut f64,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+/// Tells a sampler the front so far: `points` rows of `objectives` weights and of mean rewards.
+pub type Feedback = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        objectives: usize,
+        points: usize,
+        weights: *const f64,
+        rewards: *const f64,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+#[repr(C)]
+pub struct SamplerFns {
+    pub struct_size: usize,
+    pub sample: SampleWeights,
+    /// May be null.
+    pub feedback: Feedback,
+}
+
+/// A prompt and the objectives that it is conditioned on.
+#[repr(C)]
+pub struct Conditioning {
+    pub struct_size: usize,
+    pub messages: *const Message,
+    pub message_count: usize,
+    pub objectives: *const Str,
+    pub objective_count: usize,
+}
+
+/// Takes the turns of a prompt one by one.
+#[repr(C)]
+pub struct MessageSink {
+    pub struct_size: usize,
+    pub context: *mut c_void,
+    pub push: Option<unsafe extern "C" fn(context: *mut c_void, role: Str, content: Str)>,
+}
+
+/// Writes weights into a prompt, turn by turn, into `out`.
+pub type Render = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        prompt: *const Conditioning,
+        weights: *const f64,
+        out: *const MessageSink,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+/// The inverse: the weights and the plain prompt, or `STATUS_NONE`.
+pub type Parse = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        conditioned: *const Conditioning,
+        weights: *mut f64,
+        out: *const MessageSink,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+#[repr(C)]
+pub struct ConditionerFns {
+    pub struct_size: usize,
+    pub render: Render,
+    /// May be null: then prompts cannot be read back.
+    pub parse: Parse,
+}
+
+/// A completion of a plain prompt (never the conditioned one).
+#[repr(C)]
+pub struct Sample {
+    pub struct_size: usize,
+    pub prompt: *const Message,
+    pub prompt_count: usize,
+    pub completion: Str,
+    /// The prompt's row of the data file as JSON, if the component has `FLAG_NEEDS_ROW`.
+    pub row: Str,
+}
+
+/// Scores `count` samples; higher is better. `written` must become `count`.
+pub type Score = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        samples: *const *const Sample,
+        count: usize,
+        scores: *mut f64,
+        written: *mut usize,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+#[repr(C)]
+pub struct RewardFns {
+    pub struct_size: usize,
+    pub score: Score,
+}
+
+/// The probability that the first of two completions is better, from `objectives` scaled scores each; `STATUS_NONE` is a tie.
+pub type LabelPair = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        objectives: usize,
+        weights: *const f64,
+        first: *const f64,
+        second: *const f64,
+        label: *mut f64,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+#[repr(C)]
+pub struct LabelFns {
+    pub struct_size: usize,
+    pub label: LabelPair,
+}
+
+/// Pairs of completions; every array has `count` numbers, `weights` and `margins` have `count × objectives`.
+#[repr(C)]
+pub struct Pairs {
+    pub struct_size: usize,
+    pub count: usize,
+    pub objectives: usize,
+    /// Log-prob sums in nats.
+    pub policy_first: *const f64,
+    pub policy_second: *const f64,
+    pub reference_first: *const f64,
+    pub reference_second: *const f64,
+    /// Tokens of the completions, the end of sequence included.
+    pub tokens_first: *const u32,
+    pub tokens_second: *const u32,
+    /// The probability that the first completion is better.
+    pub label: *const f64,
+    pub weights: *const f64,
+    /// Scaled score differences, first minus second.
+    pub margins: *const f64,
+}
+
+/// The loss of each pair and its derivatives in `policy_first` and `policy_second`, `count` numbers each.
+pub type EvaluateLoss = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        pairs: *const Pairs,
+        loss: *mut f64,
+        d_first: *mut f64,
+        d_second: *mut f64,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
+/// β: what log-ratios are multiplied by to give implicit rewards.
+pub type Beta = Option<unsafe extern "C" fn(instance: *mut c_void) -> f64>;
+
+#[repr(C)]
+pub struct LossFns {
+    pub struct_size: usize,
+    pub evaluate: EvaluateLoss,
+    /// May be null: then implicit rewards are reported with β = 1.
+    pub beta: Beta,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    macro_rules! layout {
+        ($type:ty, $size:expr, $($field:ident = $offset:expr),*) => {
+            assert_eq!(size_of::<$type>(), $size, stringify!($type));
+            $(assert_eq!(offset_of!($type, $field), $offset, concat!(stringify!($type), ".", stringify!($field)));)*
+        };
+    }
+
+    /// Version 1.0 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn the_layout_of_version_1() {
+        layout!(Str, 16, data = 0, length = 8);
+        layout!(Message, 32, role = 0, content = 16);
+        layout!(ErrorText, 32, struct_size = 0, data = 8, capacity = 16, length = 24);
+        layout!(
+            Plugin,
+            64,
+            struct_size = 0,
+            version_major = 8,
+            version_minor = 12,
+            name = 16,
+            version = 32,
+            components = 48,
+            component_count = 56
+        );
+        layout!(
+            Component,
+            88,
+            struct_size = 0,
+            kind = 8,
+            flags = 12,
+            name = 16,
+            summary = 32,
+            schema = 48,
+            create = 64,
+            destroy = 72,
+            functions = 80
+        );
+        layout!(SamplerFns, 24, struct_size = 0, sample = 8, feedback = 16);
+        layout!(
+            Conditioning,
+            40,
+            struct_size = 0,
+            messages = 8,
+            message_count = 16,
+            objectives = 24,
+            objective_count = 32
+        );
+        layout!(MessageSink, 24, struct_size = 0, context = 8, push = 16);
+        layout!(ConditionerFns, 24, struct_size = 0, render = 8, parse = 16);
+        layout!(Sample, 56, struct_size = 0, prompt = 8, prompt_count = 16, completion = 24, row = 40);
+        layout!(RewardFns, 16, struct_size = 0, score = 8);
+        layout!(LabelFns, 16, struct_size = 0, label = 8);
+        layout!(
+            Pairs,
+            96,
+            struct_size = 0,
+            count = 8,
+            objectives = 16,
+            policy_first = 24,
+            policy_second = 32,
+            reference_first = 40,
+            reference_second = 48,
+            tokens_first = 56,
+            tokens_second = 64,
+            label = 72,
+            weights = 80,
+            margins = 88
+        );
+        layout!(LossFns, 24, struct_size = 0, evaluate = 8, beta = 16);
+    }
+}
