@@ -1,0 +1,151 @@
+//! What a plugin implements.
+
+use motrain_abi as abi;
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+/// What components of every kind have. `Sync`, because motrain calls an instance from several threads at once; use a
+/// `Mutex` around what changes.
+pub trait Component: Sized + Send + Sync + 'static {
+    /// By convention `vendor.name`.
+    const NAME: &'static str;
+    /// One line for `motrain list`.
+    const SUMMARY: &'static str;
+    /// Made by `options!`.
+    type Options: DeserializeOwned + JsonSchema;
+
+    /// An error should name the option at fault. `seed` is the run's.
+    fn create(options: Self::Options, seed: u64) -> Result<Self, String>;
+}
+
+/// One turn of a conversation.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Message<'a> {
+    raw: abi::Message,
+    borrowed: std::marker::PhantomData<&'a str>,
+}
+
+impl<'a> Message<'a> {
+    /// "system", "user" or "assistant".
+    pub fn role(&self) -> &'a str {
+        // SAFETY: motrain's strings live as long as the call, which 'a does not outlast.
+        unsafe { crate::call::text(self.raw.role) }
+    }
+
+    pub fn content(&self) -> &'a str {
+        // SAFETY: as above.
+        unsafe { crate::call::text(self.raw.content) }
+    }
+}
+
+/// A turn that a conditioner makes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    pub role: String,
+    pub content: String,
+}
+
+/// The turns of a prompt, with `change` applied to the first turn of the user; `None` if there is none or `change` gives none.
+pub fn user_turn(prompt: &[Message], change: impl FnOnce(&str) -> Option<String>) -> Option<Vec<Turn>> {
+    let at = prompt.iter().position(|m| m.role() == "user")?;
+    let mut turns: Vec<Turn> =
+        prompt.iter().map(|m| Turn { role: m.role().to_owned(), content: m.content().to_owned() }).collect();
+    turns[at].content = change(&turns[at].content)?;
+    Some(turns)
+}
+
+/// A completion of a plain prompt: rewards never see weights.
+#[derive(Clone, Copy)]
+pub struct Sample<'a> {
+    pub prompt: &'a [Message<'a>],
+    pub completion: &'a str,
+    /// The prompt's row of the data file as JSON; empty unless `Reward::NEEDS_ROW`.
+    pub row: &'a str,
+}
+
+pub trait Reward: Component {
+    /// Whether `Sample::row` is read.
+    const NEEDS_ROW: bool = false;
+
+    /// One score per sample, in order; higher is better.
+    fn score(&self, samples: &[Sample]) -> Result<Vec<f64>, String>;
+}
+
+/// Mean rewards that an evaluation found at some weights.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FrontPoint {
+    pub weights: Vec<f64>,
+    pub rewards: Vec<f64>,
+}
+
+pub trait Sampler: Component {
+    /// Whether `feedback` is called.
+    const WANTS_FEEDBACK: bool = false;
+
+    /// Weights (at least 0, adding up to 1) for the `index`-th prompt of the run. The same `index` and `seed` must give the
+    /// same weights, or a resumed run would differ.
+    fn sample(&self, objectives: usize, index: u64, seed: u64) -> Result<Vec<f64>, String>;
+
+    /// The front so far, one point per weight vector of a grid.
+    fn feedback(&self, _front: &[FrontPoint]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+pub trait Conditioner: Component {
+    /// Writes weights into a prompt.
+    fn render(&self, objectives: &[&str], weights: &[f64], prompt: &[Message]) -> Result<Vec<Turn>, String>;
+
+    /// The inverse: weights and plain prompt, or `None` where the prompt carries no weights.
+    fn parse(&self, _objectives: &[&str], _conditioned: &[Message]) -> Option<(Vec<f64>, Vec<Turn>)> {
+        None
+    }
+}
+
+pub trait LabelRule: Component {
+    /// The probability that the first completion is better, or `None` for a tie. Scores are scaled, one per objective.
+    fn label(&self, weights: &[f64], first: &[f64], second: &[f64]) -> Option<f64>;
+}
+
+/// A pair of completions.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair<'a> {
+    /// Log-prob sums (nats) under the policy and the reference.
+    pub policy_first: f64,
+    pub policy_second: f64,
+    pub reference_first: f64,
+    pub reference_second: f64,
+    /// Tokens, the end of sequence included.
+    pub tokens_first: u32,
+    pub tokens_second: u32,
+    /// The probability that the first is better.
+    pub label: f64,
+    pub weights: &'a [f64],
+    /// Scaled score differences, first minus second.
+    pub margins: &'a [f64],
+}
+
+impl Pair<'_> {
+    /// `Δ₊ − Δ₋` in nats.
+    pub fn log_ratio_gap(&self) -> f64 {
+        (self.policy_first - self.reference_first) - (self.policy_second - self.reference_second)
+    }
+}
+
+/// A loss and its derivatives in `policy_first` and `policy_second`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairLoss {
+    pub loss: f64,
+    pub d_first: f64,
+    pub d_second: f64,
+}
+
+pub trait Loss: Component {
+    fn evaluate(&self, pair: &Pair) -> PairLoss;
+
+    /// β, for implicit rewards in the metrics.
+    fn beta(&self) -> f64 {
+        1.0
+    }
+}
