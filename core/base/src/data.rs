@@ -79,36 +79,52 @@ pub struct Pair {
 pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
     read(
         spec,
-        |columns| prompt_of(columns).map(|prompt| (prompt, ())),
+        |columns| Ok(usable_prompt(columns)?.map(|prompt| (prompt, ()))),
         |prompt, (), columns, file, line| Row { prompt, columns, file, line },
     )
 }
 
 /// Reads preference pairs: HH's own `{"chosen", "rejected"}` dialogues, or `{"prompt", "chosen", "rejected"}`.
 pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
-    read(spec, pair_of, |prompt, (chosen, rejected), _, _, _| Pair { prompt, chosen, rejected })
+    read(
+        spec,
+        |columns| pair_of(columns).map(Some),
+        |prompt, (chosen, rejected), _, _, _| Pair { prompt, chosen, rejected },
+    )
 }
 
 /// Reads `{"prompt", "completion"}` rows for supervised fine-tuning.
 pub fn completions(spec: &DataSpec) -> Result<Vec<(Prompt, String)>> {
-    let one = |columns: &Value| Ok((prompt_of(columns)?, text(columns, "completion")?.to_owned()));
+    let one = |columns: &Value| Ok(Some((prompt_of(columns)?, text(columns, "completion")?.to_owned())));
     read(spec, one, |prompt, completion, _, _, _| (prompt, completion))
 }
 
 fn read<T, Out>(
     spec: &DataSpec,
-    parse: impl Fn(&Value) -> std::result::Result<(Prompt, T), String>,
+    parse: impl Fn(&Value) -> std::result::Result<Option<(Prompt, T)>, String>,
     make: impl Fn(Prompt, T, Value, usize, usize) -> Out,
 ) -> Result<Vec<Out>> {
     let mut files = Vec::new();
     for (file, path) in spec.paths.iter().enumerate() {
         let path = Path::new(path);
         let mut rows = Vec::new();
+        let mut left_out = Vec::new();
         for (line, columns) in json_lines(path)? {
-            let (prompt, value) = parse(&columns).map_err(|what| Error::Data { path: path.to_owned(), line, what })?;
+            let found = parse(&columns).map_err(|what| Error::Data { path: path.to_owned(), line, what })?;
+            let Some((prompt, value)) = found else {
+                left_out.push(line);
+                continue;
+            };
             if spec.part.holds(&prompt, spec.test_share) {
                 rows.push(make(prompt, value, columns, file, line));
             }
+        }
+        if let Some(first) = left_out.first() {
+            tracing::info!(
+                "{}: left out {} dialogues whose last answer follows no user turn (the first in line {first})",
+                path.display(),
+                left_out.len()
+            );
         }
         files.push(rows);
     }
@@ -180,14 +196,27 @@ fn text<'a>(columns: &'a Value, column: &str) -> std::result::Result<&'a str, St
     }
 }
 
+/// `None` for a dialogue of HH in which two answers follow each other: some dozens of its rows are so.
+fn usable_prompt(columns: &Value) -> std::result::Result<Option<Prompt>, String> {
+    let dialogue = columns.get("chosen").filter(|_| columns.get("prompt").or(columns.get("messages")).is_none());
+    if let Some(Value::String(chosen)) = dialogue {
+        let prompt = Prompt::from_dialogue(split_last_answer(chosen)?.0);
+        return Ok(ends_with_user(&prompt).then_some(prompt));
+    }
+    prompt_of(columns).map(Some)
+}
+
+fn ends_with_user(prompt: &Prompt) -> bool {
+    prompt.messages.last().is_some_and(|m| m.role == "user" && !m.content.trim().is_empty())
+}
+
 fn prompt_of(columns: &Value) -> std::result::Result<Prompt, String> {
-    let prompt = match (columns.get("prompt"), columns.get("messages"), columns.get("chosen")) {
-        (Some(Value::String(s)), ..) => Prompt::from_dialogue(s),
-        (Some(messages), ..) | (None, Some(messages), _) => messages_of(messages)?,
-        (None, None, Some(Value::String(s))) => Prompt::from_dialogue(split_last_answer(s)?.0),
+    let prompt = match (columns.get("prompt"), columns.get("messages")) {
+        (Some(Value::String(s)), _) => Prompt::from_dialogue(s),
+        (Some(messages), _) | (None, Some(messages)) => messages_of(messages)?,
         _ => return Err("has none of the columns \"prompt\", \"messages\", \"chosen\"".into()),
     };
-    if prompt.messages.last().is_none_or(|m| m.role != "user" || m.content.trim().is_empty()) {
+    if !ends_with_user(&prompt) {
         return Err("the prompt does not end with a user turn".into());
     }
     Ok(prompt)
@@ -252,6 +281,18 @@ mod tests {
         assert_eq!((pairs[0].chosen.as_str(), pairs[0].rejected.as_str()), ("good", "bad"));
         assert_eq!(pairs[1].prompt.messages.len(), 1);
         assert_eq!(pairs[1].chosen, "a1\n\nHuman: r\n\nAssistant: c");
+    }
+
+    #[test]
+    fn a_dialogue_without_a_last_question_is_left_out() {
+        let f = file(concat!(
+            r#"{"chosen":"\n\nHuman: q\n\nAssistant: a\n\nAssistant: b","rejected":"\n\nHuman: q\n\nAssistant: c"}"#,
+            "\n",
+            r#"{"chosen":"\n\nHuman: q\n\nAssistant: a","rejected":"\n\nHuman: q\n\nAssistant: c"}"#,
+            "\n"
+        ));
+        let lines: Vec<usize> = prompts(&spec(f.path())).unwrap().iter().map(|r| r.line).collect();
+        assert_eq!(lines, [2]);
     }
 
     #[test]
