@@ -14,6 +14,8 @@ pub enum Error {
     BadOption { owner: String, option: String, what: String },
     #[error("{owner}: {what}")]
     BadOptions { owner: String, what: String },
+    #[error("{owner}: {what}")]
+    Component { owner: String, what: String },
     #[error("weights {weights}: {what}")]
     BadWeights { weights: String, what: String },
     #[error("{path}:{line}: {what}")]

@@ -4,17 +4,20 @@
 pub mod conditioner;
 pub mod data;
 pub mod error;
+pub mod http;
 pub mod label;
 pub mod loss;
 pub mod metrics;
 pub mod options;
 pub mod plan;
+pub mod plugin;
 pub mod prompt;
 pub mod registry;
 pub mod reward;
 pub mod rng;
 pub mod sampler;
 pub mod scale;
+pub mod schema;
 pub mod task;
 pub mod weights;
 

@@ -5,6 +5,7 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::label::LabelRule;
 use crate::loss::PairwiseLoss;
 use crate::options::{Options, parse, schema_of};
+use crate::plan::PluginFile;
 use crate::reward::RewardSource;
 use crate::sampler::WeightSampler;
 use serde::{Deserialize, Serialize};
@@ -75,6 +76,18 @@ impl<T: ?Sized + 'static> Entry<T> {
         }
     }
 
+    /// An entry made at run time: its options are checked by building it.
+    pub fn dynamic(
+        name: String,
+        summary: String,
+        schema: Value,
+        build: impl Fn(&Value) -> Result<Box<T>> + Send + Sync + 'static,
+    ) -> Self {
+        let build: Build<T> = Arc::new(build);
+        let check = build.clone();
+        Self { name, summary, schema, check: Arc::new(move |options| check(options).map(|_| ())), build }
+    }
+
     /// An entry whose building is work, so that checking only reads its options `O`.
     pub fn heavy<O: Options>(
         kind: Kind,
@@ -143,6 +156,8 @@ pub struct Registry {
     pub rewards: Section<dyn RewardSource>,
     pub labels: Section<dyn LabelRule>,
     pub losses: Section<dyn PairwiseLoss>,
+    /// The libraries whose components are registered.
+    pub plugins: Vec<PluginFile>,
 }
 
 impl Registry {
@@ -154,6 +169,7 @@ impl Registry {
             rewards: Section::of(Kind::Reward, crate::reward::BUILTINS),
             labels: Section::of(Kind::Label, crate::label::BUILTINS),
             losses: Section::of(Kind::Loss, crate::loss::BUILTINS),
+            plugins: vec![],
         }
     }
 

@@ -5,6 +5,7 @@ use crate::model::{Llama, write_json};
 use crate::optim::Optim;
 use crate::text::Text;
 use crate::{Error, Result};
+use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,9 @@ pub struct State {
     pub recent_kl: Vec<f64>,
     /// Whether the KL stop has ended the stage.
     pub stopped: bool,
+    /// The front last told to the weight sampler.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub front: Vec<FrontPoint>,
 }
 
 #[derive(Serialize, Deserialize)]

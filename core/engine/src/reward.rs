@@ -1,6 +1,7 @@
 //! Reward models as a reward source, and the set of rewards that a stage scores with.
 
 use crate::device;
+use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec};
 use crate::model::{Config, Head, Llama, Net};
 use crate::text::Text;
@@ -13,9 +14,11 @@ use motrain_core::reward::{RewardSource, Sample, score_checked};
 use motrain_core::scale::Scale;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Options of the `reward_model` reward.
@@ -149,14 +152,22 @@ pub fn scores_of(net: &Net, groups: &[Group], pad: u32) -> Result<Tensor> {
 pub struct RewardSet {
     sources: Vec<(String, bool, Box<dyn RewardSource>)>,
     scales: BTreeMap<String, Scale>,
+    spent: RefCell<Metrics>,
 }
 
-/// Scores of a batch of completions, one row per completion.
+/// Scores of a batch of completions, one entry per completion; `None` where a source left one out.
 pub struct Scores {
-    /// Scaled objective scores, `[completions][objectives]`.
-    pub objectives: Vec<Vec<f64>>,
-    /// Raw scores of every reward by name, `[completions]`.
-    pub raw: BTreeMap<String, Vec<f64>>,
+    /// Scaled scores, one per objective.
+    pub objectives: Vec<Option<Vec<f64>>>,
+    /// Raw scores of every reward by name.
+    pub raw: RawScores,
+}
+
+pub type RawScores = BTreeMap<String, Vec<Option<f64>>>;
+
+/// The scores that there are.
+pub fn known(scores: &[Option<f64>]) -> Vec<f64> {
+    scores.iter().flatten().copied().collect()
 }
 
 impl RewardSet {
@@ -175,7 +186,7 @@ impl RewardSet {
                 Ok((s.name.clone(), s.watch, built))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { sources, scales })
+        Ok(Self { sources, scales, spent: RefCell::default() })
     }
 
     pub fn objectives(&self) -> Vec<String> {
@@ -186,10 +197,19 @@ impl RewardSet {
         self.sources.iter().filter(|(_, watch, _)| *watch).map(|(name, ..)| name.clone()).collect()
     }
 
-    /// Raw scores by reward. The samples carry plain prompts.
-    pub fn score_raw(&self, samples: &[Sample]) -> Result<BTreeMap<String, Vec<f64>>> {
+    /// Seconds that each reward took since the last call, as `rewards/<name>/seconds`.
+    pub fn take_seconds(&self) -> Metrics {
+        self.spent.take()
+    }
+
+    /// Raw scores by reward, each source called once. The samples carry plain prompts.
+    pub fn score_raw(&self, samples: &[Sample]) -> Result<RawScores> {
         let one = |(name, _, source): &(String, bool, Box<dyn RewardSource>)| {
-            Ok((name.clone(), score_checked(name, source.as_ref(), samples)?))
+            let clock = Instant::now();
+            let scores = score_checked(name, source.as_ref(), samples)?;
+            *self.spent.borrow_mut().entry(format!("rewards/{name}/seconds")).or_default() +=
+                clock.elapsed().as_secs_f64();
+            Ok((name.clone(), scores))
         };
         self.sources.iter().map(one).collect()
     }
@@ -202,12 +222,15 @@ impl RewardSet {
             .map(|(row, completion)| Sample { prompt: &row.prompt, completion, row: &row.columns })
             .collect();
         let raw = self.score_raw(&samples)?;
-        let mut objectives = vec![Vec::new(); samples.len()];
+        let mut objectives = vec![Some(Vec::new()); samples.len()];
         for name in self.objectives() {
             let scale =
                 self.scales.get(&name).ok_or_else(|| Error::invalid(format!("reward \"{name}\" has no scale")))?;
             for (scores, value) in objectives.iter_mut().zip(&raw[&name]) {
-                scores.push(scale.apply(*value));
+                match (&mut *scores, value) {
+                    (Some(scores), Some(value)) => scores.push(scale.apply(*value)),
+                    _ => *scores = None,
+                }
             }
         }
         Ok(Scores { objectives, raw })

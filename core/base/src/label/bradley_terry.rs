@@ -2,10 +2,10 @@
 //! `π* ∝ π₀·exp(s/β)`.
 
 use super::{Label, LabelRule};
-use crate::Weights;
 use crate::loss::sigmoid;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
+use crate::{Result, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -36,7 +36,7 @@ impl Options for BradleyTerry {
 }
 
 impl LabelRule for BradleyTerry {
-    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label {
-        Label::First(sigmoid((weights.dot(first) - weights.dot(second)) / self.temperature))
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
+        Ok(Label::First(sigmoid((weights.dot(first) - weights.dot(second)) / self.temperature)))
     }
 }

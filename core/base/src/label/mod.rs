@@ -4,8 +4,8 @@ mod bradley_terry;
 mod weighted_sum;
 mod weighted_vote;
 
-use crate::Weights;
 use crate::registry::Builtin;
+use crate::{Result, Weights};
 
 /// What a rule says of two completions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,10 +16,21 @@ pub enum Label {
     Tie,
 }
 
+impl Label {
+    /// A hard or soft label; an error for what is no probability.
+    pub fn probability(p: f64) -> std::result::Result<Self, String> {
+        if (0.0..=1.0).contains(&p) {
+            Ok(Label::First(p))
+        } else {
+            Err(format!("gave the label {p}; it must be from 0 to 1"))
+        }
+    }
+}
+
 /// Turns the scores of two completions into a label.
 pub trait LabelRule: Send + Sync {
     /// `first` and `second` hold one scaled score per objective.
-    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label;
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label>;
 }
 
 pub const BUILTINS: &[Builtin<dyn LabelRule>] =
@@ -41,7 +52,7 @@ mod tests {
 
     fn label(rule: &str, w: [f64; 2], a: [f64; 2], b: [f64; 2]) -> Label {
         let rule = Registry::builtin().labels.build(rule, &json!({})).unwrap();
-        rule.label(&Weights::new(w.to_vec()).unwrap(), &a, &b)
+        rule.label(&Weights::new(w.to_vec()).unwrap(), &a, &b).unwrap()
     }
 
     #[test]

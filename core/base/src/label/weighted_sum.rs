@@ -2,9 +2,9 @@
 //! label them against the first completion.
 
 use super::{Label, LabelRule};
-use crate::Weights;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
+use crate::{Result, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -29,11 +29,11 @@ impl Options for WeightedSum {
 }
 
 impl LabelRule for WeightedSum {
-    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label {
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
         let gap = weights.dot(first) - weights.dot(second);
         if gap.abs() <= self.tolerance.max(1e-12) {
-            return Label::Tie;
+            return Ok(Label::Tie);
         }
-        Label::First(if gap > 0.0 { 1.0 } else { 0.0 })
+        Ok(Label::First(if gap > 0.0 { 1.0 } else { 0.0 }))
     }
 }

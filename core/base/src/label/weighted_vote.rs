@@ -2,9 +2,9 @@
 //! single-objective losses weighted by w (loss scalarisation). An objective that ties abstains.
 
 use super::{Label, LabelRule};
-use crate::Weights;
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
+use crate::{Result, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,7 +22,7 @@ struct WeightedVote {}
 impl Options for WeightedVote {}
 
 impl LabelRule for WeightedVote {
-    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Label {
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
         let (mut won, mut cast) = (0.0, 0.0);
         for ((w, a), b) in weights.values().iter().zip(first).zip(second) {
             if a != b {
@@ -30,6 +30,6 @@ impl LabelRule for WeightedVote {
                 won += if a > b { *w } else { 0.0 };
             }
         }
-        if cast <= 0.0 { Label::Tie } else { Label::First(won / cast) }
+        Ok(if cast <= 0.0 { Label::Tie } else { Label::First(won / cast) })
     }
 }

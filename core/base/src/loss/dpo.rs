@@ -1,6 +1,7 @@
 //! DPO (Rafailov et al. 2023; paper equation 3): `−p·log σ(m) − (1−p)·log σ(−m)` with `m = β(Δ₊ − Δ₋)`.
 
 use super::{PairBatch, PairLoss, PairwiseLoss, neg_log_sigmoid, per_pair, sigmoid};
+use crate::Result;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
@@ -41,7 +42,7 @@ impl Options for Dpo {
 }
 
 impl PairwiseLoss for Dpo {
-    fn evaluate(&self, pairs: &PairBatch) -> PairLoss {
+    fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {
         per_pair(pairs, |i| {
             let m = self.beta * pairs.log_ratio_gap(i);
             let p = pairs.label[i] * (1.0 - 2.0 * self.label_smoothing) + self.label_smoothing;

@@ -2,6 +2,7 @@
 //! online trainer) or of their per-token means (`ipo_mean`, as in TRL's offline trainer). They are different losses.
 
 use super::{PairBatch, PairLoss, PairwiseLoss, per_pair};
+use crate::Result;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
@@ -46,7 +47,7 @@ struct Ipo {
 }
 
 impl PairwiseLoss for Ipo {
-    fn evaluate(&self, pairs: &PairBatch) -> PairLoss {
+    fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {
         per_pair(pairs, |i| {
             let per = |tokens: u32| {
                 if self.per_token { f64::from(tokens.max(1)) } else { 1.0 }

@@ -5,6 +5,7 @@ mod dpo;
 mod ipo;
 mod slic;
 
+use crate::Result;
 use crate::registry::Builtin;
 
 /// A batch of pairs; every slice has one number per pair. `first` is the completion that the label's probability
@@ -55,7 +56,7 @@ pub struct PairLoss {
 /// A pairwise preference loss.
 pub trait PairwiseLoss: Send + Sync {
     /// The loss of each pair and its derivative in the two policy log-prob sums.
-    fn evaluate(&self, pairs: &PairBatch) -> PairLoss;
+    fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss>;
 
     /// β: what the log-ratio is multiplied by to give the implicit reward (TRL's `rewards/chosen`).
     fn beta(&self) -> f64;
@@ -73,7 +74,7 @@ pub fn neg_log_sigmoid(x: f64) -> f64 {
 }
 
 /// Builds the result from a function of one pair: `(loss, d_first, d_second)`.
-fn per_pair(pairs: &PairBatch, f: impl Fn(usize) -> (f64, f64, f64)) -> PairLoss {
+fn per_pair(pairs: &PairBatch, f: impl Fn(usize) -> (f64, f64, f64)) -> Result<PairLoss> {
     let mut out = PairLoss::default();
     for i in 0..pairs.len() {
         let (loss, d_first, d_second) = f(i);
@@ -81,7 +82,7 @@ fn per_pair(pairs: &PairBatch, f: impl Fn(usize) -> (f64, f64, f64)) -> PairLoss
         out.d_first.push(d_first);
         out.d_second.push(d_second);
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -105,7 +106,7 @@ mod tests {
     }
 
     fn evaluate(name: &str, options: Value, pair: &PairBatch) -> PairLoss {
-        Registry::builtin().losses.build(name, &options).unwrap().evaluate(pair)
+        Registry::builtin().losses.build(name, &options).unwrap().evaluate(pair).unwrap()
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! SLiC-HF (Zhao et al. 2023) in its hinge form on log-ratios: `p·max(0, 1 − m) + (1−p)·max(0, 1 + m)` with `m = β(Δ₊ − Δ₋)`.
 
 use super::{PairBatch, PairLoss, PairwiseLoss, per_pair};
+use crate::Result;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
@@ -33,7 +34,7 @@ impl Options for Slic {
 }
 
 impl PairwiseLoss for Slic {
-    fn evaluate(&self, pairs: &PairBatch) -> PairLoss {
+    fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {
         per_pair(pairs, |i| {
             let m = self.beta * pairs.log_ratio_gap(i);
             let p = pairs.label[i];

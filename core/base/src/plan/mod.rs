@@ -3,8 +3,8 @@
 mod stages;
 
 pub use stages::{
-    Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, Reward, RewardModel, Rewards, Sampling, Sft,
-    Training,
+    Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, PluginFile, Reward, RewardModel, Rewards,
+    Sampling, ScriptSource, Sft, Training,
 };
 
 use crate::data::DataSpec;
@@ -23,6 +23,12 @@ pub struct Plan {
     pub device: String,
     /// Compute type: "auto", "f32" or "bf16"; master weights are always f32.
     pub dtype: String,
+    /// The libraries whose components the plan uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<PluginFile>,
+    /// Only where functions of the script are components.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptSource>,
     pub stages: Vec<Stage>,
 }
 
@@ -47,6 +53,21 @@ pub enum Work {
 }
 
 impl Work {
+    /// The components that the stage uses.
+    pub fn components(&self) -> Vec<(Kind, &Component)> {
+        match self {
+            Work::Rewards(r) => r.sources.iter().map(|s| (Kind::Reward, &s.source)).collect(),
+            Work::OnlinePreference(o) => vec![
+                (Kind::Sampler, &o.sampler),
+                (Kind::Conditioner, &o.conditioner),
+                (Kind::Label, &o.label),
+                (Kind::Loss, &o.loss),
+            ],
+            Work::Evaluate(e) => vec![(Kind::Conditioner, &e.conditioner)],
+            Work::InitModel(_) | Work::Sft(_) | Work::RewardModel(_) => vec![],
+        }
+    }
+
     /// The stages that this one needs.
     pub fn needs(&self) -> Vec<&str> {
         fn model(m: &ModelRef) -> Option<&str> {
@@ -133,14 +154,29 @@ impl Plan {
         self.stages.iter().find(|s| s.id == id)
     }
 
-    /// A hash per stage over its options, its inputs' contents (`fingerprint` of a path), the seed, the compute type and the hashes
+    /// Those of `loaded` that hold a component of some stage.
+    pub fn needed_plugins(&self, loaded: &[PluginFile]) -> Vec<PluginFile> {
+        let everywhere = self.stages.iter().flat_map(|s| s.work.components());
+        let used: Vec<String> = everywhere.map(|(kind, c)| format!("{} {}", kind.name(), c.name)).collect();
+        loaded.iter().filter(|p| p.components.iter().any(|c| used.contains(c))).cloned().collect()
+    }
+
+    /// Hashes of the libraries that hold components of `work`.
+    fn libraries(&self, work: &Work) -> impl Iterator<Item = String> {
+        let used: Vec<String> =
+            work.components().into_iter().map(|(kind, c)| format!("{} {}", kind.name(), c.name)).collect();
+        self.plugins.iter().filter(move |p| p.components.iter().any(|c| used.contains(c))).map(|p| p.sha256.clone())
+    }
+
+    /// A hash per stage over its options, its inputs' contents (`fingerprint` of a path), the libraries of its components, the seed, the compute type and the hashes
     /// of the stages it needs: equal hashes mean that a finished stage can be reused.
     pub fn hashes(&self, fingerprint: impl Fn(&str) -> Result<String>) -> Result<BTreeMap<String, String>> {
         let mut hashes: BTreeMap<String, String> = BTreeMap::new();
         for stage in &self.stages {
             let inputs: Vec<String> = stage.work.inputs().into_iter().map(&fingerprint).collect::<Result<_>>()?;
             let needed: Vec<&String> = stage.work.needs().iter().filter_map(|id| hashes.get(*id)).collect();
-            let text = serde_json::json!([stage, self.seed, self.dtype, self.device, inputs, needed]).to_string();
+            let mut text = serde_json::json!([stage, self.seed, self.dtype, self.device, inputs, needed]).to_string();
+            text.extend(self.libraries(&stage.work));
             hashes.insert(stage.id.clone(), sha256_hex(text.as_bytes()));
         }
         Ok(hashes)
@@ -148,29 +184,17 @@ impl Plan {
 }
 
 fn check_components(work: &Work, registry: &Registry) -> Result<()> {
-    let check = |kind, c: &Component| registry.check(kind, &c.name, &c.options);
-    match work {
-        Work::Rewards(r) => {
-            if r.objectives().is_empty() {
-                return Err(Error::Invalid("rewards: at least one must be an objective (not only watched)".into()));
-            }
-            for (i, source) in r.sources.iter().enumerate() {
-                if r.sources[..i].iter().any(|s| s.name == source.name) {
-                    return Err(Error::Invalid(format!("two rewards are called \"{}\"; rename one", source.name)));
-                }
-                check(Kind::Reward, &source.source)?;
-            }
-            Ok(())
+    if let Work::Rewards(r) = work {
+        if r.objectives().is_empty() {
+            return Err(Error::Invalid("rewards: at least one must be an objective (not only watched)".into()));
         }
-        Work::OnlinePreference(o) => {
-            check(Kind::Sampler, &o.sampler)?;
-            check(Kind::Conditioner, &o.conditioner)?;
-            check(Kind::Label, &o.label)?;
-            check(Kind::Loss, &o.loss)
+        for (i, source) in r.sources.iter().enumerate() {
+            if r.sources[..i].iter().any(|s| s.name == source.name) {
+                return Err(Error::Invalid(format!("two rewards are called \"{}\"; rename one", source.name)));
+            }
         }
-        Work::Evaluate(e) => check(Kind::Conditioner, &e.conditioner),
-        _ => Ok(()),
     }
+    work.components().into_iter().try_for_each(|(kind, c)| registry.check(kind, &c.name, &c.options))
 }
 
 #[cfg(test)]

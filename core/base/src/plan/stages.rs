@@ -25,6 +25,23 @@ pub struct Component {
     pub options: Value,
 }
 
+/// A plugin's library, as plan and manifest name it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PluginFile {
+    pub path: String,
+    pub sha256: String,
+    /// `loss acme.robust`, …
+    pub components: Vec<String>,
+}
+
+/// The script whose functions serve as components: source and configuration, so that a resumed run has the same ones.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScriptSource {
+    pub path: String,
+    pub source: String,
+    pub config: Value,
+}
+
 /// How completions are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -278,12 +295,26 @@ pub struct OnlinePreference {
     /// Stop when the KL (nats per completion, mean of the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
     pub max_kl: f64,
+    /// Steps between evaluations that a weight sampler with feedback is told of; 0 never.
+    #[serde(default = "feedback_every")]
+    pub feedback_every: usize,
+    /// Training prompts of such an evaluation.
+    #[serde(default = "feedback_prompts")]
+    pub feedback_prompts: usize,
     #[serde(default)]
     pub generate: Sampling,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
+}
+
+fn feedback_every() -> usize {
+    25
+}
+
+fn feedback_prompts() -> usize {
+    16
 }
 
 fn two() -> usize {

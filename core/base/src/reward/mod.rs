@@ -6,6 +6,7 @@ mod gold;
 mod length;
 mod lexicon;
 mod pattern;
+mod remote;
 
 use crate::Prompt;
 use crate::error::{Error, Result};
@@ -26,23 +27,39 @@ pub struct Sample<'a> {
 pub trait RewardSource: Send + Sync {
     /// One raw score per sample, in order. An error names what failed; the caller adds which reward it was.
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String>;
+
+    /// As `score`, for sources that may leave out samples (a remote one whose policy is to skip failures).
+    fn score_where_possible(&self, batch: &[Sample]) -> std::result::Result<Vec<Option<f64>>, String> {
+        Ok(self.score(batch)?.into_iter().map(Some).collect())
+    }
 }
 
-pub const BUILTINS: &[Builtin<dyn RewardSource>] =
-    &[length::BUILTIN, lexicon::BUILTIN, pattern::BUILTIN, column::BUILTIN, gold::BUILTIN];
+pub const BUILTINS: &[Builtin<dyn RewardSource>] = &[
+    length::BUILTIN,
+    lexicon::BUILTIN,
+    pattern::BUILTIN,
+    column::BUILTIN,
+    remote::REMOTE,
+    remote::CHAT,
+    gold::BUILTIN,
+];
 
-/// Scores a batch and refuses a failing source, a wrong count and anything that is not a number.
-pub fn score_checked(name: &str, source: &dyn RewardSource, batch: &[Sample]) -> Result<Vec<f64>> {
+/// Scores a batch and refuses a failing source, a wrong count and anything that is not a number; `None` where a source left out a
+/// sample.
+pub fn score_checked(name: &str, source: &dyn RewardSource, batch: &[Sample]) -> Result<Vec<Option<f64>>> {
     let failed = |what: String| Error::RewardSource { reward: name.into(), what };
-    let scores = source.score(batch).map_err(|e| failed(format!("failed: {e}")))?;
+    let scores = source.score_where_possible(batch).map_err(|e| failed(format!("failed: {e}")))?;
     if scores.len() != batch.len() {
         return Err(failed(format!("gave {} scores for {} completions", scores.len(), batch.len())));
     }
-    match scores.iter().position(|s| !s.is_finite()) {
+    match scores.iter().position(|s| s.is_some_and(|s| !s.is_finite())) {
         None => Ok(scores),
         Some(i) => Err(Error::Reward {
             reward: name.into(),
-            what: format!("gave {} for this completion; a score must be a finite number", scores[i]),
+            what: format!(
+                "gave {} for this completion; a score must be a finite number",
+                scores[i].unwrap_or(f64::NAN)
+            ),
             prompt: batch[i].prompt.one_line(),
             completion: batch[i].completion.replace('\n', " "),
         }),

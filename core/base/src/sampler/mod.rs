@@ -8,12 +8,30 @@ mod uniform_grid;
 use crate::registry::Builtin;
 use crate::rng::Rng;
 use crate::{Result, Weights};
+use serde::{Deserialize, Serialize};
 
 /// Draws weights for training prompts.
 pub trait WeightSampler: Send + Sync {
     /// Weights over `objectives` objectives for the `index`-th prompt of the run. `rng` is seeded by `index`, so that a
     /// draw does not depend on earlier ones.
     fn sample(&self, objectives: usize, index: u64, rng: &mut Rng) -> Result<Weights>;
+
+    /// Whether `feedback` is worth an evaluation now and then.
+    fn wants_feedback(&self) -> bool {
+        false
+    }
+
+    /// The front so far, found by an evaluation over a grid of weights.
+    fn feedback(&self, _front: &[FrontPoint]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Mean scaled rewards of a policy at some weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FrontPoint {
+    pub weights: Weights,
+    pub rewards: Vec<f64>,
 }
 
 pub const BUILTINS: &[Builtin<dyn WeightSampler>] =

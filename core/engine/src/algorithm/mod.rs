@@ -6,6 +6,7 @@ pub mod online_preference;
 pub mod reward_model;
 pub mod rewards;
 pub mod sft;
+mod step_report;
 
 use crate::session::Stage;
 use crate::text::Text;

@@ -1,20 +1,22 @@
 //! MO-ODPO (paper Algorithm 1) and its relatives. Per prompt: sample weights, write them into the prompt, draw completions from the
 //! current policy, score them, label a pair, and move the policy by a pairwise loss against the frozen initial policy.
 
+use super::evaluate::Asked;
+use super::step_report::{PairStats, log_completions, score_metrics};
 use super::{batch_rows, load_prompts, rewards, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec};
 use crate::model::{Net, write_json};
-use crate::reward::Scores;
 use crate::rollout::{Completion, rollout};
 use crate::session::{Stage, Trainer};
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::data::Row;
 use motrain_core::label::{Label, extremes};
-use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
-use motrain_core::metrics::stats::{mean, std};
+use motrain_core::loss::{PairBatch, PairLoss};
+use motrain_core::metrics::stats::mean;
 use motrain_core::plan::{Component, OnlinePreference};
+use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Instant;
@@ -25,6 +27,8 @@ const KL_WINDOW: usize = 10;
 /// Prompts whose completions are written to completions.jsonl, and how often.
 const LOGGED_PROMPTS: usize = 4;
 const LOG_EVERY: usize = 10;
+/// Steps of the grid on which a sampler is told the front: 5 points for two objectives.
+const FEEDBACK_GRID: u32 = 4;
 
 /// How a policy is steered; saved beside it as steering.json, so that whoever uses it renders what it was trained on.
 #[derive(Serialize, Deserialize)]
@@ -60,11 +64,24 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
     let batch = spec.train.batch_size;
     let total = spec.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    sampler.feedback(&t.state.front)?;
 
     while t.running() {
         let step = t.state.step;
         let mut metrics = Metrics::new();
         let mut timings = Metrics::new();
+
+        // Tell the sampler the front so far, if it wants to know.
+        if sampler.wants_feedback() && spec.feedback_every > 0 && step > 0 && step.is_multiple_of(spec.feedback_every) {
+            let clock = Instant::now();
+            let net = no_grad(|| t.model.net(session.kind))?;
+            let some = &rows[..spec.feedback_prompts.min(rows.len())];
+            let asked =
+                Asked { net: &net, text: &t.text, rows: some, conditioner: conditioner.as_ref(), set: &rewards };
+            t.state.front = front_so_far(&asked, stage, spec, step)?;
+            sampler.feedback(&t.state.front)?;
+            timings.insert("feedback_seconds".into(), clock.elapsed().as_secs_f64());
+        }
 
         // Sample weights and write them into the prompts.
         let prompts: Vec<&Row> = batch_rows(stage, rows.len(), batch, step).into_iter().map(|i| &rows[i]).collect();
@@ -101,33 +118,44 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
         let flat_texts: Vec<&str> = flat.iter().map(|c| c.text.as_str()).collect();
         let scores = rewards.score(&flat_rows, &flat_texts)?;
         timings.insert("reward_seconds".into(), clock.elapsed().as_secs_f64());
+        timings.extend(rewards.take_seconds());
         score_metrics(&mut metrics, &objectives, &weights, &flat, &scores, spec.completions);
 
         // Label pairs; ties and identical completions teach nothing.
-        let (mut pairs, mut ties, mut identical) = (Vec::new(), 0usize, 0usize);
+        let (mut pairs, mut ties, mut identical, mut unscored) = (Vec::new(), 0usize, 0usize, 0usize);
         for (slot, completions) in drawn.iter().enumerate() {
-            let own = &scores.objectives[slot * spec.completions..(slot + 1) * spec.completions];
-            let (a, b) = if completions.len() == 2 { (0, 1) } else { extremes(&weights[slot], own) };
-            if completions[a].tokens == completions[b].tokens {
+            let all = &scores.objectives[slot * spec.completions..(slot + 1) * spec.completions];
+            let scored: Vec<usize> = (0..completions.len()).filter(|&i| all[i].is_some()).collect();
+            let own: Vec<Vec<f64>> = all.iter().flatten().cloned().collect();
+            if own.len() < 2 {
+                unscored += 1;
+                continue;
+            }
+            let (best, worst) = if own.len() == 2 { (0, 1) } else { extremes(&weights[slot], &own) };
+            let (first, second) = (&completions[scored[best]], &completions[scored[worst]]);
+            if first.tokens == second.tokens {
                 identical += 1;
                 continue;
             }
-            let Label::First(label) = rule.label(&weights[slot], &own[a], &own[b]) else {
+            let Label::First(label) = rule.label(&weights[slot], &own[best], &own[worst])? else {
                 ties += 1;
                 continue;
             };
             pairs.push(Pair {
                 conditioned: conditioned_tokens[slot].clone(),
                 plain: t.text.encode_prompt(&prompts[slot].prompt)?,
-                first: completions[a].tokens.clone(),
-                second: completions[b].tokens.clone(),
+                first: first.tokens.clone(),
+                second: second.tokens.clone(),
                 label,
                 weights: weights[slot].values().to_vec(),
-                margins: own[a].iter().zip(&own[b]).map(|(x, y)| x - y).collect(),
+                margins: own[best].iter().zip(&own[worst]).map(|(x, y)| x - y).collect(),
             });
         }
         metrics.insert("pairs/ties".into(), ties as f64);
         metrics.insert("pairs/identical".into(), identical as f64);
+        if unscored > 0 {
+            metrics.insert("pairs/unscored".into(), unscored as f64);
+        }
         metrics.insert("pairs/trained".into(), pairs.len() as f64);
 
         // One update of the pairwise loss.
@@ -141,7 +169,7 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
             let policy_net = t.model.net(session.kind)?;
             let policy_sums = sums(&policy_net, micro, true, t.text.pad)?;
             let batch = pair_batch(micro, &policy_sums.as_vec()?, &reference_sums);
-            let result = loss.evaluate(&batch);
+            let result = loss.evaluate(&batch)?;
             surrogate(&policy_sums, &result, share)?.f_backward()?;
             done.add(&batch, &result);
         }
@@ -182,6 +210,20 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
     t.finish()?;
     let steering = json!(Steering { objectives, conditioner: spec.conditioner.clone() });
     write_json(&stage.folder().join("model/steering.json"), &steering)
+}
+
+/// The current policy over a coarse grid on a few training prompts.
+fn front_so_far(asked: &Asked, stage: Stage, spec: &OnlinePreference, step: usize) -> Result<Vec<FrontPoint>> {
+    let grid = Weights::grid(asked.set.objectives().len(), FEEDBACK_GRID);
+    let points = grid.len();
+    let point = |(at, weights): (usize, Weights)| {
+        let first = (step * points + at) * asked.rows.len();
+        let (_, scores) = asked.answer(&weights, &spec.generate, |i| stage.seed("feedback", (first + i) as u64))?;
+        let column = |k: usize| scores.objectives.iter().flatten().map(|s| s[k]).collect::<Vec<f64>>();
+        let rewards = (0..weights.len()).map(|k| mean(&column(k))).collect();
+        Ok(FrontPoint { weights, rewards })
+    };
+    grid.into_iter().enumerate().map(point).collect()
 }
 
 /// Log-prob sums of both completions of each pair: `[pairs, 2]`, still on the graph.
@@ -229,107 +271,4 @@ fn surrogate(policy: &Sums, loss: &PairLoss, share: f64) -> Result<Tensor> {
     }
     let g = Tensor::f_from_slice(&g)?.f_view([-1, 2])?.f_to_device(policy.0.device())?;
     Ok(policy.0.f_mul(&g)?.f_sum(Kind::Float)?.f_div_scalar(share)?)
-}
-
-/// What the micro-batches of a step add up to.
-#[derive(Default)]
-struct PairStats {
-    loss: Vec<f64>,
-    /// Log-ratios (nats) of the preferred and the other completion.
-    chosen: Vec<f64>,
-    rejected: Vec<f64>,
-    logps_chosen: Vec<f64>,
-    logps_rejected: Vec<f64>,
-    tokens: f64,
-}
-
-impl PairStats {
-    fn add(&mut self, batch: &PairBatch, result: &PairLoss) {
-        for i in 0..batch.len() {
-            let first = batch.policy_first[i] - batch.reference_first[i];
-            let second = batch.policy_second[i] - batch.reference_second[i];
-            let swap = batch.label[i] < 0.5;
-            let order = |a: f64, b: f64| if swap { (b, a) } else { (a, b) };
-            let (chosen, rejected) = order(first, second);
-            let (logp_chosen, logp_rejected) = order(batch.policy_first[i], batch.policy_second[i]);
-            self.chosen.push(chosen);
-            self.rejected.push(rejected);
-            self.logps_chosen.push(logp_chosen);
-            self.logps_rejected.push(logp_rejected);
-            self.tokens += f64::from(batch.tokens_first[i] + batch.tokens_second[i]);
-        }
-        self.loss.extend(&result.loss);
-    }
-
-    /// TRL's names. Values are those before the update, so KL and entropy are of the policy that drew the completions.
-    fn report(&self, metrics: &mut Metrics, loss: &dyn PairwiseLoss) {
-        if self.loss.is_empty() {
-            return;
-        }
-        let beta = loss.beta();
-        let both = |f: &dyn Fn(&Self) -> (f64, f64)| (f(self).0 + f(self).1) / 2.0;
-        let margins: Vec<f64> = self.chosen.iter().zip(&self.rejected).map(|(c, r)| c - r).collect();
-        let wins = margins.iter().filter(|m| **m > 0.0).count() as f64 / margins.len() as f64;
-        let log_probs = self.logps_chosen.iter().chain(&self.logps_rejected).sum::<f64>();
-        let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
-        put("loss", mean(&self.loss));
-        put("objective/kl", both(&|s| (mean(&s.chosen), mean(&s.rejected))));
-        put("objective/entropy", -log_probs / self.tokens.max(1.0));
-        put("rewards/chosen", beta * mean(&self.chosen));
-        put("rewards/rejected", beta * mean(&self.rejected));
-        put("rewards/margins", beta * mean(&margins));
-        put("rewards/accuracies", wins);
-        put("logps/chosen", mean(&self.logps_chosen));
-        put("logps/rejected", mean(&self.logps_rejected));
-    }
-}
-
-fn score_metrics(
-    metrics: &mut Metrics,
-    objectives: &[String],
-    weights: &[Weights],
-    completions: &[&Completion],
-    scores: &Scores,
-    per_prompt: usize,
-) {
-    for (k, name) in objectives.iter().enumerate() {
-        let column: Vec<f64> = scores.objectives.iter().map(|s| s[k]).collect();
-        metrics.insert(format!("rewards/{name}/mean"), mean(&column));
-        metrics.insert(format!("rewards/{name}/std"), std(&column));
-    }
-    for (name, raw) in scores.raw.iter().filter(|(name, _)| !objectives.contains(name)) {
-        metrics.insert(format!("watch/{name}/mean"), mean(raw));
-    }
-    let total: Vec<f64> = scores.objectives.iter().enumerate().map(|(i, s)| weights[i / per_prompt].dot(s)).collect();
-    metrics.insert("objective/scores".into(), mean(&total));
-    let lengths: Vec<f64> = completions.iter().map(|c| c.tokens.len() as f64).collect();
-    metrics.insert("completions/mean_length".into(), mean(&lengths));
-    let finished = completions.iter().filter(|c| c.finished).count() as f64 / completions.len().max(1) as f64;
-    metrics.insert("completions/eos_rate".into(), finished);
-}
-
-fn log_completions(
-    t: &mut Trainer,
-    slot: usize,
-    prompt: &motrain_core::Prompt,
-    weights: &Weights,
-    completions: &[Completion],
-    scores: &Scores,
-    per_prompt: usize,
-) -> Result<()> {
-    let step = t.state.step + 1;
-    let conditioned = t.text.render(prompt)?;
-    for (i, completion) in completions.iter().enumerate() {
-        let at = slot * per_prompt + i;
-        let fields = json!({
-            "conditioned_prompt": conditioned,
-            "weights": weights,
-            "completion": completion.text,
-            "scores": scores.objectives[at],
-            "raw": scores.raw.iter().map(|(k, v)| (k.clone(), v[at])).collect::<std::collections::BTreeMap<_, _>>(),
-        });
-        let serde_json::Value::Object(map) = fields else { continue };
-        t.log.completion(step, map)?;
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 
 use super::load_prompts;
 use crate::model::write_json;
-use crate::reward::RewardSet;
+use crate::reward::{RewardSet, known};
 use crate::rollout::rollout;
 use crate::session::{Session, Stage};
 use crate::{Error, Result};
@@ -53,13 +53,15 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
             Some([low, high]) => {
                 return Err(Error::invalid(format!("reward \"{}\": scale [{low}, {high}] must rise", source.name)));
             }
-            None => Scale::fit(&source.name, &raw[&source.name], &provenance)?,
+            None => Scale::fit(&source.name, &known(&raw[&source.name]), &provenance)?,
         };
         scales.insert(source.name.clone(), scale);
     }
     let names = spec.objectives();
+    let complete: Vec<usize> = (0..samples.len()).filter(|&i| names.iter().all(|n| raw[n][i].is_some())).collect();
+    let column = |name: &String| known(&complete.iter().map(|&i| raw[name][i]).collect::<Vec<_>>());
     let correlations: Vec<Vec<f64>> =
-        names.iter().map(|a| names.iter().map(|b| pearson(&raw[a], &raw[b])).collect()).collect();
+        names.iter().map(|a| names.iter().map(|b| pearson(&column(a), &column(b))).collect()).collect();
     bar.finish();
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
     write_json(

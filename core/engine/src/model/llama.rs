@@ -271,8 +271,7 @@ impl Net {
         let c = &self.config;
         let (batch, length, _) = x.size3()?;
         let heads = c.heads + 2 * c.kv_heads;
-        let qkv =
-            linear(x, &layer.qkv)?.f_view([batch, length, heads, c.head_dim])?.f_transpose(1, 2)?;
+        let qkv = linear(x, &layer.qkv)?.f_view([batch, length, heads, c.head_dim])?.f_transpose(1, 2)?;
         // Queries and keys are rotated together: they lie side by side.
         let qk = qkv.f_narrow(1, 0, c.heads + c.kv_heads)?;
         let halves = qk.f_chunk(2, -1)?;

@@ -1,0 +1,178 @@
+//! Posting JSON with time-outs, retries, a bound on concurrency and a policy for what fails in the end.
+
+use crate::options::Checked;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Options that every remote component has.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Limits {
+    /// Seconds after which a request is given up.
+    #[serde(default = "timeout")]
+    pub timeout_seconds: f64,
+    /// How often a request is tried again after a time-out, a lost connection, or a status of 429 or 500 and above.
+    #[serde(default = "retries")]
+    pub retries: usize,
+    /// Seconds before the first new try; doubled for each further one.
+    #[serde(default = "backoff")]
+    pub backoff_seconds: f64,
+    /// "stop" ends the run; "skip" leaves the samples out and counts them.
+    #[serde(default)]
+    pub on_failure: Failure,
+    /// Requests under way at once.
+    #[serde(default = "concurrency")]
+    pub concurrency: usize,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Failure {
+    #[default]
+    Stop,
+    Skip,
+}
+
+fn timeout() -> f64 {
+    60.0
+}
+
+fn retries() -> usize {
+    3
+}
+
+fn backoff() -> f64 {
+    0.5
+}
+
+fn concurrency() -> usize {
+    4
+}
+
+impl Limits {
+    pub fn check(&self) -> Checked {
+        if !(self.timeout_seconds > 0.0 && self.timeout_seconds < 1e6) {
+            return Err(("timeout_seconds", format!("must be above 0, not {}", self.timeout_seconds)));
+        }
+        if !(0.0..1e6).contains(&self.backoff_seconds) {
+            return Err(("backoff_seconds", format!("must not be negative, not {}", self.backoff_seconds)));
+        }
+        if self.concurrency == 0 {
+            return Err(("concurrency", "must be at least 1".into()));
+        }
+        Ok(())
+    }
+
+    /// Failures by policy: the first one, or `None` in their places.
+    pub fn decide<T>(&self, results: Vec<Result<T, String>>) -> Result<Vec<Option<T>>, String> {
+        let failed: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
+        match (failed.first(), self.on_failure) {
+            (Some(first), Failure::Stop) => Err(first.clone()),
+            (first, _) => {
+                if let Some(first) = first {
+                    tracing::warn!("left out {} of {} requests; the first: {first}", failed.len(), results.len());
+                }
+                Ok(results.into_iter().map(Result::ok).collect())
+            }
+        }
+    }
+}
+
+/// Posts JSON and reads JSON.
+pub struct Client {
+    agent: ureq::Agent,
+    limits: Limits,
+    key: Option<String>,
+}
+
+/// What came of one try: a final result, or what went wrong and may go away.
+type Try = std::ops::ControlFlow<Result<Value, String>, String>;
+
+impl Client {
+    pub fn new(limits: &Limits, key: Option<String>) -> Self {
+        let timeout = Duration::from_secs_f64(limits.timeout_seconds);
+        let config = ureq::Agent::config_builder().timeout_global(Some(timeout)).http_status_as_error(false);
+        Self { agent: config.build().into(), limits: limits.clone(), key }
+    }
+
+    pub fn post(&self, url: &str, body: &Value) -> Result<Value, String> {
+        let mut last = String::new();
+        for tried in 0..=self.limits.retries {
+            if tried > 0 {
+                let wait = self.limits.backoff_seconds * f64::powi(2.0, tried as i32 - 1);
+                std::thread::sleep(Duration::from_secs_f64(wait.min(60.0)));
+            }
+            match self.once(url, body) {
+                Try::Break(done) => return done,
+                Try::Continue(what) => last = what,
+            }
+        }
+        Err(format!("{last}; tried {} times", self.limits.retries + 1))
+    }
+
+    fn once(&self, url: &str, body: &Value) -> Try {
+        let mut request = self.agent.post(url);
+        if let Some(key) = &self.key {
+            request = request.header("Authorization", format!("Bearer {key}"));
+        }
+        let answered =
+            request.send_json(body).and_then(|mut r| Ok((r.status().as_u16(), r.body_mut().read_to_string()?)));
+        let (status, text) = match answered {
+            Ok(answered) => answered,
+            Err(ureq::Error::Timeout(_)) => {
+                return Try::Continue(format!("{url} did not answer within {} s", self.limits.timeout_seconds));
+            }
+            Err(e) => return Try::Continue(format!("{url} cannot be reached: {e}")),
+        };
+        let shown = || text.chars().take(200).collect::<String>();
+        match status {
+            200..300 => Try::Break(serde_json::from_str(&text).map_err(|_| format!("{url} gave no JSON: {}", shown()))),
+            429 | 500.. => Try::Continue(format!("{url} answered with status {status}: {}", shown())),
+            _ => Try::Break(Err(format!("{url} answered with status {status}: {}", shown()))),
+        }
+    }
+}
+
+/// Runs `work` for each index on at most `threads` threads; results in order.
+pub fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Vec::with_capacity(count));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(count) {
+            scope.spawn(|| {
+                loop {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    if i >= count {
+                        return;
+                    }
+                    let result = work(i);
+                    done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((i, result));
+                }
+            });
+        }
+    });
+    let mut done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    done.sort_by_key(|(i, _)| *i);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_keep_their_order_and_threads_their_bound() {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let out = in_parallel(20, 3, |i| {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(2));
+            now.fetch_sub(1, Ordering::SeqCst);
+            i * i
+        });
+        assert_eq!(out, (0..20).map(|i| i * i).collect::<Vec<_>>());
+        assert!(most.into_inner() <= 3);
+    }
+}

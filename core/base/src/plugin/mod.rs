@@ -1,0 +1,55 @@
+//! Third parties' components, loaded from shared libraries through `motrain-abi` into the same registry as the built-ins.
+//!
+//! A native plugin is trusted code: it runs inside motrain and can do whatever motrain can. What is checked here guards
+//! against mistakes (another version, a missing symbol, a changed file, a library from an unexpected folder).
+
+mod adapters;
+mod call;
+pub mod check;
+mod library;
+
+pub use call::set_time_limit;
+pub use library::{Described, Library, Request, open};
+
+use crate::error::Result;
+use crate::registry::{Kind, Registry};
+use adapters::{PluginConditioner, PluginLabel, PluginLoss, PluginReward, PluginSampler};
+use call::Instance;
+use serde_json::Value;
+
+/// Loads a library and registers its components. A library that the registry already has is left as it is.
+pub fn load(registry: &mut Registry, request: &Request, seed: u64) -> Result<&'static Library> {
+    let library = open(request)?;
+    if registry.plugins.iter().any(|p| p.path == library.file.path) {
+        return Ok(library);
+    }
+    for component in &library.components {
+        register(registry, component, seed)?;
+    }
+    registry.plugins.push(library.file.clone());
+    Ok(library)
+}
+
+fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result<()> {
+    // Each kind wraps an instance in its own adapter.
+    macro_rules! add {
+        ($section:ident, $adapter:ty) => {
+            registry.$section.add(crate::registry::Entry::dynamic(
+                c.name.clone(),
+                c.summary.clone(),
+                c.schema.clone(),
+                move |options: &Value| {
+                    crate::schema::check(&c.owner(), &c.schema, options)?;
+                    Ok(Box::new(<$adapter>::new(Instance::create(c, options, seed)?)?) as _)
+                },
+            ))
+        };
+    }
+    match c.kind {
+        Kind::Sampler => add!(samplers, PluginSampler),
+        Kind::Conditioner => add!(conditioners, PluginConditioner),
+        Kind::Reward => add!(rewards, PluginReward),
+        Kind::Label => add!(labels, PluginLabel),
+        Kind::Loss => add!(losses, PluginLoss),
+    }
+}
