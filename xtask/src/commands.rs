@@ -1,6 +1,6 @@
 //! What each `cargo xtask` command does.
 
-use crate::run::{cache, cargo, checked, root};
+use crate::run::{cache, cargo, checked, root, target};
 use crate::{libtorch, models};
 use anyhow::{Context, Result, bail};
 use std::fs;
@@ -52,10 +52,6 @@ pub fn test_binary() -> Result<PathBuf> {
     // With all tests, so that the test run resolves the same features and builds nothing twice.
     checked(cargo().args(["build", "--workspace", "--all-targets"]))?;
     Ok(target().join("debug/motrain"))
-}
-
-fn target() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from)
 }
 
 pub fn demo(out: &str) -> Result<()> {

@@ -3,6 +3,7 @@
 mod commands;
 mod libtorch;
 mod models;
+mod plugins;
 mod run;
 
 use anyhow::Result;
@@ -46,6 +47,10 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Build the first-party plugins into target/plugins/
+    Plugins,
+    /// Remake plugins/abi/include/motrain.h
+    Codegen,
     /// Remake the embedded tokenizer, policies, reward models and prompts in assets/
     Bootstrap {
         /// Only this task: hh or tldr
@@ -67,6 +72,8 @@ fn main() -> Result<()> {
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Bench { args } => commands::bench(&args),
+        Command::Plugins => plugins::build().map(|_| ()),
+        Command::Codegen => plugins::codegen(),
         Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),
         Command::FetchModel { name } => {
             libtorch::setup(false)?;

@@ -22,6 +22,10 @@ pub fn cache() -> Result<PathBuf> {
     Ok(PathBuf::from(home).join(".cache/motrain"))
 }
 
+pub fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or(root().join("target"), PathBuf::from)
+}
+
 pub fn cargo() -> Command {
     let mut command = Command::new("cargo");
     command.current_dir(root());

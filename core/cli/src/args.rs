@@ -42,6 +42,9 @@ pub struct ConfigArgs {
     /// One value over everything else: tasks.hh.train.epochs=2
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// A plugin, or a folder of plugins, to load; may be given several times
+    #[arg(long, value_name = "LIBRARY")]
+    pub plugin: Vec<PathBuf>,
 }
 
 #[derive(Subcommand)]
@@ -57,6 +60,16 @@ pub enum Command {
         /// sampler, conditioner, reward, label or loss
         #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss"])]
         kind: Option<String>,
+        /// With the components that this script brings
+        #[arg(long)]
+        script: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
+    /// Look into plugins
+    Plugin {
+        #[command(subcommand)]
+        command: PluginCommand,
     },
     /// Answer a prompt with a policy, at given weights
     Generate {
@@ -82,6 +95,8 @@ pub enum Command {
         seed: u64,
         #[arg(long, default_value = "cpu")]
         device: String,
+        #[command(flatten)]
+        plugins: ConfigArgs,
     },
     /// Evaluate a policy over a weight grid with a run's rewards
     Evaluate {
@@ -121,5 +136,19 @@ pub enum Command {
         model: PathBuf,
         #[arg(long, default_value = "auto")]
         dtype: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum PluginCommand {
+    /// Load a plugin and try every component with ordinary and hostile input
+    Check {
+        library: PathBuf,
+        /// Only this component
+        #[arg(long)]
+        component: Option<String>,
+        /// Its options, as JSON
+        #[arg(long, default_value = "{}")]
+        options: String,
     },
 }

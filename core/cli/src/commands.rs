@@ -1,7 +1,7 @@
 //! What each command does.
 
-use crate::args::{Args, Command, ConfigArgs, RunArgs};
-use crate::{config, locate, report, script};
+use crate::args::{Args, Command, ConfigArgs, PluginCommand, RunArgs};
+use crate::{components, config, locate, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
@@ -12,18 +12,20 @@ use motrain_core::{Prompt, Weights};
 use motrain_engine::model::Llama;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
-use motrain_engine::{device, import, reward, run};
+use motrain_engine::{device, import, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 
 pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
     match args.command {
         None => train(&args.run, stop),
         Some(Command::Check { script, config }) => check(&script, &config),
-        Some(Command::List { kind }) => list(kind.as_deref()),
+        Some(Command::List { kind, script, config }) => list(kind.as_deref(), script.as_deref(), &config),
+        Some(Command::Plugin { command: PluginCommand::Check { library, component, options } }) => {
+            plugin_check(&library, component.as_deref(), &options)
+        }
         Some(Command::Import { file, folder }) => {
             import::import(&file, &folder)?;
             println!("{}", folder.display());
@@ -36,27 +38,25 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
     }
 }
 
-fn registry(device: &str, dtype: &str) -> Result<Registry> {
-    let mut registry = Registry::builtin();
-    reward::register(&mut registry, device, dtype)?;
-    Ok(registry)
-}
-
-/// From script and configuration to a checked plan.
-fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Rc<Registry>)> {
+/// From script and configuration to a checked plan, and the components that it uses.
+fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let config = config::load(args)?;
-    let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
-    let registry = Rc::new(registry(&text("device"), &text("dtype"))?);
-    Ok((script::plan(&locate::script(script), &config, registry.clone())?, registry))
+    let script = locate::script(script);
+    let roots = components::roots(&config, &script);
+    script::plan(&script, &config, components::from_config(&config, args)?, roots)
 }
 
 fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
-    let (plan, out) = match (&args.resume, &args.script) {
-        (Some(folder), _) => (saved_plan(folder)?, folder.clone()),
+    let (plan, registry, out) = match (&args.resume, &args.script) {
+        (Some(folder), _) => {
+            let plan = saved_plan(folder)?;
+            let registry = components::from_plan(&plan)?;
+            (plan, registry, folder.clone())
+        }
         (None, Some(script)) => {
-            let (plan, _) = make_plan(script, &args.config)?;
+            let (plan, registry) = make_plan(script, &args.config)?;
             let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&plan.name));
-            (plan, out)
+            (plan, registry, out)
         }
         (None, None) => bail!("give --script or --resume"),
     };
@@ -72,7 +72,7 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         println!("would run in {}", out.display());
         return Ok(());
     }
-    let outcome = run::run(&plan, &registry(&plan.device, &plan.dtype)?, &out, stop)?;
+    let outcome = run::run(&plan, &registry, &out, stop)?;
     if let Some(fronts) = &outcome.fronts {
         report::write(&out, &plan, fronts, &outcome.evaluations)?;
         println!("{}", report::table(fronts));
@@ -100,8 +100,11 @@ fn check(script: &Path, args: &ConfigArgs) -> Result<()> {
     Ok(())
 }
 
-fn list(kind: Option<&str>) -> Result<()> {
-    let registry = registry("cpu", "f32")?;
+fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<()> {
+    let registry = match script {
+        Some(script) => make_plan(script, args)?.1,
+        None => components::from_config(&config::load(args)?, args)?,
+    };
     for k in Kind::ALL.into_iter().filter(|k| kind.is_none_or(|name| name == k.name())) {
         println!("{}", k.name());
         for (name, summary, schema) in registry.list(k) {
@@ -110,6 +113,20 @@ fn list(kind: Option<&str>) -> Result<()> {
                 println!("      {line}");
             }
         }
+    }
+    Ok(())
+}
+
+/// Prints a verdict per component; an error if one does not pass.
+fn plugin_check(library: &Path, only: Option<&str>, options: &str) -> Result<()> {
+    let options: Value = serde_json::from_str(options).with_context(|| format!("--options {options} is no JSON"))?;
+    let verdicts = motrain_core::plugin::check::check(&locate::find(library), only, &options)?;
+    for verdict in &verdicts {
+        println!("{verdict}");
+    }
+    let bad = verdicts.iter().filter(|v| !v.passed()).count();
+    if bad > 0 {
+        bail!("{bad} of {} components did not pass", verdicts.len());
     }
     Ok(())
 }
@@ -148,8 +165,19 @@ fn policy_folder(path: &Path) -> PathBuf {
 }
 
 fn generate(command: Command) -> Result<()> {
-    let Command::Generate { policy, prompt, weights, n, max_new_tokens, temperature, top_k, top_p, seed, device } =
-        command
+    let Command::Generate {
+        policy,
+        prompt,
+        weights,
+        n,
+        max_new_tokens,
+        temperature,
+        top_k,
+        top_p,
+        seed,
+        device,
+        plugins,
+    } = command
     else {
         return Ok(());
     };
@@ -159,7 +187,11 @@ fn generate(command: Command) -> Result<()> {
     let text = Text::load(&folder, &model.config)?;
     let mut prompt = Prompt::from_dialogue(&prompt);
     if !weights.is_empty() {
-        prompt = condition(&folder, Weights::new(weights)?, &prompt)?;
+        let registry = match saved_plan(&policy) {
+            Ok(plan) => components::from_plan(&plan)?,
+            Err(_) => components::from_config(&config::load(&plugins)?, &plugins)?,
+        };
+        prompt = condition(&folder, &registry, Weights::new(weights)?, &prompt)?;
     }
     let sampling = Sampling { max_new_tokens, temperature, top_k, top_p };
     motrain_core::options::Options::check(&sampling)
@@ -173,7 +205,7 @@ fn generate(command: Command) -> Result<()> {
 }
 
 /// Writes weights into the prompt with the conditioner that the policy was trained with (steering.json beside the model).
-fn condition(folder: &Path, weights: Weights, prompt: &Prompt) -> Result<Prompt> {
+fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prompt) -> Result<Prompt> {
     let path = folder.join("steering.json");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is not a steerable policy: it has no steering.json", folder.display()))?;
@@ -186,8 +218,7 @@ fn condition(folder: &Path, weights: Weights, prompt: &Prompt) -> Result<Prompt>
             steering.objectives.join(", ")
         );
     }
-    let conditioner =
-        Registry::builtin().conditioners.build(&steering.conditioner.name, &steering.conditioner.options)?;
+    let conditioner = registry.conditioners.build(&steering.conditioner.name, &steering.conditioner.options)?;
     Ok(conditioner.render(&steering.objectives, &weights, prompt)?)
 }
 
@@ -217,7 +248,7 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
     plan.stages
         .retain(|s| s.id == rewards || matches!(s.work, Work::RewardModel(_) | Work::InitModel(_) | Work::Sft(_)));
     plan.stages.push(motrain_core::plan::Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) });
-    let registry = registry(&plan.device, &plan.dtype)?;
+    let registry = components::from_plan(&plan)?;
     plan.check(&registry)?;
     copy_finished(&folder, &out, &plan)?;
     let outcome = run::run(&plan, &registry, &out, stop)?;

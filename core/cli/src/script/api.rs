@@ -2,37 +2,76 @@
 //! `reward_model`, `rewards`, `online_preference`, `evaluate`; each takes an id and its options and returns a handle that later
 //! stages take. Everything is checked where it is written.
 
+use super::extend;
+use super::functions::Runtime;
 use crate::locate;
 use motrain_core::options::{self, Options};
-use motrain_core::plan::{Component, Plan, Stage, Work};
+use motrain_core::plan::{Component, Plan, ScriptSource, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
+use motrain_core::rng::sha256_hex;
 use rhai::serde::{from_dynamic, to_dynamic};
 use rhai::{Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 use serde_json::{Value, json};
-use std::cell::RefCell;
-use std::path::Path;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-type Scripted<T> = Result<T, Box<EvalAltResult>>;
+pub type Scripted<T> = Result<T, Box<EvalAltResult>>;
 
 /// The plan while a script builds it.
 #[derive(Clone)]
 pub struct Builder {
-    plan: Rc<RefCell<Plan>>,
-    registry: Rc<Registry>,
+    plan: Arc<Mutex<Plan>>,
+    registry: Arc<Mutex<Registry>>,
+    /// What the script's own functions run in.
+    pub runtime: Arc<Runtime>,
+    /// The script's folder.
+    pub folder: Arc<PathBuf>,
+    /// Where scripts may load plugins from.
+    pub roots: Arc<Vec<PathBuf>>,
+    source: Arc<ScriptSource>,
 }
 
 impl Builder {
-    pub fn new(plan: Plan, registry: Rc<Registry>) -> Self {
-        Self { plan: Rc::new(RefCell::new(plan)), registry }
+    pub fn new(plan: Plan, registry: Registry, source: ScriptSource, roots: Vec<PathBuf>) -> Self {
+        let folder = Path::new(&source.path).parent().unwrap_or(Path::new(".")).to_owned();
+        Self {
+            plan: Arc::new(Mutex::new(plan)),
+            registry: Arc::new(Mutex::new(registry)),
+            runtime: Arc::default(),
+            folder: Arc::new(folder),
+            roots: Arc::new(roots),
+            source: Arc::new(source),
+        }
     }
 
-    pub fn registry(&self) -> Rc<Registry> {
-        self.registry.clone()
+    pub fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn finish(&self) -> Plan {
-        self.plan.borrow().clone()
+    fn plan(&self) -> MutexGuard<'_, Plan> {
+        self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn seed(&self) -> u64 {
+        self.plan().seed
+    }
+
+    /// Functions are known by the script that they are in: their code has no other name.
+    pub fn script_hash(&self) -> String {
+        sha256_hex(format!("{}{}", self.source.source, self.source.config).as_bytes())
+    }
+
+    /// The plan must carry the script, so that a resumed run has its functions.
+    pub fn uses_functions(&self) {
+        self.plan().script = Some(self.source.as_ref().clone());
+    }
+
+    /// The plan, with the libraries that it needs, and the registry.
+    pub fn finish(&self) -> (Plan, Registry) {
+        let registry = std::mem::replace(&mut *self.registry(), Registry::builtin());
+        let mut plan = self.plan().clone();
+        plan.plugins = plan.needed_plugins(&registry.plugins);
+        (plan, registry)
     }
 }
 
@@ -47,6 +86,7 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
     register_stage(engine, builder, "rewards", Work::Rewards);
     register_stage(engine, builder, "online_preference", Work::OnlinePreference);
     register_stage(engine, builder, "evaluate", Work::Evaluate);
+    extend::register(engine, builder);
     engine.register_fn("path", |path: &str| found(path));
 }
 
@@ -55,22 +95,22 @@ fn found(path: &str) -> String {
     locate::find(Path::new(path)).to_string_lossy().into_owned()
 }
 
-fn error(context: &NativeCallContext, message: impl std::fmt::Display) -> Box<EvalAltResult> {
+pub fn error(context: &NativeCallContext, message: impl std::fmt::Display) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorRuntime(message.to_string().into(), context.call_position()))
 }
 
-fn to_json(context: &NativeCallContext, map: Map) -> Scripted<Value> {
+pub fn to_json(context: &NativeCallContext, map: Map) -> Scripted<Value> {
     from_dynamic::<Value>(&Dynamic::from_map(map)).map_err(|e| error(context, e))
 }
 
-fn from_json(context: &NativeCallContext, value: &Value) -> Scripted<Dynamic> {
+pub fn from_json(context: &NativeCallContext, value: &Value) -> Scripted<Dynamic> {
     to_dynamic(value).map_err(|e| error(context, e))
 }
 
 /// `sampler("dirichlet", #{ alpha: 0.7 })` → `#{ name, options }`.
 fn component(context: &NativeCallContext, builder: &Builder, kind: Kind, name: &str, map: Map) -> Scripted<Value> {
     let options = to_json(context, map)?;
-    builder.registry.check(kind, name, &options).map_err(|e| error(context, e))?;
+    builder.registry().check(kind, name, &options).map_err(|e| error(context, e))?;
     Ok(json!({ "name": name, "options": options }))
 }
 
@@ -88,15 +128,14 @@ fn register_component(engine: &mut Engine, builder: &Builder, kind: Kind) {
     engine.register_fn(kind.name(), move |context: NativeCallContext, map: Map| -> Scripted<Dynamic> {
         let json = to_json(&context, map)?;
         let given: Component = serde_json::from_value(json).map_err(|e| error(&context, e))?;
-        own.registry.check(kind, &given.name, &given.options).map_err(|e| error(&context, e))?;
+        own.registry().check(kind, &given.name, &given.options).map_err(|e| error(&context, e))?;
         from_json(&context, &json!({ "name": given.name, "options": given.options }))
     });
 }
 
 /// `reward("Helpfulness", "reward_model", #{ model: rm })`, with `#{ watch: true, scale: [0.0, 1.0] }` as a fourth argument.
 fn register_reward(engine: &mut Engine, builder: &Builder) {
-    let make = |context: &NativeCallContext, builder: &Builder, name: &str, source: &str, map: Map, more: Map| {
-        let component = component(context, builder, Kind::Reward, source, map)?;
+    let make = |context: &NativeCallContext, name: &str, component: Value, more: Map| {
         let mut reward = to_json(context, more)?;
         reward["name"] = json!(name);
         reward["source"] = component;
@@ -107,16 +146,30 @@ fn register_reward(engine: &mut Engine, builder: &Builder) {
     engine.register_fn(
         "reward",
         move |context: NativeCallContext, name: &str, source: &str, map: Map| -> Scripted<Dynamic> {
-            make(&context, &own, name, source, map, Map::new())
+            make(&context, name, component(&context, &own, Kind::Reward, source, map)?, Map::new())
         },
     );
     let own = builder.clone();
     engine.register_fn(
         "reward",
         move |context: NativeCallContext, name: &str, source: &str, map: Map, more: Map| -> Scripted<Dynamic> {
-            make(&context, &own, name, source, map, more)
+            make(&context, name, component(&context, &own, Kind::Reward, source, map)?, more)
         },
     );
+    // A component that `plugin` made: reward("Toxicity", plugin(…), #{ watch: true }).
+    engine.register_fn(
+        "reward",
+        move |context: NativeCallContext, name: &str, source: Map, more: Map| -> Scripted<Dynamic> {
+            make(&context, name, to_json(&context, source)?, more)
+        },
+    );
+    engine.register_fn("reward", move |context: NativeCallContext, name: &str, source: Map| -> Scripted<Dynamic> {
+        make(&context, name, to_json(&context, source)?, Map::new())
+    });
+    let own = builder.clone();
+    engine.register_fn("reward", move |context: NativeCallContext, name: &str, source: &str| -> Scripted<Dynamic> {
+        make(&context, name, component(&context, &own, Kind::Reward, source, Map::new())?, Map::new())
+    });
 }
 
 fn register_stage<O: Options + 'static>(
@@ -136,7 +189,7 @@ fn register_stage<O: Options + 'static>(
             return Err(error(&context, format!("\"{id}\" is no stage id; use letters, digits, - and _")));
         }
         let work = wrap(options::parse(&format!("{name}(\"{id}\")"), &options).map_err(|e| error(&context, e))?);
-        let mut plan = own.plan.borrow_mut();
+        let mut plan = own.plan();
         if plan.stage(id).is_some() {
             return Err(error(&context, format!("there is a stage \"{id}\" already; give this one another id")));
         }

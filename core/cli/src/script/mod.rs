@@ -3,20 +3,28 @@
 mod api;
 mod engine;
 mod errors;
+mod extend;
+mod functions;
 mod modules;
 
 use anyhow::{Context, Result};
-use motrain_core::plan::Plan;
+use motrain_core::plan::{Plan, ScriptSource};
 use motrain_core::registry::Registry;
 use rhai::{Dynamic, Scope};
 use serde_json::Value;
-use std::path::Path;
-use std::rc::Rc;
+use std::path::{Path, PathBuf};
 
-/// Runs a script and checks the plan that it makes.
-pub fn plan(path: &Path, config: &Value, registry: Rc<Registry>) -> Result<Plan> {
+/// Reads a script, runs it and checks the plan that it makes.
+pub fn plan(path: &Path, config: &Value, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
     let source = std::fs::read_to_string(path)
         .with_context(|| format!("script {} cannot be read; it is looked up here and in scripts/", path.display()))?;
+    let path = path.to_string_lossy().into_owned();
+    run(&ScriptSource { path, source, config: config.clone() }, registry, roots)
+}
+
+/// Runs a script. The registry comes back with the script's own components.
+pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
+    let (path, source, config) = (Path::new(&script.path), &script.source, &script.config);
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = |key: &str| config[key].as_str().unwrap_or_default().to_owned();
@@ -25,24 +33,27 @@ pub fn plan(path: &Path, config: &Value, registry: Rc<Registry>) -> Result<Plan>
         seed: config["seed"].as_u64().context("configuration: seed must be a whole number, 0 or more")?,
         device: text("device"),
         dtype: text("dtype"),
+        plugins: vec![],
+        script: None,
         stages: vec![],
     };
-    let builder = api::Builder::new(plan, registry);
+    let builder = api::Builder::new(plan, registry, script.clone(), roots);
     let engine = engine::build(path, &builder);
     let mut scope = Scope::new();
     let cfg = rhai::serde::to_dynamic(config).map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
     scope.push_constant_dynamic("cfg", cfg);
     let ast = engine
-        .compile_with_scope(&scope, &source)
-        .map_err(|e| anyhow::anyhow!(errors::render(&shown, &source, e.1, &e.0.to_string())))?;
-    engine.run_ast_with_scope(&mut scope, &ast).map_err(|e| anyhow::anyhow!(errors::describe(&shown, &source, &e)))?;
+        .compile_with_scope(&scope, source)
+        .map_err(|e| anyhow::anyhow!(errors::render(&shown, source, e.1, &e.0.to_string())))?;
+    engine.run_ast_with_scope(&mut scope, &ast).map_err(|e| anyhow::anyhow!(errors::describe(&shown, source, &e)))?;
     drop::<(Dynamic, _)>((Dynamic::UNIT, scope));
-    let plan = builder.finish();
-    plan.check(&builder.registry()).with_context(|| format!("{shown}: the plan does not hold together"))?;
+    let (plan, registry) = builder.finish();
+    builder.runtime.fill(engine, ast, &shown, source);
+    plan.check(&registry).with_context(|| format!("{shown}: the plan does not hold together"))?;
     if plan.stages.is_empty() {
         anyhow::bail!(
             "{shown}: the script makes no stages; call online_preference, evaluate or another stage function"
         );
     }
-    Ok(plan)
+    Ok((plan, registry))
 }

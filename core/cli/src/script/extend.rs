@@ -1,0 +1,111 @@
+//! What scripts call to bring in components of their own: `plugin`, `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
+
+use super::api::{Builder, Scripted, error, from_json, to_json};
+use super::functions::{Function, ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
+use motrain_core::plugin;
+use motrain_core::registry::{Entry, Kind, Registry};
+use motrain_core::schema;
+use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+pub fn register(engine: &mut Engine, builder: &Builder) {
+    register_plugin(engine, builder);
+    for kind in Kind::ALL {
+        register_function(engine, builder, kind);
+    }
+}
+
+/// `plugin("path/libx.so", "acme.toxicity", #{ threshold: 0.5 })` → a component, as `reward`, `loss`, … take it.
+fn register_plugin(engine: &mut Engine, builder: &Builder) {
+    let load = |context: &NativeCallContext, builder: &Builder, path: &str, name: &str, map: Map| {
+        let request =
+            plugin::Request { path: builder.found(path), sha256: None, roots: Some(builder.roots.as_ref().clone()) };
+        let options = to_json(context, map)?;
+        let mut registry = builder.registry();
+        let library = plugin::load(&mut registry, &request, builder.seed()).map_err(|e| error(context, e))?;
+        let Some(found) = library.components.iter().find(|c| c.name == name) else {
+            let names: Vec<&str> = library.components.iter().map(|c| c.name.as_str()).collect();
+            return Err(error(context, format!("{path} has no component \"{name}\"; it has {}", names.join(", "))));
+        };
+        registry.check(found.kind, name, &options).map_err(|e| error(context, e))?;
+        from_json(context, &json!({ "name": name, "options": options }))
+    };
+    let own = builder.clone();
+    engine.register_fn(
+        "plugin",
+        move |context: NativeCallContext, path: &str, name: &str, map: Map| -> Scripted<Dynamic> {
+            load(&context, &own, path, name, map)
+        },
+    );
+    let own = builder.clone();
+    engine.register_fn("plugin", move |context: NativeCallContext, path: &str, name: &str| -> Scripted<Dynamic> {
+        load(&context, &own, path, name, Map::new())
+    });
+}
+
+/// `loss_fn("mine", |pair| …)` registers a component and returns it; `reward_fn` returns a whole reward of that name, to which a
+/// third argument adds `#{ watch: true, scale: [0.0, 1.0] }`.
+fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
+    let make = move |context: &NativeCallContext, builder: &Builder, name: &str, pointer: FnPtr, more: Map| {
+        let owner = format!("{} \"{name}\"", kind.name());
+        let function = Function { runtime: builder.runtime.clone(), pointer, owner };
+        add(&mut builder.registry(), kind, name, function).map_err(|e| error(context, e))?;
+        builder.uses_functions();
+        let component = json!({ "name": name, "options": { "script": builder.script_hash() } });
+        if kind != Kind::Reward {
+            return from_json(context, &component);
+        }
+        let mut reward = to_json(context, more)?;
+        reward["name"] = json!(name);
+        reward["source"] = component;
+        from_json(context, &reward)
+    };
+    let name = format!("{}_fn", kind.name());
+    let own = builder.clone();
+    engine.register_fn(&name, move |context: NativeCallContext, name: &str, f: FnPtr| -> Scripted<Dynamic> {
+        make(&context, &own, name, f, Map::new())
+    });
+    if kind == Kind::Reward {
+        let own = builder.clone();
+        engine.register_fn(
+            &name,
+            move |context: NativeCallContext, name: &str, f: FnPtr, more: Map| -> Scripted<Dynamic> {
+                make(&context, &own, name, f, more)
+            },
+        );
+    }
+}
+
+fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> motrain_core::Result<()> {
+    let summary = format!("a function of the script: {}", function.pointer.fn_name());
+    let summary = if function.pointer.is_anonymous() { "a function of the script".to_owned() } else { summary };
+    let properties = json!({ "properties": { "script": { "type": "string", "description": "hash of the script" } } });
+    let owner = function.owner.clone();
+    // Each kind wraps the function in its own adapter.
+    macro_rules! entry {
+        ($section:ident, $adapter:expr) => {{
+            let described = properties.clone();
+            registry.$section.add(Entry::dynamic(name.to_owned(), summary, properties, move |options: &Value| {
+                schema::check(&owner, &described, options)?;
+                Ok(Box::new($adapter(function.clone())) as _)
+            }))
+        }};
+    }
+    match kind {
+        Kind::Sampler => entry!(samplers, ScriptSampler),
+        Kind::Conditioner => entry!(conditioners, ScriptConditioner),
+        Kind::Reward => entry!(rewards, ScriptReward),
+        Kind::Label => entry!(labels, ScriptLabel),
+        Kind::Loss => entry!(losses, ScriptLoss),
+    }
+}
+
+impl Builder {
+    /// A plugin's path: as given, beside the script, or where motrain lives.
+    fn found(&self, path: &str) -> PathBuf {
+        let beside = self.folder.join(path);
+        let found = crate::locate::find(path.as_ref());
+        if !found.exists() && beside.exists() { beside } else { found }
+    }
+}

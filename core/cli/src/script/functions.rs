@@ -1,0 +1,186 @@
+//! Functions of a script as components: `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
+
+use super::errors;
+use motrain_core::conditioner::Conditioner;
+use motrain_core::label::{Label, LabelRule};
+use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
+use motrain_core::reward::{RewardSource, Sample};
+use motrain_core::rng::Rng;
+use motrain_core::sampler::WeightSampler;
+use motrain_core::{Error, Prompt, Result, Weights};
+use rand::Rng as _;
+use rhai::{AST, Array, Dynamic, Engine, FnPtr, FuncArgs, Map};
+use std::sync::{Arc, OnceLock};
+
+/// What calling a script's functions needs; filled when the script has run.
+#[derive(Default)]
+pub struct Runtime(OnceLock<(Engine, AST, String, String)>);
+
+impl Runtime {
+    /// `file` and `source` are for error messages.
+    pub fn fill(&self, engine: Engine, ast: AST, file: &str, source: &str) {
+        let _ = self.0.set((engine, ast, file.to_owned(), source.to_owned()));
+    }
+}
+
+/// One function under the name that it was registered by.
+#[derive(Clone)]
+pub struct Function {
+    pub runtime: Arc<Runtime>,
+    pub pointer: FnPtr,
+    /// `loss "mine"`, for error messages.
+    pub owner: String,
+}
+
+impl Function {
+    fn call(&self, args: impl FuncArgs) -> std::result::Result<Dynamic, String> {
+        let Some((engine, ast, file, source)) = self.runtime.0.get() else {
+            return Err("is called while its script still runs".into());
+        };
+        self.pointer.call::<Dynamic>(engine, ast, args).map_err(|e| errors::describe(file, source, &e))
+    }
+
+    fn fail<T>(&self, result: std::result::Result<T, String>) -> Result<T> {
+        result.map_err(|what| Error::Component { owner: self.owner.clone(), what })
+    }
+}
+
+/// A number, whichever way the script wrote it.
+fn number(value: &Dynamic) -> std::result::Result<f64, String> {
+    let whole = || value.as_int().ok().map(|i| i as f64);
+    value
+        .as_float()
+        .ok()
+        .or_else(whole)
+        .ok_or_else(|| format!("returned a {} where a number is due", value.type_name()))
+}
+
+fn numbers(value: Dynamic) -> std::result::Result<Vec<f64>, String> {
+    let kind = value.type_name();
+    let list: Array = value.try_cast().ok_or_else(|| format!("returned a {kind} where an array of numbers is due"))?;
+    list.iter().map(number).collect()
+}
+
+fn array(values: &[f64]) -> Array {
+    values.iter().map(|v| Dynamic::from_float(*v)).collect()
+}
+
+/// `|prompt, answer|` → a score. `prompt` is what the user said last.
+pub struct ScriptReward(pub Function);
+
+impl RewardSource for ScriptReward {
+    fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
+        let one = |s: &Sample| {
+            let args = (s.prompt.last_user().to_owned(), s.completion.to_owned());
+            number(&self.0.call(args)?)
+        };
+        batch.iter().map(one).collect()
+    }
+}
+
+/// `|objectives, index, uniform|` → weights. `uniform` holds one number in [0, 1) per objective.
+pub struct ScriptSampler(pub Function);
+
+impl WeightSampler for ScriptSampler {
+    fn sample(&self, objectives: usize, index: u64, rng: &mut Rng) -> Result<Weights> {
+        let uniform: Vec<f64> = (0..objectives).map(|_| rng.random()).collect();
+        let drawn = self.0.call((objectives as i64, index as i64, array(&uniform))).and_then(numbers);
+        let drawn = self.0.fail(drawn)?;
+        if drawn.len() != objectives {
+            return self.0.fail(Err(format!("returned {} weights for {objectives} objectives", drawn.len())));
+        }
+        self.0.fail(Weights::new(drawn).map_err(|e| e.to_string()))
+    }
+}
+
+/// `|objectives, weights, text|` → the first user turn as the policy sees it.
+pub struct ScriptConditioner(pub Function);
+
+impl Conditioner for ScriptConditioner {
+    fn render(&self, objectives: &[String], weights: &Weights, prompt: &Prompt) -> Result<Prompt> {
+        let names: Array = objectives.iter().map(|o| Dynamic::from(o.clone())).collect();
+        let text = self.0.fail(self.0.call((names, array(weights.values()), prompt.first_user().to_owned())))?;
+        let kind = text.type_name();
+        let text = text.into_string().map_err(|_| format!("returned a {kind} where text is due"));
+        let text = self.0.fail(text)?;
+        let mut changed = prompt.clone();
+        if let Some(first) = changed.messages.iter_mut().find(|m| m.role == "user") {
+            first.content = text;
+        }
+        Ok(changed)
+    }
+
+    fn parse(&self, _objectives: &[String], _conditioned: &Prompt) -> Option<(Weights, Prompt)> {
+        None
+    }
+}
+
+/// `|weights, first, second|` → the probability that the first is better, or `()` for a tie.
+pub struct ScriptLabel(pub Function);
+
+impl LabelRule for ScriptLabel {
+    fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
+        let found = self.0.fail(self.0.call((array(weights.values()), array(first), array(second))))?;
+        if found.is_unit() {
+            return Ok(Label::Tie);
+        }
+        self.0.fail(number(&found).and_then(Label::probability))
+    }
+}
+
+/// `|pair|` → a number, differentiated by central differences, or `#{ loss, d_first, d_second }`.
+pub struct ScriptLoss(pub Function);
+
+/// Nats by which log-probs are moved for a central difference.
+const STEP: f64 = 1e-4;
+
+impl ScriptLoss {
+    fn pair(pairs: &PairBatch, i: usize, move_first: f64, move_second: f64) -> Map {
+        let k = pairs.weights.len() / pairs.len().max(1);
+        let (first, second) = (pairs.policy_first[i] + move_first, pairs.policy_second[i] + move_second);
+        let numbers = [
+            ("policy_first", first),
+            ("policy_second", second),
+            ("reference_first", pairs.reference_first[i]),
+            ("reference_second", pairs.reference_second[i]),
+            ("label", pairs.label[i]),
+            ("gap", (first - pairs.reference_first[i]) - (second - pairs.reference_second[i])),
+        ];
+        let mut map: Map = numbers.iter().map(|(name, v)| ((*name).into(), Dynamic::from_float(*v))).collect();
+        map.insert("tokens_first".into(), Dynamic::from_int(i64::from(pairs.tokens_first[i])));
+        map.insert("tokens_second".into(), Dynamic::from_int(i64::from(pairs.tokens_second[i])));
+        map.insert("weights".into(), array(&pairs.weights[i * k..(i + 1) * k]).into());
+        map.insert("margins".into(), array(&pairs.margins[i * k..(i + 1) * k]).into());
+        map
+    }
+
+    fn one(&self, pairs: &PairBatch, i: usize) -> std::result::Result<(f64, f64, f64), String> {
+        let at = |first: f64, second: f64| self.0.call((Self::pair(pairs, i, first, second),));
+        let found = at(0.0, 0.0)?;
+        if let Some(map) = found.read_lock::<Map>() {
+            let get = |name: &str| number(map.get(name).ok_or(format!("returned a map without \"{name}\""))?);
+            return Ok((get("loss")?, get("d_first")?, get("d_second")?));
+        }
+        let difference = |a: Dynamic, b: Dynamic| Ok::<f64, String>((number(&a)? - number(&b)?) / (2.0 * STEP));
+        let d_first = difference(at(STEP, 0.0)?, at(-STEP, 0.0)?)?;
+        let d_second = difference(at(0.0, STEP)?, at(0.0, -STEP)?)?;
+        Ok((number(&found)?, d_first, d_second))
+    }
+}
+
+impl PairwiseLoss for ScriptLoss {
+    fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {
+        let mut out = PairLoss::default();
+        for i in 0..pairs.len() {
+            let (loss, d_first, d_second) = self.0.fail(self.one(pairs, i))?;
+            out.loss.push(loss);
+            out.d_first.push(d_first);
+            out.d_second.push(d_second);
+        }
+        Ok(out)
+    }
+
+    fn beta(&self) -> f64 {
+        1.0
+    }
+}
