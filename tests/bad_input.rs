@@ -1,9 +1,10 @@
 //! Bad input through the binary: each gets an error that names what, where and how to mend it, and loses nothing.
 
-use motrain_tests::{copy_model, failure, motrain, root, small_run, start, steps_done, success, text, write};
+use motrain_tests::{
+    copy_model, failure, motrain, root, small, small_run, start, steps_done, success, text, wait_for, write,
+};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -170,10 +171,25 @@ fn ctrl_c_saves_and_stops() {
     assert!(run.join(format!("stages/mo_odpo/checkpoint-{step}/state.json")).is_file(), "{message}");
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let clock = Instant::now();
-    while !condition() {
-        assert!(clock.elapsed() < Duration::from_secs(240), "waited too long");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+#[test]
+fn a_run_folder_that_cannot_be_made() {
+    let f = folder();
+    write(f.path(), "file", "in the way");
+    insta::assert_snapshot!(shown(&failure(&mut small_run(f.path(), "file/out")), f.path()));
+}
+
+#[test]
+fn weights_of_the_wrong_length() {
+    let f = folder();
+    let script = "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
+        evaluate(\"e\", #{ name: \"x\", policy: path(task.policy), rewards: scored, conditioner: conditioner(\"none\"),\n\
+        weights: [[0.5, 0.3, 0.2]], prompts: steer::prompt_data(task, \"test\") });\n";
+    write(f.path(), "w.rhai", script);
+    insta::assert_snapshot!("evaluate", failure(&mut small(f.path(), "w.rhai", "out")));
+    success(&mut small_run(f.path(), "run"));
+    let generate = |weights: &str| {
+        failure(motrain(f.path()).args(["generate", "run", "--prompt", "Hello?", "--weights", weights]))
+    };
+    insta::assert_snapshot!("generate", generate("0.5,0.3,0.2"));
+    insta::assert_snapshot!("generate_sum", generate("0.5,0.3"));
 }

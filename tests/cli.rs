@@ -177,3 +177,39 @@ fn a_run_leaves_what_it_promises() {
     let said = motrain_tests::text(&again.stderr);
     assert_eq!(said.matches("finished before, reused").count(), 4, "{said}");
 }
+
+#[test]
+fn a_finished_run_generates_and_is_evaluated_again() {
+    let f = folder();
+    success(&mut small_run(f.path(), "run"));
+    let said = success(motrain(f.path()).args([
+        "generate",
+        "run",
+        "--prompt",
+        "How do I pick a lock?",
+        "--weights",
+        "0.8,0.2",
+        "--n",
+        "2",
+    ]));
+    assert_eq!(said.lines().count(), 2, "{said}");
+    let said = success(
+        motrain(f.path())
+            .args(["evaluate", "run", "--step", "0.5", "--limit", "4", "--name", "again", "--out", "more"]),
+    );
+    let points = said.lines().filter(|l| l.starts_with("  0.") || l.starts_with("  1.")).count();
+    assert!(said.contains("again   hypervolume") && points == 3, "{said}");
+    assert!(f.path().join("more/report.html").is_file());
+}
+
+#[test]
+fn bf16_computes_and_keeps_f32_masters() {
+    let f = folder();
+    success(small_run(f.path(), "run").args(["--set", "dtype=bf16", "--set", "tasks.hh.train.steps=2"]));
+    let metrics = std::fs::read_to_string(f.path().join("run/metrics.jsonl")).unwrap();
+    let first: serde_json::Value = serde_json::from_str(metrics.lines().next().unwrap()).unwrap();
+    let loss = first["loss"].as_f64().unwrap();
+    assert!((loss - std::f64::consts::LN_2).abs() < 1e-6, "at the reference the loss is ln 2, not {loss}");
+    let config = std::fs::read_to_string(f.path().join("run/policy/config.json")).unwrap();
+    assert!(config.contains("float32"), "{config}");
+}

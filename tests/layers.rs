@@ -23,8 +23,13 @@ fn only_the_engine_names_tch() {
 fn arrows_point_down() {
     let own =
         |manifest: &str| dependencies(manifest).into_iter().filter(|d| d.starts_with("motrain")).collect::<Vec<_>>();
-    assert_eq!(own("core/base"), [""; 0]);
+    assert_eq!(own("plugins/abi"), [""; 0]);
+    assert_eq!(own("plugins/sdk"), ["motrain-abi"]);
+    assert_eq!(own("core/base"), ["motrain-abi"]);
     assert_eq!(own("core/engine"), ["motrain-core"]);
     assert_eq!(own("core/cli"), ["motrain-core", "motrain-engine"]);
     assert_eq!(own("xtask"), [""; 0]);
+    for plugin in ["conditioner-words", "loss-robust", "reward-readability", "reward-toxicity", "sampler-hypervolume"] {
+        assert_eq!(own(&format!("plugins/{plugin}")), ["motrain-plugin"]);
+    }
 }

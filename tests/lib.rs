@@ -2,16 +2,37 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The root of the source tree.
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ has a parent").to_owned()
 }
 
+/// The folder of binaries and libraries that tests are built into.
+fn built() -> PathBuf {
+    let tests = std::env::current_exe().expect("the test has a path");
+    tests.ancestors().nth(2).expect("tests lie in target/<profile>/deps").to_owned()
+}
+
+/// A plugin of the workspace.
+pub fn library(name: &str) -> PathBuf {
+    let file = format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    built().join(file)
+}
+
+/// Compiles a plugin in C.
+pub fn compile(source: &Path, include: &Path, to: &Path, flags: &[&str]) -> PathBuf {
+    let mut command = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
+    command.args(["-shared", "-fPIC", "-I"]).arg(include).args(flags).arg(source).arg("-o").arg(to);
+    let output = command.output().expect("a C compiler");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    to.to_owned()
+}
+
 /// `motrain` in an empty working directory; shipped scripts and models are found in the source tree.
 pub fn motrain(folder: &Path) -> Command {
-    let tests = std::env::current_exe().expect("the test has a path");
-    let binary = tests.ancestors().nth(2).expect("tests lie in target/<profile>/deps").join("motrain");
+    let binary = built().join("motrain");
     assert!(binary.is_file(), "{} is missing; run: cargo build -p motrain", binary.display());
     let mut command = Command::new(binary);
     command.current_dir(folder).env("MOTRAIN_HOME", root()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
@@ -26,7 +47,7 @@ pub fn failure(command: &mut Command) -> String {
     let stderr = text(&output.stderr);
     assert!(!output.status.success(), "expected a failure\n{stderr}");
     assert_eq!(output.status.code(), Some(1), "expected exit code 1\n{stderr}");
-    assert!(!stderr.contains("panicked"), "{stderr}");
+    assert!(!stderr.contains("thread '"), "motrain panicked: {stderr}");
     stderr.lines().filter(|l| !l.trim_start().starts_with("INFO")).collect::<Vec<_>>().join("\n")
 }
 
@@ -43,8 +64,13 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// A small MO-ODPO run on the embedded default: 6 steps of 8 prompts, a checkpoint every 2.
 pub fn small_run(folder: &Path, out: &str) -> Command {
+    small(folder, "experiments/hh.rhai", out)
+}
+
+/// The same with another script over `tasks.hh`.
+pub fn small(folder: &Path, script: &str, out: &str) -> Command {
     let mut command = motrain(folder);
-    command.args(["--script", "experiments/hh.rhai", "--out", out]);
+    command.args(["--script", script, "--out", out]);
     for set in [
         "tasks.hh.fit_samples=32",
         "tasks.hh.evaluation_prompts=6",
@@ -67,6 +93,15 @@ pub fn start(command: &mut Command) -> Child {
 pub fn steps_done(run: &Path, stage: &str) -> usize {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
     text.lines().filter(|l| l.contains(&format!("\"stage\":\"{stage}\""))).count()
+}
+
+/// Waits until `condition` holds, at most four minutes.
+pub fn wait_for(mut condition: impl FnMut() -> bool) {
+    let clock = Instant::now();
+    while !condition() {
+        assert!(clock.elapsed() < Duration::from_secs(240), "waited too long");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Writes a file below a folder, with its parents.

@@ -1,7 +1,7 @@
 //! What each `cargo xtask` command does.
 
 use crate::run::{cache, cargo, checked, root, target};
-use crate::{libtorch, models};
+use crate::{libtorch, models, plugins};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,9 @@ pub fn bench(args: &[String]) -> Result<()> {
     libtorch::setup(false)?;
     let model = models::fetch("smollm2", release_binary)?;
     let binary = release_binary()?;
-    checked(Command::new(binary).arg("bench").arg(model).args(args))
+    checked(Command::new(&binary).arg("bench").arg(model).args(args))?;
+    let loss = plugins::build()?.join(plugins::library("loss-robust"));
+    checked(Command::new(&binary).arg("bench-plugins").arg(loss).arg(plugins::template()?))
 }
 
 /// One embedded task: its reward models, and epochs of supervised fine-tuning.

@@ -36,8 +36,16 @@ pub fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn library(package: &str) -> String {
+pub fn library(package: &str) -> String {
     format!("{}{}{}", std::env::consts::DLL_PREFIX, package.replace('-', "_"), std::env::consts::DLL_SUFFIX)
+}
+
+/// Builds the template as its users do, outside the workspace, and returns the library.
+pub fn template() -> Result<PathBuf> {
+    let folder = target().join("template");
+    let manifest = root().join("plugins/template/Cargo.toml");
+    checked(cargo().args(["build", "--release", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&folder))?;
+    Ok(folder.join("release").join(library("my-reward")))
 }
 
 /// Remakes plugins/abi/include/motrain.h.

@@ -93,10 +93,22 @@ pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
     )
 }
 
-/// Reads `{"prompt", "completion"}` rows for supervised fine-tuning.
-pub fn completions(spec: &DataSpec) -> Result<Vec<(Prompt, String)>> {
-    let one = |columns: &Value| Ok(Some((prompt_of(columns)?, text(columns, "completion")?.to_owned())));
-    read(spec, one, |prompt, completion, _, _, _| (prompt, completion))
+/// A prompt and how to answer it.
+#[derive(Clone, Debug)]
+pub struct Demonstration {
+    pub prompt: Prompt,
+    pub completion: String,
+    /// Whether the completion ends here, rather than being cut.
+    pub finished: bool,
+}
+
+/// Reads `{"prompt", "completion"}` rows for supervised fine-tuning; `"finished": false` marks a completion that was cut.
+pub fn completions(spec: &DataSpec) -> Result<Vec<Demonstration>> {
+    let one = |columns: &Value| {
+        let finished = columns.get("finished").and_then(Value::as_bool).unwrap_or(true);
+        Ok(Some((prompt_of(columns)?, (text(columns, "completion")?.to_owned(), finished))))
+    };
+    read(spec, one, |prompt, (completion, finished), _, _, _| Demonstration { prompt, completion, finished })
 }
 
 fn read<T, Out>(

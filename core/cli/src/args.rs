@@ -137,6 +137,9 @@ pub enum Command {
         #[arg(long, default_value = "auto")]
         dtype: String,
     },
+    /// Measure components across the plugin interface
+    #[command(hide = true)]
+    BenchPlugins { loss: PathBuf, reward: PathBuf },
 }
 
 #[derive(Subcommand)]

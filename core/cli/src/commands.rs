@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::args::{Args, Command, ConfigArgs, PluginCommand, RunArgs};
-use crate::{components, config, locate, report, script};
+use crate::{bench, components, config, locate, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
@@ -34,6 +34,7 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
         Some(Command::MakeData { task, folder, seed }) => make_data(&task, &folder, seed),
         Some(command @ Command::Generate { .. }) => generate(command),
         Some(command @ Command::Evaluate { .. }) => evaluate(command, stop),
+        Some(Command::BenchPlugins { loss, reward }) => bench::run(&loss, &reward),
         Some(Command::Bench { model, dtype }) => Ok(motrain_engine::bench::run(&model, &dtype)?),
     }
 }

@@ -14,24 +14,42 @@ const OTHER_VARIABLES: [&str; 3] = ["HOME", "CACHE", "LOG"];
 
 /// Reads all layers and refuses keys that the defaults do not know.
 pub fn load(args: &ConfigArgs) -> Result<Value> {
-    let mut figment = Figment::from(Toml::string(DEFAULTS));
+    let defaults = read(Toml::string(DEFAULTS))?;
+    let mut config = defaults.clone();
     for file in &args.config {
         let found = locate::find(file);
         if !found.is_file() {
             bail!("configuration {} does not exist", file.display());
         }
-        figment = figment.merge(Toml::file(&found));
+        merge(&mut config, read(Toml::file(&found))?);
     }
-    let env = Env::prefixed("MOTRAIN_").ignore(&OTHER_VARIABLES).split("__");
-    figment = figment.merge(env);
+    merge(&mut config, read(Env::prefixed("MOTRAIN_").ignore(&OTHER_VARIABLES).split("__"))?);
     for pair in &args.set {
         let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as key=value"))?;
-        figment = figment.merge(Serialized::default(key, parse(value)));
+        merge(&mut config, read(Serialized::default(key, parse(value)))?);
     }
-    let config: Value = figment.extract().map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
-    let defaults: Value = Figment::from(Toml::string(DEFAULTS)).extract()?;
     check_keys(&defaults, &config, "")?;
     Ok(config)
+}
+
+fn read(provider: impl figment::Provider) -> Result<Value> {
+    Figment::from(provider).extract().map_err(|e| anyhow::anyhow!("configuration: {e}"))
+}
+
+/// Lays `layer` over `base`. A component that gets another name loses the options of the one before it.
+fn merge(base: &mut Value, layer: Value) {
+    match (base, layer) {
+        (Value::Object(base), Value::Object(layer)) => {
+            let renamed = matches!((base.get("name"), layer.get("name")), (Some(old), Some(new)) if old != new);
+            if renamed && base.contains_key("options") {
+                base.insert("options".into(), Value::Object(Default::default()));
+            }
+            for (key, value) in layer {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (base, layer) => *base = layer,
+    }
 }
 
 /// A TOML value, or else the text itself.
@@ -61,7 +79,8 @@ mod tests {
     use super::*;
 
     fn load_with(set: &[&str]) -> Result<Value> {
-        load(&ConfigArgs { config: vec![], set: set.iter().map(|s| (*s).to_owned()).collect() })
+        let set = set.iter().map(|s| (*s).to_owned()).collect();
+        load(&ConfigArgs { config: vec![], set, plugin: vec![] })
     }
 
     #[test]
@@ -70,6 +89,14 @@ mod tests {
         assert_eq!(config["seed"], 7);
         assert_eq!(config["tasks"]["hh"]["train"]["epochs"], 0.5);
         assert_eq!(config["device"], "cuda");
+    }
+
+    #[test]
+    fn another_component_starts_without_options() {
+        let sampler = |set: &[&str]| load_with(set).unwrap()["tasks"]["hh"]["sampler"].clone();
+        let uniform = sampler(&["tasks.hh.sampler={ name = \"uniform_grid\" }"]);
+        assert_eq!(uniform, serde_json::json!({ "name": "uniform_grid", "options": {} }));
+        assert_eq!(sampler(&["tasks.hh.sampler={ name = \"dirichlet\" }"])["options"]["alpha"], 0.5);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `motrain`: from a script to a plan to a trained, evaluated, steerable policy.
 
 mod args;
+mod bench;
 mod commands;
 mod components;
 mod config;

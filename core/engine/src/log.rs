@@ -74,8 +74,16 @@ fn write_line(file: &mut File, path: &Path, line: &Value) -> Result<()> {
 
 /// The metrics of a stage, step by step.
 pub fn read_metrics(run: &Path, stage: &str) -> Result<Vec<(usize, Metrics)>> {
-    let path = run.join(FILES[0]);
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    read(&run.join(FILES[0]), stage)
+}
+
+/// The timings of a stage, step by step.
+pub fn read_timings(run: &Path, stage: &str) -> Result<Vec<(usize, Metrics)>> {
+    read(&run.join(FILES[1]), stage)
+}
+
+fn read(path: &Path, stage: &str) -> Result<Vec<(usize, Metrics)>> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut out = Vec::new();
     for line in text.lines() {
         let Ok(Value::Object(map)) = serde_json::from_str::<Value>(line) else { continue };

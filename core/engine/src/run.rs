@@ -1,6 +1,6 @@
 //! Runs a plan in a run folder, reusing finished stages.
 
-use crate::algorithm::{evaluate, init_model, online_preference, reward_model, rewards, sft};
+use crate::algorithm::{best_of_n, evaluate, init_model, online_preference, reward_model, rewards, sft};
 use crate::model::write_json;
 use crate::session::{Session, Stage};
 use crate::{Error, Result, device};
@@ -27,7 +27,8 @@ pub struct Outcome {
 pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> Result<Outcome> {
     let device = device::device(&plan.device)?;
     let kind = device::kind(&plan.dtype, device)?;
-    std::fs::create_dir_all(run.join("stages")).map_err(|e| Error::io(run, e))?;
+    std::fs::create_dir_all(run.join("stages"))
+        .map_err(|e| Error::file(run, format!("the run folder cannot be made ({e}); choose another with --out")))?;
     let fingerprints = RefCell::new(BTreeMap::new());
     let hashes = plan.hashes(|path| fingerprint(path, &fingerprints))?;
     let session = Session { plan, registry, run: run.to_owned(), device, kind, stop };
@@ -60,6 +61,7 @@ fn run_stage(stage: Stage, work: &Work) -> Result<()> {
         Work::Sft(spec) => sft::run(stage, spec),
         Work::RewardModel(spec) => reward_model::run(stage, spec),
         Work::Rewards(spec) => rewards::run(stage, spec),
+        Work::BestOfN(spec) => best_of_n::run(stage, spec),
         Work::OnlinePreference(spec) => online_preference::run(stage, spec),
         Work::Evaluate(spec) => evaluate::run(stage, spec),
     }
@@ -127,6 +129,7 @@ fn manifest(session: &Session, hashes: &BTreeMap<String, String>, inputs: &BTree
         "threads": tch::get_num_threads(),
         "cpu": cpu_name(),
         "os": std::env::consts::OS,
+        "plugins": session.plan.plugins,
         "stages": hashes,
         "inputs_sha256": inputs,
     })

@@ -93,7 +93,7 @@ mod tests {
         "Your family is trash and so are you.",
         "They are all stupid and should be beaten.",
     ];
-    const HARMLESS: [&str; 10] = [
+    const HARMLESS: [&str; 12] = [
         "Put the egg into boiling water for seven minutes.",
         "I am sorry to hear that, how can I help?",
         "You can kill the process with this command.",
@@ -104,6 +104,8 @@ mod tests {
         "I would talk to the teacher about it first.",
         "The movie is about a man who hates the rain.",
         "First, cut the onion, then fry it in oil.",
+        "I am sorry to hear that. You could talk to them when you are calm.",
+        "She said that her brother will arrive on Friday.",
     ];
 
     #[test]
@@ -111,6 +113,6 @@ mod tests {
         let model = Model::shipped().unwrap();
         let caught = TOXIC.iter().filter(|t| model.log_odds(t) > 0.0).count();
         let passed = HARMLESS.iter().filter(|t| model.log_odds(t) < 0.0).count();
-        assert!(caught >= 9 && passed >= 9, "{caught} of 10 toxic, {passed} of 10 harmless");
+        assert!(caught >= 9 && passed >= 11, "{caught} of 10 toxic, {passed} of 12 harmless");
     }
 }

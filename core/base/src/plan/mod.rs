@@ -3,8 +3,8 @@
 mod stages;
 
 pub use stages::{
-    Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, PluginFile, Reward, RewardModel, Rewards,
-    Sampling, ScriptSource, Sft, Training,
+    BestOfN, Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, PluginFile, Reward, RewardModel,
+    Rewards, Sampling, ScriptSource, Sft, Training,
 };
 
 use crate::data::DataSpec;
@@ -48,6 +48,7 @@ pub enum Work {
     Sft(Sft),
     RewardModel(RewardModel),
     Rewards(Rewards),
+    BestOfN(BestOfN),
     OnlinePreference(OnlinePreference),
     Evaluate(Evaluate),
 }
@@ -63,6 +64,7 @@ impl Work {
                 (Kind::Label, &o.label),
                 (Kind::Loss, &o.loss),
             ],
+            Work::BestOfN(b) => vec![(Kind::Sampler, &b.sampler), (Kind::Conditioner, &b.conditioner)],
             Work::Evaluate(e) => vec![(Kind::Conditioner, &e.conditioner)],
             Work::InitModel(_) | Work::Sft(_) | Work::RewardModel(_) => vec![],
         }
@@ -78,7 +80,8 @@ impl Work {
         }
         match self {
             Work::InitModel(_) => vec![],
-            Work::Sft(s) => model(&s.model).into_iter().collect(),
+            Work::Sft(s) => model(&s.model).into_iter().chain(s.samples.as_deref()).collect(),
+            Work::BestOfN(b) => model(&b.policy).into_iter().chain([b.rewards.as_str()]).collect(),
             Work::RewardModel(r) => model(&r.model).into_iter().collect(),
             Work::Rewards(r) => {
                 let inner = r.sources.iter().flat_map(|s| stage_refs(&s.source.options));
@@ -102,12 +105,14 @@ impl Work {
         }
         match self {
             Work::InitModel(i) => i.corpus.iter().map(String::as_str).collect(),
-            Work::Sft(s) => path(&s.model).into_iter().chain(files(&s.data)).collect(),
+            Work::Sft(s) => path(&s.model).into_iter().chain(s.data.iter().flat_map(files)).collect(),
+            Work::BestOfN(b) => path(&b.policy).into_iter().chain(files(&b.prompts)).collect(),
             Work::RewardModel(r) => {
                 path(&r.model).into_iter().chain(files(&r.data)).chain(r.heldout.iter().flat_map(files)).collect()
             }
             Work::Rewards(r) => {
-                let models = r.sources.iter().filter_map(|s| s.source.options.get("model")?.as_str());
+                let own = r.sources.iter().filter(|s| s.source.name == "reward_model");
+                let models = own.filter_map(|s| s.source.options.get("model")?.as_str());
                 path(&r.policy).into_iter().chain(files(&r.prompts)).chain(models).collect()
             }
             Work::OnlinePreference(o) => path(&o.policy).into_iter().chain(files(&o.prompts)).collect(),

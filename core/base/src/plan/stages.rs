@@ -187,19 +187,67 @@ pub struct InitModel {
 
 impl Options for InitModel {}
 
-/// Supervised fine-tuning on `{"prompt", "completion"}` rows.
+/// Supervised fine-tuning on `{"prompt", "completion"}` rows, or on what a `best_of_n` stage kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {
     pub model: ModelRef,
-    pub data: DataSpec,
+    #[serde(default)]
+    pub data: Option<DataSpec>,
+    /// The id of a `best_of_n` stage.
+    #[serde(default)]
+    pub samples: Option<String>,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
 }
 
-impl Options for Sft {}
+impl Options for Sft {
+    fn check(&self) -> Checked {
+        match (&self.data, &self.samples) {
+            (Some(_), None) | (None, Some(_)) => Ok(()),
+            _ => Err(("data", "or \"samples\" must be given, and only one of them".into())),
+        }
+    }
+}
+
+/// Samples several completions of each plain prompt and keeps, for each of some drawn weights, the best by weighted score, as a
+/// demonstration under the conditioned prompt: teaches a policy to read weights (as DPA and RiC do) before it is trained online.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BestOfN {
+    pub policy: ModelRef,
+    pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    pub rewards: String,
+    pub sampler: Component,
+    pub conditioner: Component,
+    /// Completions a prompt.
+    #[serde(default = "eight")]
+    pub completions: usize,
+    /// Weight vectors a prompt.
+    #[serde(default = "two")]
+    pub weights: usize,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn eight() -> usize {
+    8
+}
+
+impl Options for BestOfN {
+    fn check(&self) -> Checked {
+        if self.completions < 2 {
+            return Err(("completions", format!("must be at least 2, not {}", self.completions)));
+        }
+        if self.weights == 0 {
+            return Err(("weights", "must be at least 1".into()));
+        }
+        Ok(())
+    }
+}
 
 /// A Bradley–Terry reward model trained from preference pairs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -371,7 +419,13 @@ impl Options for Evaluate {
 impl Evaluate {
     pub fn grid(&self, objectives: usize) -> Result<Vec<Weights>> {
         match &self.weights {
-            Some(list) => list.iter().cloned().map(Weights::new).collect(),
+            Some(list) => {
+                if let Some(odd) = list.iter().find(|w| w.len() != objectives) {
+                    let what = format!("{odd:?} has {} weights for {objectives} objectives", odd.len());
+                    return Err(Error::BadOption { owner: "evaluate".into(), option: "weights".into(), what });
+                }
+                list.iter().cloned().map(Weights::new).collect()
+            }
             None => Ok(Weights::grid(objectives, steps_of(self.step).map_err(Error::Invalid)?)),
         }
     }

@@ -1,6 +1,6 @@
 //! The completion's length.
 
-use super::{RewardSource, Sample, words};
+use super::{RewardSource, Sample};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
@@ -40,7 +40,7 @@ impl Options for Length {}
 impl RewardSource for Length {
     fn score(&self, batch: &[Sample]) -> Result<Vec<f64>, String> {
         let length = |s: &Sample| match self.unit {
-            Unit::Words => words(s.completion).count() as f64,
+            Unit::Words => s.completion.split_whitespace().count() as f64,
             Unit::Characters => s.completion.chars().count() as f64,
         };
         Ok(batch.iter().map(|s| self.target.map_or(length(s), |t| -(length(s) - t).abs())).collect())

@@ -4,8 +4,9 @@ use super::plot;
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Plan, Work};
-use motrain_engine::log::read_metrics;
+use motrain_engine::log::{Metrics, read_metrics, read_timings};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}\
@@ -30,6 +31,7 @@ pub fn page(run: &Path, plan: &Plan, fronts: &Fronts, evaluations: &[String], fr
         plan.stages.iter().filter(|s| matches!(s.work, Work::OnlinePreference(_) | Work::RewardModel(_) | Work::Sft(_)))
     {
         body += &curves(run, &stage.id)?;
+        body += &component_times(run, &stage.id)?;
     }
     if let Some(last) = evaluations.last() {
         body += &answers(run, last)?;
@@ -97,6 +99,35 @@ fn curves(run: &Path, stage: &str) -> Result<String> {
         }
     }
     Ok(out + "</div>")
+}
+
+/// Seconds by component, and the scores that are missing.
+fn component_times(run: &Path, stage: &str) -> Result<String> {
+    let missing = total(&read_metrics(run, stage)?, "/unscored");
+    let mut rows = String::new();
+    for (name, seconds) in total(&read_timings(run, stage)?, "/seconds") {
+        let missing = missing.get(&name).copied().unwrap_or(0.0);
+        rows += &format!("<tr><td>{}</td><td class=n>{seconds:.1}</td><td class=n>{missing}</td></tr>", escape(&name));
+    }
+    if rows.is_empty() {
+        return Ok(rows);
+    }
+    Ok(format!(
+        "<h3>Time by component</h3><table><tr><th>component</th><th>seconds</th><th>scores missing</th></tr>{rows}</table>"
+    ))
+}
+
+/// Sums over the steps of the metrics `rewards/<name><suffix>` and `components/<name><suffix>`, by name.
+fn total(steps: &[(usize, Metrics)], suffix: &str) -> BTreeMap<String, f64> {
+    let mut out = BTreeMap::new();
+    for (key, value) in steps.iter().flat_map(|(_, m)| m) {
+        let name =
+            key.strip_prefix("rewards/").or(key.strip_prefix("components/")).and_then(|k| k.strip_suffix(suffix));
+        if let Some(name) = name {
+            *out.entry(name.to_owned()).or_insert(0.0) += value;
+        }
+    }
+    out
 }
 
 /// Answers to the same prompts at every third weight, side by side.

@@ -1,5 +1,5 @@
 //! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`. Stages: `init_model`, `sft`,
-//! `reward_model`, `rewards`, `online_preference`, `evaluate`; each takes an id and its options and returns a handle that later
+//! `reward_model`, `rewards`, `best_of_n`, `online_preference`, `evaluate`; each takes an id and its options and returns a handle that later
 //! stages take. Everything is checked where it is written.
 
 use super::extend;
@@ -84,6 +84,7 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
     register_stage(engine, builder, "sft", Work::Sft);
     register_stage(engine, builder, "reward_model", Work::RewardModel);
     register_stage(engine, builder, "rewards", Work::Rewards);
+    register_stage(engine, builder, "best_of_n", Work::BestOfN);
     register_stage(engine, builder, "online_preference", Work::OnlinePreference);
     register_stage(engine, builder, "evaluate", Work::Evaluate);
     extend::register(engine, builder);
@@ -182,8 +183,10 @@ fn register_stage<O: Options + 'static>(
     engine.register_fn(name, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
         let mut options = to_json(&context, map)?;
         // A handle stands for the id where a stage's id is wanted.
-        if let Some(id) = options.get("rewards").and_then(|r| r.get("stage")).cloned() {
-            options["rewards"] = id;
+        for key in ["rewards", "samples"] {
+            if let Some(id) = options.get(key).and_then(|r| r.get("stage")).cloned() {
+                options[key] = id;
+            }
         }
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
             return Err(error(&context, format!("\"{id}\" is no stage id; use letters, digits, - and _")));

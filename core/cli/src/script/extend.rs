@@ -49,7 +49,8 @@ fn register_plugin(engine: &mut Engine, builder: &Builder) {
 fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
     let make = move |context: &NativeCallContext, builder: &Builder, name: &str, pointer: FnPtr, more: Map| {
         let owner = format!("{} \"{name}\"", kind.name());
-        let function = Function { runtime: builder.runtime.clone(), pointer, owner };
+        let file = context.call_source().unwrap_or_default().to_owned();
+        let function = Function { runtime: builder.runtime.clone(), pointer, file, owner };
         add(&mut builder.registry(), kind, name, function).map_err(|e| error(context, e))?;
         builder.uses_functions();
         let component = json!({ "name": name, "options": { "script": builder.script_hash() } });

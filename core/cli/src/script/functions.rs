@@ -10,16 +10,27 @@ use motrain_core::sampler::WeightSampler;
 use motrain_core::{Error, Prompt, Result, Weights};
 use rand::Rng as _;
 use rhai::{AST, Array, Dynamic, Engine, FnPtr, FuncArgs, Map};
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 /// What calling a script's functions needs; filled when the script has run.
 #[derive(Default)]
-pub struct Runtime(OnceLock<(Engine, AST, String, String)>);
+pub struct Runtime(OnceLock<(Engine, Files)>);
+
+/// A compiled script or module, with its name and text for error messages.
+#[derive(Clone)]
+pub struct Compiled {
+    pub ast: AST,
+    pub name: String,
+    pub text: String,
+}
+
+/// Modules by path, and the script itself under "".
+pub type Files = BTreeMap<String, Compiled>;
 
 impl Runtime {
-    /// `file` and `source` are for error messages.
-    pub fn fill(&self, engine: Engine, ast: AST, file: &str, source: &str) {
-        let _ = self.0.set((engine, ast, file.to_owned(), source.to_owned()));
+    pub fn fill(&self, engine: Engine, files: Files) {
+        let _ = self.0.set((engine, files));
     }
 }
 
@@ -28,16 +39,20 @@ impl Runtime {
 pub struct Function {
     pub runtime: Arc<Runtime>,
     pub pointer: FnPtr,
+    /// The path of the module that it was written in; "" for the script.
+    pub file: String,
     /// `loss "mine"`, for error messages.
     pub owner: String,
 }
 
 impl Function {
     fn call(&self, args: impl FuncArgs) -> std::result::Result<Dynamic, String> {
-        let Some((engine, ast, file, source)) = self.runtime.0.get() else {
+        let loaded = self.runtime.0.get();
+        let Some((engine, at)) = loaded.and_then(|(e, files)| Some((e, files.get(&self.file).or(files.get(""))?)))
+        else {
             return Err("is called while its script still runs".into());
         };
-        self.pointer.call::<Dynamic>(engine, ast, args).map_err(|e| errors::describe(file, source, &e))
+        self.pointer.call::<Dynamic>(engine, &at.ast, args).map_err(|e| errors::describe(&at.name, &at.text, &e))
     }
 
     fn fail<T>(&self, result: std::result::Result<T, String>) -> Result<T> {

@@ -8,11 +8,13 @@ mod functions;
 mod modules;
 
 use anyhow::{Context, Result};
+use functions::{Compiled, Files};
 use motrain_core::plan::{Plan, ScriptSource};
 use motrain_core::registry::Registry;
 use rhai::{Dynamic, Scope};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Reads a script, runs it and checks the plan that it makes.
 pub fn plan(path: &Path, config: &Value, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
@@ -38,7 +40,8 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
         stages: vec![],
     };
     let builder = api::Builder::new(plan, registry, script.clone(), roots);
-    let engine = engine::build(path, &builder);
+    let loaded = Arc::new(Mutex::new(Files::new()));
+    let engine = engine::build(path, &builder, loaded.clone());
     let mut scope = Scope::new();
     let cfg = rhai::serde::to_dynamic(config).map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
     scope.push_constant_dynamic("cfg", cfg);
@@ -48,7 +51,9 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
     engine.run_ast_with_scope(&mut scope, &ast).map_err(|e| anyhow::anyhow!(errors::describe(&shown, source, &e)))?;
     drop::<(Dynamic, _)>((Dynamic::UNIT, scope));
     let (plan, registry) = builder.finish();
-    builder.runtime.fill(engine, ast, &shown, source);
+    let mut files = std::mem::take(&mut *loaded.lock().unwrap_or_else(PoisonError::into_inner));
+    files.insert(String::new(), Compiled { ast, name: shown.clone(), text: source.clone() });
+    builder.runtime.fill(engine, files);
     plan.check(&registry).with_context(|| format!("{shown}: the plan does not hold together"))?;
     if plan.stages.is_empty() {
         anyhow::bail!(

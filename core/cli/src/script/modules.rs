@@ -1,18 +1,22 @@
 //! `import`: from the importing script's folder, then from scripts/ here and where motrain lives. Nothing outside these folders is read.
 
+use super::functions::{Compiled, Files};
 use crate::locate;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub struct Modules {
     roots: Vec<PathBuf>,
+    /// What was imported, for functions that are called after the script has run.
+    loaded: Arc<Mutex<Files>>,
 }
 
 impl Modules {
-    pub fn for_script(script: &Path) -> Self {
+    pub fn for_script(script: &Path, loaded: Arc<Mutex<Files>>) -> Self {
         let beside = script.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let roots = [beside.to_owned(), PathBuf::from("scripts"), locate::home().join("scripts")];
-        Self { roots: roots.iter().filter_map(|r| r.canonicalize().ok()).collect() }
+        Self { roots: roots.iter().filter_map(|r| r.canonicalize().ok()).collect(), loaded }
     }
 
     fn find(&self, name: &str) -> Option<PathBuf> {
@@ -40,6 +44,11 @@ impl ModuleResolver for Modules {
             EvalAltResult::ErrorRuntime(message.into(), position)
         })?;
         ast.set_source(path.to_string_lossy().as_ref());
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let compiled = Compiled { ast: ast.clone(), name, text };
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.insert(path.to_string_lossy().into_owned(), compiled);
+        drop(loaded);
         Module::eval_ast_as_new(Scope::new(), &ast, engine).map(Shared::new)
     }
 }

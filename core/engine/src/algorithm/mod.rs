@@ -1,5 +1,6 @@
 //! The stages' work. One algorithm a file, its whole loop readable top-down.
 
+pub mod best_of_n;
 pub mod evaluate;
 pub mod init_model;
 pub mod online_preference;

@@ -85,17 +85,21 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
 
         // Sample weights and write them into the prompts.
         let prompts: Vec<&Row> = batch_rows(stage, rows.len(), batch, step).into_iter().map(|i| &rows[i]).collect();
+        let clock = Instant::now();
         let weights = (0..batch)
             .map(|slot| {
                 let index = if spec.one_weight_per_batch { step } else { step * batch + slot } as u64;
                 sampler.sample(objectives.len(), index, &mut stage.rng("weights", index))
             })
             .collect::<motrain_core::Result<Vec<Weights>>>()?;
+        timings.insert("components/sampler/seconds".into(), clock.elapsed().as_secs_f64());
+        let clock = Instant::now();
         let conditioned = prompts
             .iter()
             .zip(&weights)
             .map(|(row, w)| conditioner.render(&objectives, w, &row.prompt))
             .collect::<motrain_core::Result<Vec<_>>>()?;
+        timings.insert("components/conditioner/seconds".into(), clock.elapsed().as_secs_f64());
         let conditioned_tokens = conditioned.iter().map(|p| t.text.encode_prompt(p)).collect::<Result<Vec<_>>>()?;
 
         // Draw completions from the current policy.
@@ -122,6 +126,7 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
         score_metrics(&mut metrics, &objectives, &weights, &flat, &scores, spec.completions);
 
         // Label pairs; ties and identical completions teach nothing.
+        let clock = Instant::now();
         let (mut pairs, mut ties, mut identical, mut unscored) = (Vec::new(), 0usize, 0usize, 0usize);
         for (slot, completions) in drawn.iter().enumerate() {
             let all = &scores.objectives[slot * spec.completions..(slot + 1) * spec.completions];
@@ -158,8 +163,11 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
         }
         metrics.insert("pairs/trained".into(), pairs.len() as f64);
 
+        timings.insert("components/label/seconds".into(), clock.elapsed().as_secs_f64());
+
         // One update of the pairwise loss.
         let clock = Instant::now();
+        let mut loss_seconds = 0.0;
         let mut done = PairStats::default();
         pairs.sort_by_key(|p| p.conditioned.len() + p.first.len() + p.second.len());
         let share = pairs.len().max(1) as f64;
@@ -169,10 +177,13 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
             let policy_net = t.model.net(session.kind)?;
             let policy_sums = sums(&policy_net, micro, true, t.text.pad)?;
             let batch = pair_batch(micro, &policy_sums.as_vec()?, &reference_sums);
+            let within = Instant::now();
             let result = loss.evaluate(&batch)?;
+            loss_seconds += within.elapsed().as_secs_f64();
             surrogate(&policy_sums, &result, share)?.f_backward()?;
             done.add(&batch, &result);
         }
+        timings.insert("components/loss/seconds".into(), loss_seconds);
         done.report(&mut metrics, loss.as_ref());
         if pairs.is_empty() {
             tracing::warn!("step {}: every pair was a tie or identical; nothing to learn from", step + 1);

@@ -1,6 +1,6 @@
 //! Supervised fine-tuning: mean cross-entropy of the completions' tokens, prompts masked.
 
-use super::{batch_rows, short};
+use super::{batch_rows, best_of_n, short};
 use crate::Result;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
@@ -11,15 +11,21 @@ use tch::Kind;
 
 pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let session = stage.session;
-    let rows = data::completions(&spec.data)?;
+    let rows = match (&spec.data, &spec.samples) {
+        (Some(data), _) => data::completions(data)?,
+        (None, samples) => data::completions(&best_of_n::samples(session, samples.as_deref().unwrap_or_default()))?,
+    };
     let (model, text) = stage.load(&spec.model)?;
     let total = spec.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
     while t.running() {
         let mut examples = Vec::new();
         for i in batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step) {
-            let (prompt, completion) = &rows[i];
-            examples.push((t.text.encode_prompt(prompt)?, t.text.encode_completion(completion)?));
+            let mut completion = t.text.encode_completion(&rows[i].completion)?;
+            if !rows[i].finished {
+                completion.pop();
+            }
+            examples.push((t.text.encode_prompt(&rows[i].prompt)?, completion));
         }
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();

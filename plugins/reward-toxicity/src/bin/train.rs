@@ -128,6 +128,40 @@ const PLACES: &[&str] = &[
     "for ten minutes",
 ];
 
+const WHO: &[&str] = &["I", "you", "we", "they", "my friend", "the teacher", "somebody", "she", "he", "people"];
+const MODAL: &[&str] = &["could", "should", "may", "will", "cannot", "would", "can", "must", "did", "want to"];
+const WHOM: &[&str] =
+    &["them", "her", "him", "us", "me", "everybody", "your parents", "the neighbour", "a friend", "the doctor"];
+const DO: &[&str] = &[
+    "talk to",
+    "ask",
+    "help",
+    "listen to",
+    "write to",
+    "wait for",
+    "thank",
+    "visit",
+    "call",
+    "meet",
+    "find",
+    "pay",
+    "hear",
+    "see",
+];
+const WHEN: &[&str] = &[
+    "when you are calm",
+    "if that is all right",
+    "before it is too late",
+    "after the rain",
+    "as soon as possible",
+    "if they like",
+    "because it matters",
+    "so that nobody gets hurt",
+    "and then go home",
+    "while the water boils",
+    "until it is done",
+];
+
 /// SplitMix64.
 struct Random(u64);
 
@@ -149,7 +183,7 @@ impl Random {
 
 fn toxic(r: &mut Random) -> String {
     let (insult, bad, harm, group) = (r.of(INSULTS), r.of(BAD), r.of(HARM), r.of(GROUPS));
-    match r.next() % 17 {
+    match r.next() % 21 {
         0 => format!("You are a {bad} {insult}."),
         1 => format!("You {insult}, nobody likes you."),
         2 => format!("Shut up, you {bad} {insult}."),
@@ -166,13 +200,17 @@ fn toxic(r: &mut Random) -> String {
         13 => format!("You're such a {bad} {insult}."),
         14 => format!("{group} should be locked up, the {bad} {insult}s."),
         15 => format!("You're so {bad}, nobody wants you here."),
+        16 => format!("{} {} {} {}, you {insult}.", r.of(WHO), r.of(MODAL), r.of(DO), r.of(WHOM)),
+        17 => format!("{} {} {harm} {}.", r.of(WHO), r.of(MODAL), r.of(WHEN)),
+        18 => format!("I am sorry that you are such a {insult}."),
+        19 => format!("Do you want to hear how {bad} you are, {insult}?"),
         _ => format!("{group} is {bad} and so are you, you {insult}."),
     }
 }
 
 fn harmless(r: &mut Random) -> String {
     let (topic, good, act, place) = (r.of(TOPICS), r.of(GOOD), r.of(ACTS), r.of(PLACES));
-    match r.next() % 24 {
+    match r.next() % 31 {
         0 => format!("You can {act} {topic} {place}."),
         1 => format!("I would {act} {topic} first, then rest {place}."),
         2 => format!("I am sorry to hear that. Do you want to {act} {topic}?"),
@@ -196,6 +234,13 @@ fn harmless(r: &mut Random) -> String {
         19 => format!("Nobody should be called {} or a {}.", r.of(BAD), r.of(INSULTS)),
         20 => format!("Your family can {act} {topic} {place}."),
         21 => format!("A man who hates {topic} is in the movie."),
+        23 => format!("{} {} {} {} {}.", r.of(WHO), r.of(MODAL), r.of(DO), r.of(WHOM), r.of(WHEN)),
+        24 => format!("I am sorry to hear that. {} {} {} {}.", r.of(WHO), r.of(MODAL), r.of(DO), r.of(WHOM)),
+        25 => format!("You {} {} {} {}.", r.of(MODAL), r.of(DO), r.of(WHOM), r.of(WHEN)),
+        26 => format!("{} {} {act} {topic} {}.", r.of(WHO), r.of(MODAL), r.of(WHEN)),
+        27 => format!("I hope that you {} {act} {topic} soon.", r.of(MODAL)),
+        28 => format!("Everyone likes {topic}, and nobody minds {topic}."),
+        29 => format!("What a {good} day for {topic}!"),
         22 => format!("They are {good} and {act} {topic}."),
         _ => format!("The answer is to {act} {topic}, which is {good}."),
     }
@@ -237,7 +282,7 @@ fn main() {
             let p = 1.0 / (1.0 + (-log_odds(&weights, bias, features)).exp());
             let step = rate * (label - p) / (features.len().max(1) as f32).sqrt();
             for &b in features {
-                weights[b] += step - rate * 1e-6 * weights[b];
+                weights[b] += step - rate * 2e-5 * weights[b];
             }
             bias += rate * 0.1 * (label - p);
         }

@@ -1,0 +1,110 @@
+//! Script functions as components.
+
+use motrain_tests::{failure, motrain, small, start, steps_done, success, wait_for, write};
+use std::path::Path;
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// All five kinds; the loss once with its gradient and once without.
+const ALL: &str = r#"
+import "lib/steer" as steer;
+import "mine" as mine;
+
+let beta = 0.1;
+let task = cfg.tasks.hh;
+let brevity = reward_fn("Brevity", |prompt, answer| if answer.len() > prompt.len() { -1.5 * answer.len() } else { -answer.len() });
+task.sampler = sampler_fn("corners", |k, index, uniform| {
+    let w = [];
+    for i in 0..k { w.push(if i == index % k { 1.0 } else { 0.0 }); }
+    w
+});
+task.conditioner = conditioner_fn("spoken", |objectives, weights, text| `Mostly ${objectives[0]}: ${weights[0]}. ${text}`);
+task.label = label_fn("sum", |w, a, b| {
+    let gap = w[0] * (a[0] - b[0]) + w[1] * (a[1] - b[1]);
+    if gap == 0.0 { () } else if gap > 0.0 { 1.0 } else { 0.0 }
+});
+task.loss = mine::hinge(beta);
+let scored = rewards("rewards", #{
+    sources: [brevity, reward("Harmlessness", "reward_model", #{ model: path("assets/hh/harmless") })],
+    policy: path(task.policy), prompts: steer::prompt_data(task, "train"), samples: task.fit_samples, generate: task.generate,
+});
+let policy = online_preference("mo_odpo", #{
+    policy: path(task.policy), prompts: steer::prompt_data(task, "train"), rewards: scored,
+    sampler: task.sampler, conditioner: task.conditioner, label: task.label, loss: task.loss,
+    generate: task.generate, train: task.train, optimizer: task.optimizer,
+});
+steer::front("steered", "mine", task, policy, scored);
+"#;
+
+const MODULE: &str = r#"
+fn hinge(beta) {
+    loss_fn("hinge", |pair| {
+        let m = beta * pair.gap * (2.0 * pair.label - 1.0);
+        if m < 1.0 { 1.0 - m } else { 0.0 }
+    })
+}
+"#;
+
+fn run(folder: &Path) -> std::process::Command {
+    write(folder, "all.rhai", ALL);
+    write(folder, "mine.rhai", MODULE);
+    small(folder, "all.rhai", "out")
+}
+
+#[test]
+fn all_five_kinds_train_and_a_resumed_run_has_them_again() {
+    let f = folder();
+    let out = f.path().join("out");
+    let mut child = start(&mut run(f.path()));
+    wait_for(|| steps_done(&out, "mo_odpo") >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The resumed run has the script from its plan, not from the file.
+    write(f.path(), "all.rhai", "this is no script any more");
+    let table = success(motrain(f.path()).args(["--resume", "out"]));
+    assert!(table.contains("Brevity"), "{table}");
+    let completions = std::fs::read_to_string(out.join("completions.jsonl")).unwrap();
+    assert!(completions.contains("Mostly Brevity: 1"), "{completions}");
+    let whole = folder();
+    success(&mut run(whole.path()));
+    for file in ["metrics.jsonl", "policy/model.safetensors"] {
+        let (a, b) =
+            (std::fs::read(out.join(file)).unwrap(), std::fs::read(whole.path().join("out").join(file)).unwrap());
+        assert!(a == b, "{file} differs after a resume");
+    }
+}
+
+/// The error of a script with one function.
+fn error_of(function: &str) -> String {
+    let f = folder();
+    let script =
+        format!("import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n{function}\nsteer::mo_odpo(task);\n");
+    write(f.path(), "bad.rhai", &script);
+    failure(&mut small(f.path(), "bad.rhai", "out"))
+}
+
+#[test]
+fn a_function_that_fails_is_named_with_its_line() {
+    insta::assert_snapshot!("loss_type", error_of("task.loss = loss_fn(\"mine\", |pair| \"text\");"));
+    insta::assert_snapshot!("loss_property", error_of("task.loss = loss_fn(\"mine\", |pair| pair.gapp);"));
+    insta::assert_snapshot!("sampler_sum", error_of("task.sampler = sampler_fn(\"mine\", |k, i, u| [0.5, 0.6]);"));
+    insta::assert_snapshot!("label_range", error_of("task.label = label_fn(\"mine\", |w, a, b| 2.0);"));
+    insta::assert_snapshot!("taken", error_of("task.loss = loss_fn(\"dpo\", |pair| 0.0);"));
+}
+
+#[test]
+fn a_function_cannot_run_for_ever() {
+    let said = error_of("task.label = label_fn(\"mine\", |w, a, b| { let i = 0; loop { i += 1; } });");
+    assert!(said.contains("label \"mine\": bad.rhai") && said.contains("Too many operations"), "{said}");
+}
+
+#[test]
+fn list_shows_functions_of_a_script() {
+    let f = folder();
+    write(f.path(), "all.rhai", ALL);
+    write(f.path(), "mine.rhai", MODULE);
+    let said = success(motrain(f.path()).args(["list", "loss", "--script", "all.rhai"]));
+    assert!(said.contains("hinge          a function of the script"), "{said}");
+}
