@@ -213,3 +213,17 @@ fn bf16_computes_and_keeps_f32_masters() {
     let config = std::fs::read_to_string(f.path().join("run/policy/config.json")).unwrap();
     assert!(config.contains("float32"), "{config}");
 }
+
+#[test]
+fn a_policy_can_be_taught_from_the_best_of_its_samples() {
+    let f = folder();
+    let mut run = small_run(f.path(), "run");
+    for set in ["on=true", "prompts=6", "completions=3", "train.steps=2", "train.batch_size=4", "train.micro_batch_size=2"] {
+        run.args(["--set", &format!("tasks.hh.teach.{set}")]);
+    }
+    let table = success(&mut run);
+    assert!(table.contains("taught to read weights"), "{table}");
+    let kept = std::fs::read_to_string(f.path().join("run/stages/best_of_n/samples.jsonl")).unwrap();
+    assert_eq!(kept.lines().count(), 12);
+    assert!(kept.lines().all(|l| l.contains("[Begin System Instruction]") && l.contains("\"finished\":")), "{kept}");
+}
