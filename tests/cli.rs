@@ -24,6 +24,8 @@ fn the_shipped_experiments_make_plans() {
     let folder = folder();
     let said = success(motrain(folder.path()).args(["check", "experiments/hh.rhai"]));
     assert_eq!(said, "hh: 4 stages, all well\n");
+    let said = failure(motrain(folder.path()).args(["check", "experiments/plugins.rhai"]));
+    assert!(said.contains("\"motrain.hypervolume\" does not exist; load its plugin with --plugin"), "{said}");
     let said = success(motrain(folder.path()).args(["--script", "experiments/tldr.rhai", "--dry-run"]));
     assert!(said.contains("mo_odpo"), "{said}");
 }
@@ -218,7 +220,9 @@ fn bf16_computes_and_keeps_f32_masters() {
 fn a_policy_can_be_taught_from_the_best_of_its_samples() {
     let f = folder();
     let mut run = small_run(f.path(), "run");
-    for set in ["on=true", "prompts=6", "completions=3", "train.steps=2", "train.batch_size=4", "train.micro_batch_size=2"] {
+    for set in
+        ["on=true", "prompts=6", "completions=3", "train.steps=2", "train.batch_size=4", "train.micro_batch_size=2"]
+    {
         run.args(["--set", &format!("tasks.hh.teach.{set}")]);
     }
     let table = success(&mut run);

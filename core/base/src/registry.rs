@@ -136,8 +136,14 @@ impl<T: ?Sized + 'static> Section<T> {
         self.entries.iter().find(|e| e.name == name).ok_or_else(|| Error::UnknownComponent {
             kind: self.kind.name().into(),
             name: name.into(),
-            suggestion: did_you_mean(name, self.entries.iter().map(|e| e.name.as_str())),
+            suggestion: self.suggestion(name),
         })
+    }
+
+    fn suggestion(&self, name: &str) -> String {
+        let near = did_you_mean(name, self.entries.iter().map(|e| e.name.as_str()));
+        // By convention only plugins' names have a dot.
+        if near.is_empty() && name.contains('.') { "; load its plugin with --plugin".into() } else { near }
     }
 
     pub fn check(&self, name: &str, options: &Value) -> Result<()> {

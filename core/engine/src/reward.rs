@@ -88,6 +88,10 @@ impl ModelSource {
 }
 
 impl RewardSource for ModelSource {
+    fn beside_others(&self) -> bool {
+        false
+    }
+
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
         let net = self.net.lock().map_err(|_| "an earlier call failed".to_owned())?;
         score_batch(&net, &self.text, self.max_tokens, self.batch_size, batch).map_err(|e| e.to_string())
@@ -202,16 +206,39 @@ impl RewardSet {
         self.spent.take()
     }
 
-    /// Raw scores by reward, each source called once. The samples carry plain prompts.
+    /// Raw scores by reward, each source called once, those that can beside each other. The samples carry plain prompts.
     pub fn score_raw(&self, samples: &[Sample]) -> Result<RawScores> {
-        let one = |(name, _, source): &(String, bool, Box<dyn RewardSource>)| {
+        let score = |name: &str, source: &dyn RewardSource| {
             let clock = Instant::now();
-            let scores = score_checked(name, source.as_ref(), samples)?;
-            *self.spent.borrow_mut().entry(format!("rewards/{name}/seconds")).or_default() +=
-                clock.elapsed().as_secs_f64();
-            Ok((name.clone(), scores))
+            let scores = score_checked(name, source, samples);
+            (scores, clock.elapsed().as_secs_f64())
         };
-        self.sources.iter().map(one).collect()
+        let results: Vec<_> = std::thread::scope(|scope| {
+            let started: Vec<_> = self
+                .sources
+                .iter()
+                .map(|(name, _, source)| {
+                    let source = source.as_ref();
+                    source.beside_others().then(|| scope.spawn(move || score(name, source)))
+                })
+                .collect();
+            started
+                .into_iter()
+                .zip(&self.sources)
+                .map(|(thread, (name, _, source))| match thread {
+                    None => Ok(score(name, source.as_ref())),
+                    Some(thread) => thread.join(),
+                })
+                .collect()
+        });
+        let mut out = RawScores::new();
+        for ((name, ..), result) in self.sources.iter().zip(results) {
+            let (scores, seconds) = result
+                .map_err(|_| Error::invalid(format!("reward \"{name}\" failed inside motrain; please report it")))?;
+            *self.spent.borrow_mut().entry(format!("rewards/{name}/seconds")).or_default() += seconds;
+            out.insert(name.clone(), scores?);
+        }
+        Ok(out)
     }
 
     /// Scores completions of `rows` (one entry per completion in both).

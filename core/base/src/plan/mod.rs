@@ -1,11 +1,10 @@
 //! The plan: what a script's value is. Plain data, a graph of stages joined by their ids, checked before any work.
 
+mod shared;
 mod stages;
 
-pub use stages::{
-    BestOfN, Component, Evaluate, InitModel, ModelRef, OnlinePreference, Optimizer, PluginFile, Reward, RewardModel,
-    Rewards, Sampling, ScriptSource, Sft, Training,
-};
+pub use shared::{Component, ModelRef, Optimizer, PluginFile, Sampling, ScriptSource, Training};
+pub use stages::{BestOfN, Evaluate, InitModel, OnlinePreference, Reward, RewardModel, Rewards, Sft};
 
 use crate::data::DataSpec;
 use crate::error::{Error, Result};

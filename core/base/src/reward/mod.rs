@@ -28,6 +28,11 @@ pub trait RewardSource: Send + Sync {
     /// One raw score per sample, in order. An error names what failed; the caller adds which reward it was.
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String>;
 
+    /// Whether it may be scored beside other rewards; not if it uses all cores by itself.
+    fn beside_others(&self) -> bool {
+        true
+    }
+
     /// As `score`, for sources that may leave out samples (a remote one whose policy is to skip failures).
     fn score_where_possible(&self, batch: &[Sample]) -> std::result::Result<Vec<Option<f64>>, String> {
         Ok(self.score(batch)?.into_iter().map(Some).collect())
