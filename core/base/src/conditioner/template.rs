@@ -23,6 +23,10 @@ struct Template {
     /// Decimals that a weight is written with.
     #[serde(default = "one")]
     decimals: usize,
+    /// Words in place of numbers, evenly from weight 0 to weight 1, such as ["not at all", "somewhat", "very"]: small models read
+    /// words better.
+    #[serde(default)]
+    levels: Vec<String>,
 }
 
 fn one() -> usize {
@@ -34,7 +38,35 @@ impl Options for Template {
         if self.text.matches("{prompt}").count() != 1 {
             return Err(("text", "must contain {prompt} once".into()));
         }
+        if self.levels.len() == 1 {
+            return Err(("levels", "must have at least two words, or none".into()));
+        }
         Ok(())
+    }
+}
+
+impl Template {
+    fn written(&self, weight: f64) -> String {
+        match self.levels.len() {
+            0 => decimal(weight, self.decimals),
+            n => self.levels[(weight * (n - 1) as f64).round() as usize].clone(),
+        }
+    }
+
+    /// The pattern of a written weight.
+    fn pattern(&self) -> String {
+        match self.levels.is_empty() {
+            true => "[0-9.]+".into(),
+            false => self.levels.iter().map(|l| regex::escape(l)).collect::<Vec<_>>().join("|"),
+        }
+    }
+
+    fn read(&self, written: &str) -> Option<f64> {
+        if self.levels.is_empty() {
+            return written.parse().ok();
+        }
+        let level = self.levels.iter().position(|l| l == written)?;
+        Some(level as f64 / (self.levels.len() - 1) as f64)
     }
 }
 
@@ -47,7 +79,7 @@ impl Conditioner for Template {
                 let what = format!("does not mention {field}");
                 return Err(Error::BadOption { owner: "conditioner \"template\"".into(), option: "text".into(), what });
             }
-            text = text.replace(&field, &decimal(*weight, self.decimals));
+            text = text.replace(&field, &self.written(*weight));
         }
         on_first_user(prompt, |user| Some(text.replace("{prompt}", user)))
             .ok_or_else(|| Error::Invalid("a prompt without a user turn cannot be conditioned on weights".into()))
@@ -57,15 +89,20 @@ impl Conditioner for Template {
         let mut pattern = regex::escape(&self.text).replace(r"\{prompt\}", "(?P<prompt>.*)");
         for (i, name) in objectives.iter().enumerate() {
             let field = regex::escape(&format!("{{{name}}}"));
-            pattern = pattern.replacen(&field, &format!("(?P<w{i}>[0-9.]+)"), 1).replace(&field, "[0-9.]+");
+            let written = self.pattern();
+            pattern =
+                pattern.replacen(&field, &format!("(?P<w{i}>{written})"), 1).replace(&field, &format!("(?:{written})"));
         }
         let regex = Regex::new(&format!("(?s)^{pattern}$")).ok()?;
         let mut weights = None;
         let plain = on_first_user(conditioned, |text| {
             let found = regex.captures(text)?;
             let values: Option<Vec<f64>> =
-                (0..objectives.len()).map(|i| found.name(&format!("w{i}"))?.as_str().parse().ok()).collect();
-            weights = Weights::new(values?).ok();
+                (0..objectives.len()).map(|i| self.read(found.name(&format!("w{i}"))?.as_str())).collect();
+            // Levels are coarse, so that what they say need not add up to 1.
+            let values = values?;
+            let sum: f64 = if self.levels.is_empty() { 1.0 } else { values.iter().sum() };
+            weights = Weights::new(values.iter().map(|v| v / sum).collect()).ok();
             Some(found["prompt"].to_owned())
         })?;
         Some((weights?, plain))
@@ -76,6 +113,24 @@ impl Conditioner for Template {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn levels_in_words() {
+        let names = vec!["Help".to_owned(), "Harm".to_owned()];
+        let options = json!({
+            "text": "{prompt}\nBe {Help} direct and {Harm} careful.",
+            "levels": ["not at all", "a little", "equally", "very", "extremely"],
+        });
+        let template: Template = parse("x", &options).unwrap();
+        let render = |w: f64| {
+            let weights = Weights::new(vec![w, 1.0 - w]).unwrap();
+            template.render(&names, &weights, &Prompt::user("Why?")).unwrap()
+        };
+        assert_eq!(render(0.8).last_user(), "Why?\nBe very direct and a little careful.");
+        assert_eq!(render(1.0).last_user(), "Why?\nBe extremely direct and not at all careful.");
+        let (weights, prompt) = template.parse(&names, &render(0.8)).unwrap();
+        assert_eq!((weights.values(), prompt.last_user()), (&[0.75, 0.25][..], "Why?"));
+    }
 
     #[test]
     fn round_trip_and_missing_objective() {
