@@ -25,7 +25,7 @@ fn the_shipped_experiments_make_plans() {
     let said = success(motrain(folder.path()).args(["check", "experiments/hh.rhai"]));
     assert_eq!(said, "hh: 4 stages, all well\n");
     let said = failure(motrain(folder.path()).args(["check", "experiments/plugins.rhai"]));
-    assert!(said.contains("\"motrain.hypervolume\" does not exist; load its plugin with --plugin"), "{said}");
+    assert!(said.contains("\"motrain.toxicity\" does not exist; load its plugin with --plugin"), "{said}");
     let said = success(motrain(folder.path()).args(["check", "experiments/tldr.rhai"]));
     assert_eq!(said, "tldr: 4 stages, all well\n");
 }

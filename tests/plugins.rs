@@ -295,3 +295,60 @@ fn the_template_builds_outside_the_workspace_and_trains() {
     let table = success(&mut run);
     assert!(table.contains("About"), "{table}");
 }
+
+#[test]
+fn only_thread_safe_instances_are_called_by_several_threads_at_once() {
+    use motrain_core::plugin::{Request, load};
+    use motrain_core::reward::Sample;
+    use motrain_core::{Prompt, Registry};
+    let f = folder();
+    let mut registry = Registry::builtin();
+    let most = |name: &str, flags: &[&str], registry: &mut Registry| {
+        let define = format!("-DNAME=\"{name}\"");
+        let flags = [&[define.as_str()], flags].concat();
+        let include = root().join("plugins/abi/include");
+        let path =
+            compile(&root().join("tests/fixtures/overlap.c"), &include, &f.path().join(format!("{name}.so")), &flags);
+        load(registry, &Request { path, ..Request::default() }, 0).unwrap();
+        let reward = registry.rewards.build(name, &serde_json::Value::Null).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| reward.score(&[]).unwrap());
+            }
+        });
+        let (prompt, row) = (Prompt::user("p"), serde_json::Value::Null);
+        reward.score(&[Sample { prompt: &prompt, completion: "c", row: &row }]).unwrap()[0]
+    };
+    assert_eq!(most("alone", &[], &mut registry), 1.0);
+    assert!(most("together", &["-DTHREAD_SAFE"], &mut registry) > 1.0);
+}
+
+#[test]
+fn a_script_trains_with_a_plugin_that_it_loads_and_a_folder_of_the_configuration_does_too() {
+    let f = folder();
+    let lib = f.path().join("lib");
+    std::fs::create_dir(&lib).unwrap();
+    for name in ["loss_robust", "reward_readability"] {
+        let from = library(name);
+        std::fs::copy(&from, lib.join(from.file_name().unwrap())).unwrap();
+    }
+    let file = |name: &str| format!("lib/{}", library(name).file_name().unwrap().to_string_lossy());
+    let script = format!(
+        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n\
+         let readable = reward(\"Readable\", plugin(\"{}\", \"motrain.readability\"), #{{ watch: true }});\n\
+         let scored = rewards(\"rewards\", #{{ sources: steer::sources(task) + [readable], policy: path(task.policy),\n\
+         prompts: steer::prompt_data(task, \"train\"), samples: task.fit_samples, generate: task.generate }});\n\
+         online_preference(\"mo_odpo\", #{{ policy: path(task.policy), prompts: steer::prompt_data(task, \"train\"), rewards: scored,\n\
+         sampler: task.sampler, conditioner: task.conditioner, label: task.label,\n\
+         loss: plugin(\"{}\", \"motrain.cdpo\", #{{ noise: 0.2 }}), generate: task.generate, train: task.train }});\n",
+        file("reward_readability"),
+        file("loss_robust")
+    );
+    write(f.path(), "own.rhai", &script);
+    success(&mut small(f.path(), "own.rhai", "out"));
+    let metrics = std::fs::read_to_string(f.path().join("out/metrics.jsonl")).unwrap();
+    assert!(metrics.contains("\"watch/Readable/mean\""), "{metrics}");
+    let mut run = small_run(f.path(), "configured");
+    run.args(["--set", "plugins.load=[\"lib\"]", "--set", "tasks.hh.loss={ name = \"motrain.rdpo\" }"]);
+    success(&mut run);
+}
