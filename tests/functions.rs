@@ -61,8 +61,9 @@ fn all_five_kinds_train_and_a_resumed_run_has_them_again() {
     wait_for(|| steps_done(&out, "mo_odpo") >= 2);
     child.kill().unwrap();
     child.wait().unwrap();
-    // The resumed run has the script from its plan, not from the file.
+    // The resumed run has script and modules from its plan, not from files.
     write(f.path(), "all.rhai", "this is no script any more");
+    std::fs::remove_file(f.path().join("mine.rhai")).unwrap();
     let table = success(motrain(f.path()).args(["--resume", "out"]));
     assert!(table.contains("Brevity"), "{table}");
     let completions = std::fs::read_to_string(out.join("completions.jsonl")).unwrap();

@@ -77,25 +77,20 @@ impl Sampler for Hypervolume {
 fn gaps(front: &[FrontPoint]) -> Vec<Gap> {
     let distance =
         |a: &FrontPoint, b: &FrontPoint| -> f64 { a.weights.iter().zip(&b.weights).map(|(x, y)| (x - y).abs()).sum() };
+    let nearest = |i: usize| {
+        let others = (0..front.len()).filter(|j| *j != i);
+        others.map(|j| distance(&front[i], &front[j])).fold(f64::INFINITY, f64::min) * (1.0 + 1e-9)
+    };
     let mut out = Vec::new();
     for (i, a) in front.iter().enumerate() {
-        let others = || front.iter().enumerate().filter(move |(j, _)| *j != i);
-        let nearest = others().map(|(_, b)| distance(a, b)).fold(f64::INFINITY, f64::min);
-        for (j, b) in others().filter(|(_, b)| distance(a, b) <= nearest * (1.0 + 1e-9)) {
-            if i < j || !others_see(front, j, i, &distance) {
+        for (j, b) in front.iter().enumerate().skip(i + 1) {
+            if distance(a, b) <= nearest(i).max(nearest(j)) {
                 let volume = a.rewards.iter().zip(&b.rewards).map(|(x, y)| (x - y).abs().max(1e-6)).product();
                 out.push(Gap { from: a.weights.clone(), to: b.weights.clone(), volume });
             }
         }
     }
     out
-}
-
-/// Whether `i` is among the nearest neighbours of `j`, so that the gap between them is found from there.
-fn others_see(front: &[FrontPoint], j: usize, i: usize, distance: &impl Fn(&FrontPoint, &FrontPoint) -> f64) -> bool {
-    let to = |k: usize| distance(&front[j], &front[k]);
-    let nearest = (0..front.len()).filter(|k| *k != j).map(to).fold(f64::INFINITY, f64::min);
-    to(i) <= nearest * (1.0 + 1e-9)
 }
 
 fn pick(gaps: &[Gap], uniform: f64) -> Option<&Gap> {

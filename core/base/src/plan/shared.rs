@@ -4,6 +4,7 @@ use crate::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// A model folder, or the output of an earlier stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -36,6 +37,9 @@ pub struct PluginFile {
 pub struct ScriptSource {
     pub path: String,
     pub source: String,
+    /// Texts of the modules that it imports, by the name that it imports them by.
+    #[serde(default)]
+    pub modules: BTreeMap<String, String>,
     pub config: Value,
 }
 

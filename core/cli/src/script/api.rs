@@ -3,7 +3,7 @@
 //! stages take. Everything is checked where it is written.
 
 use super::extend;
-use super::functions::Runtime;
+use super::functions::{Files, Runtime};
 use crate::locate;
 use motrain_core::options::{self, Options};
 use motrain_core::plan::{Component, Plan, ScriptSource, Stage, Work};
@@ -12,6 +12,7 @@ use motrain_core::rng::sha256_hex;
 use rhai::serde::{from_dynamic, to_dynamic};
 use rhai::{Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,6 +25,8 @@ pub struct Builder {
     registry: Arc<Mutex<Registry>>,
     /// What the script's own functions run in.
     pub runtime: Arc<Runtime>,
+    /// The modules imported so far.
+    pub modules: Arc<Mutex<Files>>,
     /// The script's folder.
     pub folder: Arc<PathBuf>,
     /// Where scripts may load plugins from.
@@ -38,6 +41,7 @@ impl Builder {
             plan: Arc::new(Mutex::new(plan)),
             registry: Arc::new(Mutex::new(registry)),
             runtime: Arc::default(),
+            modules: Arc::default(),
             folder: Arc::new(folder),
             roots: Arc::new(roots),
             source: Arc::new(source),
@@ -56,9 +60,15 @@ impl Builder {
         self.plan().seed
     }
 
-    /// Functions are known by the script that they are in: their code has no other name.
+    /// Texts of the modules imported so far, by import name.
+    fn module_texts(&self) -> BTreeMap<String, String> {
+        let modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        modules.values().map(|m| (m.import.clone(), m.text.clone())).collect()
+    }
+
+    /// Functions are known by the script and the modules that they are in: their code has no other name.
     pub fn script_hash(&self) -> String {
-        sha256_hex(format!("{}{}", self.source.source, self.source.config).as_bytes())
+        sha256_hex(json!([self.source.source, self.module_texts(), self.source.config]).to_string().as_bytes())
     }
 
     /// The plan must carry the script, so that a resumed run has its functions.
@@ -71,6 +81,9 @@ impl Builder {
         let registry = std::mem::replace(&mut *self.registry(), Registry::builtin());
         let mut plan = self.plan().clone();
         plan.plugins = plan.needed_plugins(&registry.plugins);
+        if let Some(script) = &mut plan.script {
+            script.modules = self.module_texts();
+        }
         (plan, registry)
     }
 }

@@ -1,16 +1,14 @@
 //! The Rhai engine, hardened: a script cannot loop for ever, fill the memory or read files.
 
 use super::api::{self, Builder};
-use super::functions::Files;
 use super::modules::Modules;
+use motrain_core::plan::ScriptSource;
 use rhai::Engine;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
 
-pub fn build(script: &Path, builder: &Builder, loaded: Arc<Mutex<Files>>) -> Engine {
+pub fn build(script: &ScriptSource, builder: &Builder) -> Engine {
     let mut engine = Engine::new();
     harden(&mut engine);
-    engine.set_module_resolver(Modules::for_script(script, loaded));
+    engine.set_module_resolver(Modules::for_script(script, builder.modules.clone()));
     engine.on_print(|text| tracing::info!("{text}"));
     api::register(&mut engine, builder);
     engine

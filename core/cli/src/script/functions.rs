@@ -22,6 +22,8 @@ pub struct Runtime(OnceLock<(Engine, Files)>);
 pub struct Compiled {
     pub ast: AST,
     pub name: String,
+    /// What it was imported as; "" for the script.
+    pub import: String,
     pub text: String,
 }
 

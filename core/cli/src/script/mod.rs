@@ -8,20 +8,21 @@ mod functions;
 mod modules;
 
 use anyhow::{Context, Result};
-use functions::{Compiled, Files};
+use functions::Compiled;
 use motrain_core::plan::{Plan, ScriptSource};
 use motrain_core::registry::Registry;
 use rhai::{Dynamic, Scope};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 /// Reads a script, runs it and checks the plan that it makes.
 pub fn plan(path: &Path, config: &Value, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
     let source = std::fs::read_to_string(path)
         .with_context(|| format!("script {} cannot be read; it is looked up here and in scripts/", path.display()))?;
     let path = path.to_string_lossy().into_owned();
-    run(&ScriptSource { path, source, config: config.clone() }, registry, roots)
+    let modules = Default::default();
+    run(&ScriptSource { path, source, modules, config: config.clone() }, registry, roots)
 }
 
 /// Runs a script. The registry comes back with the script's own components.
@@ -40,8 +41,7 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
         stages: vec![],
     };
     let builder = api::Builder::new(plan, registry, script.clone(), roots);
-    let loaded = Arc::new(Mutex::new(Files::new()));
-    let engine = engine::build(path, &builder, loaded.clone());
+    let engine = engine::build(script, &builder);
     let mut scope = Scope::new();
     let cfg = rhai::serde::to_dynamic(config).map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
     scope.push_constant_dynamic("cfg", cfg);
@@ -51,8 +51,8 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
     engine.run_ast_with_scope(&mut scope, &ast).map_err(|e| anyhow::anyhow!(errors::describe(&shown, source, &e)))?;
     drop::<(Dynamic, _)>((Dynamic::UNIT, scope));
     let (plan, registry) = builder.finish();
-    let mut files = std::mem::take(&mut *loaded.lock().unwrap_or_else(PoisonError::into_inner));
-    files.insert(String::new(), Compiled { ast, name: shown.clone(), text: source.clone() });
+    let mut files = std::mem::take(&mut *builder.modules.lock().unwrap_or_else(PoisonError::into_inner));
+    files.insert(String::new(), Compiled { ast, name: shown.clone(), import: String::new(), text: source.clone() });
     builder.runtime.fill(engine, files);
     plan.check(&registry).with_context(|| format!("{shown}: the plan does not hold together"))?;
     if plan.stages.is_empty() {
