@@ -1,6 +1,7 @@
 //! Conditioners: how objective weights enter the prompt (paper section 3.3). Training, evaluation and generation
 //! all go through the same one, so that a policy never meets a prefix that it was not trained on.
 
+mod instructions;
 mod none;
 mod template;
 mod weight_prefix;
@@ -17,7 +18,8 @@ pub trait Conditioner: Send + Sync {
     fn parse(&self, objectives: &[String], conditioned: &Prompt) -> Option<(Weights, Prompt)>;
 }
 
-pub const BUILTINS: &[Builtin<dyn Conditioner>] = &[weight_prefix::BUILTIN, none::BUILTIN, template::BUILTIN];
+pub const BUILTINS: &[Builtin<dyn Conditioner>] =
+    &[weight_prefix::BUILTIN, none::BUILTIN, template::BUILTIN, instructions::BUILTIN];
 
 /// Applies `change` to the first user turn, where the conversation begins.
 fn on_first_user(prompt: &Prompt, change: impl FnOnce(&str) -> Option<String>) -> Option<Prompt> {

@@ -7,7 +7,7 @@ use crate::rollout::Completion;
 use crate::session::Trainer;
 use motrain_core::Weights;
 use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
-use motrain_core::metrics::stats::{mean, std};
+use motrain_core::metrics::stats::{mean, pearson, std};
 use serde_json::json;
 
 /// What the micro-batches of a step add up to.
@@ -63,7 +63,7 @@ impl PairStats {
     }
 }
 
-/// Means and spreads of the scores of a batch.
+/// Means and spreads of the scores of a batch, and as `steering/<objective>` the correlation between what was asked and what was got.
 pub fn score_metrics(
     metrics: &mut Metrics,
     objectives: &[String],
@@ -76,6 +76,11 @@ pub fn score_metrics(
         let column: Vec<f64> = scores.objectives.iter().flatten().map(|s| s[k]).collect();
         metrics.insert(format!("rewards/{name}/mean"), mean(&column));
         metrics.insert(format!("rewards/{name}/std"), std(&column));
+        let asked: Vec<f64> = (0..scores.objectives.len())
+            .filter(|&i| scores.objectives[i].is_some())
+            .map(|i| weights[i / per_prompt].values()[k])
+            .collect();
+        metrics.insert(format!("steering/{name}"), pearson(&asked, &column));
     }
     for (name, raw) in &scores.raw {
         let scored = known(raw);
