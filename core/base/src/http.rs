@@ -3,7 +3,7 @@
 use crate::options::Checked;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -136,6 +136,94 @@ impl Client {
     }
 }
 
+/// Where and how a language model behind an OpenAI-compatible server is asked.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct ChatServer {
+    /// The address up to the version, such as "http://localhost:8000/v1".
+    pub url: String,
+    /// The model's name as the server knows it.
+    pub model: String,
+    /// The environment variable that holds the key, if the server wants one.
+    #[serde(default)]
+    pub api_key_env: String,
+    #[serde(default = "max_tokens")]
+    pub max_tokens: usize,
+    #[serde(flatten)]
+    pub limits: Limits,
+}
+
+fn max_tokens() -> usize {
+    32
+}
+
+impl ChatServer {
+    pub fn check(&self) -> Checked {
+        check_url(&self.url)?;
+        if !self.api_key_env.is_empty() && std::env::var_os(&self.api_key_env).is_none() {
+            return Err(("api_key_env", format!("names {}, which is not set", self.api_key_env)));
+        }
+        self.limits.check()
+    }
+}
+
+/// A language model that answers questions.
+pub struct Chat {
+    url: String,
+    model: String,
+    max_tokens: usize,
+    client: Client,
+}
+
+impl Chat {
+    pub fn new(server: &ChatServer) -> Self {
+        let client = Client::new(&server.limits, std::env::var(&server.api_key_env).ok());
+        let url = format!("{}/chat/completions", server.url.trim_end_matches('/'));
+        Self { url, model: server.model.clone(), max_tokens: server.max_tokens, client }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The model's reply to one message, at temperature 0.
+    pub fn ask(&self, message: &str) -> Result<String, String> {
+        let body = json!({
+            "model": self.model,
+            "messages": [{ "role": "user", "content": message }],
+            "temperature": 0.0,
+            "max_tokens": self.max_tokens,
+        });
+        let reply = self.client.post(&self.url, &body)?;
+        let text = reply["choices"][0]["message"]["content"].as_str();
+        text.map(str::to_owned).ok_or_else(|| format!("{} gave no message: {}", self.url, shortened(&reply)))
+    }
+}
+
+pub fn check_url(url: &str) -> Checked {
+    let known = url.starts_with("http://") || url.starts_with("https://");
+    if known { Ok(()) } else { Err(("url", format!("must begin with http:// or https://, not \"{url}\""))) }
+}
+
+pub fn shortened(reply: &Value) -> String {
+    let text = reply.to_string();
+    if text.len() <= 200 { text } else { format!("{}…", text.chars().take(200).collect::<String>()) }
+}
+
+/// Fills all places of a template at once, so that braces in the texts are left alone.
+pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some(at) = rest.find('{') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let known = values.iter().find(|(name, _)| rest.starts_with(name)).copied();
+        let (name, text) = known.unwrap_or(("{", "{"));
+        out.push_str(text);
+        rest = &rest[name.len()..];
+    }
+    out + rest
+}
+
 /// Runs `work` for each index on at most `threads` threads; results in order.
 pub fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -> T + Sync) -> Vec<T> {
     let next = AtomicUsize::new(0);
@@ -162,6 +250,12 @@ pub fn in_parallel<T: Send>(count: usize, threads: usize, work: impl Fn(usize) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn braces_in_texts_are_left_alone() {
+        let values = [("{prompt}", "{answer}"), ("{answer}", "{prompt}")];
+        assert_eq!(fill("Q {prompt} A {answer} {x}", &values), "Q {answer} A {prompt} {x}");
+    }
 
     #[test]
     fn results_keep_their_order_and_threads_their_bound() {

@@ -1,10 +1,12 @@
 //! The seams of motrain and everything that needs no tensors: weights, the five kinds of component and their
 //! registry, the plan, data files, reward scaling, the embedded tasks, and the metrics of a front.
 
+pub mod advantage;
 pub mod conditioner;
 pub mod data;
 pub mod error;
 pub mod http;
+pub mod judge;
 pub mod label;
 pub mod loss;
 pub mod metrics;

@@ -42,6 +42,20 @@ impl Prompt {
         Self { messages }
     }
 
+    /// One turn as it is, several as an HH dialogue.
+    pub fn to_dialogue(&self) -> String {
+        match self.messages.as_slice() {
+            [one] => one.content.clone(),
+            several => {
+                let turn = |m: &Message| {
+                    let speaker = if m.role == "assistant" { "Assistant" } else { "Human" };
+                    format!("\n\n{speaker}: {}", m.content)
+                };
+                several.iter().map(turn).chain(["\n\nAssistant:".into()]).collect()
+            }
+        }
+    }
+
     /// What the user said last.
     pub fn last_user(&self) -> &str {
         self.messages.iter().rev().find(|m| m.role == "user").map_or("", |m| &m.content)

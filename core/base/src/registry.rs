@@ -1,7 +1,8 @@
-//! The registry: built-in, engine and third-party components of the five kinds, found by name.
+//! The registry: built-in, engine and third-party components of each kind, found by name.
 
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result, did_you_mean};
+use crate::judge::Judge;
 use crate::label::LabelRule;
 use crate::loss::PairwiseLoss;
 use crate::options::{Options, parse, schema_of};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// The five kinds of component.
+/// The kinds of component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -21,10 +22,14 @@ pub enum Kind {
     Reward,
     Label,
     Loss,
+    Judge,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
+    /// The five that training is made of, which plugins and functions of scripts can be too.
+    pub const TRAINING: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
+
+    pub const ALL: [Kind; 6] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Judge];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -33,6 +38,7 @@ impl Kind {
             Kind::Reward => "reward",
             Kind::Label => "label",
             Kind::Loss => "loss",
+            Kind::Judge => "judge",
         }
     }
 }
@@ -162,6 +168,7 @@ pub struct Registry {
     pub rewards: Section<dyn RewardSource>,
     pub labels: Section<dyn LabelRule>,
     pub losses: Section<dyn PairwiseLoss>,
+    pub judges: Section<dyn Judge>,
     /// The libraries whose components are registered.
     pub plugins: Vec<PluginFile>,
 }
@@ -175,6 +182,7 @@ impl Registry {
             rewards: Section::of(Kind::Reward, crate::reward::BUILTINS),
             labels: Section::of(Kind::Label, crate::label::BUILTINS),
             losses: Section::of(Kind::Loss, crate::loss::BUILTINS),
+            judges: Section::of(Kind::Judge, crate::judge::BUILTINS),
             plugins: vec![],
         }
     }
@@ -187,6 +195,7 @@ impl Registry {
             Kind::Reward => self.rewards.check(name, options),
             Kind::Label => self.labels.check(name, options),
             Kind::Loss => self.losses.check(name, options),
+            Kind::Judge => self.judges.check(name, options),
         }
     }
 
@@ -201,6 +210,7 @@ impl Registry {
             Kind::Reward => rows(&self.rewards),
             Kind::Label => rows(&self.labels),
             Kind::Loss => rows(&self.losses),
+            Kind::Judge => rows(&self.judges),
         }
     }
 }

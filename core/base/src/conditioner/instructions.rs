@@ -1,4 +1,4 @@
-//! Weights as instructions in words, after the prompt: what an instruction-tuned model that does not read numbers follows from the
+//! Weights as instructions in words, after the first user turn: what an instruction-tuned model that does not read numbers follows from the
 //! first step on.
 
 use super::{Conditioner, on_first_user};
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
     name: "instructions",
-    summary: "a sentence per objective after the prompt, chosen by its weight",
+    summary: "a sentence per objective after the first user turn, chosen by its weight",
     schema: schema::<Instructions>(),
     build: |owner, options| Ok(Box::new(parse::<Instructions>(owner, options)?)),
 };

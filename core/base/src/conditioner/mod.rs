@@ -3,6 +3,7 @@
 
 mod instructions;
 mod none;
+pub mod rewards_in_context;
 mod template;
 mod weight_prefix;
 
@@ -19,13 +20,21 @@ pub trait Conditioner: Send + Sync {
 }
 
 pub const BUILTINS: &[Builtin<dyn Conditioner>] =
-    &[weight_prefix::BUILTIN, none::BUILTIN, template::BUILTIN, instructions::BUILTIN];
+    &[weight_prefix::BUILTIN, none::BUILTIN, template::BUILTIN, instructions::BUILTIN, rewards_in_context::BUILTIN];
 
 /// Applies `change` to the first user turn, where the conversation begins.
 fn on_first_user(prompt: &Prompt, change: impl FnOnce(&str) -> Option<String>) -> Option<Prompt> {
     let mut changed = prompt.clone();
     let first = changed.messages.iter_mut().find(|m| m.role == "user")?;
     first.content = change(&first.content)?;
+    Some(changed)
+}
+
+/// Applies `change` to the last user turn, where the conversation ends.
+fn on_last_user(prompt: &Prompt, change: impl FnOnce(&str) -> Option<String>) -> Option<Prompt> {
+    let mut changed = prompt.clone();
+    let last = changed.messages.iter_mut().rev().find(|m| m.role == "user")?;
+    last.content = change(&last.content)?;
     Some(changed)
 }
 

@@ -1,10 +1,16 @@
 //! The plan: what a script's value is. Plain data, a graph of stages joined by their ids, checked before any work.
 
+mod evaluate;
+mod online;
+mod samples;
 mod shared;
-mod stages;
+mod train;
 
+pub use evaluate::{Adapters, Compare, Dimension, Evaluate, PolicyAt, Soup, Specialists};
+pub use online::{Baseline, Experience, OnlinePreference, Reinforce};
+pub use samples::{BestOfN, Reward, Rewards, RicData};
 pub use shared::{Component, ModelRef, Optimizer, PluginFile, Sampling, ScriptSource, Training};
-pub use stages::{BestOfN, Evaluate, InitModel, OnlinePreference, Reward, RewardModel, Rewards, Sft};
+pub use train::{InitModel, RewardModel, Sft};
 
 use crate::data::DataSpec;
 use crate::error::{Error, Result};
@@ -39,7 +45,6 @@ pub struct Stage {
 }
 
 /// What a stage does.
-#[expect(clippy::large_enum_variant, reason = "a plan holds a handful")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
@@ -48,75 +53,84 @@ pub enum Work {
     RewardModel(RewardModel),
     Rewards(Rewards),
     BestOfN(BestOfN),
+    RicData(RicData),
     OnlinePreference(OnlinePreference),
+    Reinforce(Reinforce),
+    Soup(Soup),
     Evaluate(Evaluate),
+    Compare(Compare),
+}
+
+/// What a stage refers to: the plan checks it, orders stages by it, and makes hashes of it.
+pub trait Uses {
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        vec![]
+    }
+
+    fn models(&self) -> Vec<&ModelRef> {
+        vec![]
+    }
+
+    /// Ids of the stages whose results other than models it reads.
+    fn stages(&self) -> Vec<&str> {
+        vec![]
+    }
+
+    fn data(&self) -> Vec<&DataSpec> {
+        vec![]
+    }
+
+    /// Further files and folders.
+    fn files(&self) -> Vec<&str> {
+        vec![]
+    }
 }
 
 impl Work {
+    fn uses(&self) -> &dyn Uses {
+        match self {
+            Work::InitModel(s) => s,
+            Work::Sft(s) => s,
+            Work::RewardModel(s) => s,
+            Work::Rewards(s) => s,
+            Work::BestOfN(s) => s,
+            Work::RicData(s) => s,
+            Work::OnlinePreference(s) => s,
+            Work::Reinforce(s) => s,
+            Work::Soup(s) => s,
+            Work::Evaluate(s) => s,
+            Work::Compare(s) => s,
+        }
+    }
+
+    /// Whether the stage makes a policy.
+    pub fn makes_policy(&self) -> bool {
+        matches!(self, Work::Sft(_) | Work::OnlinePreference(_) | Work::Reinforce(_) | Work::Soup(_))
+    }
+
     /// The components that the stage uses.
     pub fn components(&self) -> Vec<(Kind, &Component)> {
-        match self {
-            Work::Rewards(r) => r.sources.iter().map(|s| (Kind::Reward, &s.source)).collect(),
-            Work::OnlinePreference(o) => vec![
-                (Kind::Sampler, &o.sampler),
-                (Kind::Conditioner, &o.conditioner),
-                (Kind::Label, &o.label),
-                (Kind::Loss, &o.loss),
-            ],
-            Work::BestOfN(b) => vec![(Kind::Sampler, &b.sampler), (Kind::Conditioner, &b.conditioner)],
-            Work::Evaluate(e) => vec![(Kind::Conditioner, &e.conditioner)],
-            Work::InitModel(_) | Work::Sft(_) | Work::RewardModel(_) => vec![],
-        }
+        self.uses().components()
     }
 
     /// The stages that this one needs.
     pub fn needs(&self) -> Vec<&str> {
-        fn model(m: &ModelRef) -> Option<&str> {
-            match m {
-                ModelRef::Stage { stage } => Some(stage),
-                ModelRef::Path(_) => None,
-            }
-        }
-        match self {
-            Work::InitModel(_) => vec![],
-            Work::Sft(s) => model(&s.model).into_iter().chain(s.samples.as_deref()).collect(),
-            Work::BestOfN(b) => model(&b.policy).into_iter().chain([b.rewards.as_str()]).collect(),
-            Work::RewardModel(r) => model(&r.model).into_iter().collect(),
-            Work::Rewards(r) => {
-                let inner = r.sources.iter().flat_map(|s| stage_refs(&s.source.options));
-                model(&r.policy).into_iter().chain(inner).collect()
-            }
-            Work::OnlinePreference(o) => model(&o.policy).into_iter().chain([o.rewards.as_str()]).collect(),
-            Work::Evaluate(e) => model(&e.policy).into_iter().chain([e.rewards.as_str()]).collect(),
-        }
+        let models = self.uses().models().into_iter().filter_map(|m| match m {
+            ModelRef::Stage { stage } => Some(stage.as_str()),
+            ModelRef::Path(_) => None,
+        });
+        let inner = self.components().into_iter().flat_map(|(_, c)| stage_refs(&c.options));
+        models.chain(self.uses().stages()).chain(inner).collect()
     }
 
     /// Files and folders that the stage reads.
     pub fn inputs(&self) -> Vec<&str> {
-        fn path(m: &ModelRef) -> Option<&str> {
-            match m {
-                ModelRef::Path(path) => Some(path),
-                ModelRef::Stage { .. } => None,
-            }
-        }
-        fn files(d: &DataSpec) -> impl Iterator<Item = &str> {
-            d.paths.iter().map(String::as_str)
-        }
-        match self {
-            Work::InitModel(i) => i.corpus.iter().map(String::as_str).collect(),
-            Work::Sft(s) => path(&s.model).into_iter().chain(s.data.iter().flat_map(files)).collect(),
-            Work::BestOfN(b) => path(&b.policy).into_iter().chain(files(&b.prompts)).collect(),
-            Work::RewardModel(r) => {
-                path(&r.model).into_iter().chain(files(&r.data)).chain(r.heldout.iter().flat_map(files)).collect()
-            }
-            Work::Rewards(r) => {
-                let own = r.sources.iter().filter(|s| s.source.name == "reward_model");
-                let models = own.filter_map(|s| s.source.options.get("model")?.as_str());
-                path(&r.policy).into_iter().chain(files(&r.prompts)).chain(models).collect()
-            }
-            Work::OnlinePreference(o) => path(&o.policy).into_iter().chain(files(&o.prompts)).collect(),
-            Work::Evaluate(e) => path(&e.policy).into_iter().chain(files(&e.prompts)).collect(),
-        }
+        let models = self.uses().models().into_iter().filter_map(|m| match m {
+            ModelRef::Path(path) => Some(path.as_str()),
+            ModelRef::Stage { .. } => None,
+        });
+        let data = self.uses().data().into_iter().flat_map(|d| &d.paths).map(String::as_str);
+        models.chain(data).chain(self.uses().files()).collect()
     }
 }
 

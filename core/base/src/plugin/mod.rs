@@ -11,7 +11,7 @@ mod library;
 pub use call::set_time_limit;
 pub use library::{Described, Library, Request, open};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::registry::{Kind, Registry};
 use adapters::{PluginConditioner, PluginLabel, PluginLoss, PluginReward, PluginSampler};
 use call::Instance;
@@ -51,5 +51,6 @@ fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result
         Kind::Reward => add!(rewards, PluginReward),
         Kind::Label => add!(labels, PluginLabel),
         Kind::Loss => add!(losses, PluginLoss),
+        Kind::Judge => Err(Error::Invalid(format!("{}: a judge cannot be a plugin", c.owner()))),
     }
 }

@@ -2,10 +2,9 @@
 //! hacking shows.
 
 use super::{RewardSource, Sample};
-use crate::error::{Error, did_you_mean};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
-use crate::task::{GOLD_SCORES, GoldScore};
+use crate::task::{GoldScore, gold_score};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -15,14 +14,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
     schema: schema::<Gold>(),
     build: |owner, options| {
         let Gold { score } = parse(owner, options)?;
-        match GOLD_SCORES.iter().find(|(name, _)| *name == score) {
-            Some((_, function)) => Ok(Box::new(Scorer(*function))),
-            None => {
-                let suggestion = did_you_mean(&score, GOLD_SCORES.iter().map(|(name, _)| *name));
-                let what = format!("\"{score}\" does not exist{suggestion}");
-                Err(Error::BadOption { owner: owner.into(), option: "score".into(), what })
-            }
-        }
+        Ok(Box::new(Scorer(gold_score(owner, &score)?)))
     },
 };
 

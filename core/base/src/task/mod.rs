@@ -4,6 +4,7 @@
 pub mod hh;
 pub mod tldr;
 
+use crate::error::{Error, Result, did_you_mean};
 use crate::rng::{Rng, rng};
 use rand::Rng as _;
 use serde_json::{Value, json};
@@ -26,6 +27,16 @@ pub struct Task {
     prompt: fn(&mut Rng) -> String,
     answer: fn(&str, &mut Rng) -> String,
     gold: [(&'static str, GoldScore); 2],
+}
+
+/// The gold score of a name that the option `score` of `owner` gives.
+pub fn gold_score(owner: &str, name: &str) -> Result<GoldScore> {
+    let found = GOLD_SCORES.iter().find(|(known, _)| *known == name).map(|(_, score)| *score);
+    found.ok_or_else(|| {
+        let suggestion = did_you_mean(name, GOLD_SCORES.iter().map(|(known, _)| *known));
+        let what = format!("\"{name}\" does not exist{suggestion}");
+        Error::BadOption { owner: owner.into(), option: "score".into(), what }
+    })
 }
 
 pub const TASKS: [Task; 2] = [

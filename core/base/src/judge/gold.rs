@@ -1,0 +1,57 @@
+//! The programmatic gold scores of the embedded tasks as judge: the higher score is better.
+
+use super::{Duel, Judge, Verdict};
+use crate::options::{Checked, Options, parse};
+use crate::registry::{Builtin, schema};
+use crate::task::{GoldScore, gold_score};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub const BUILTIN: Builtin<dyn Judge> = Builtin {
+    name: "gold",
+    summary: "a programmatic score of an embedded task: the higher one is better",
+    schema: schema::<Gold>(),
+    build: |owner, options| {
+        let Gold { score, margin } = parse(owner, options)?;
+        Ok(Box::new(Scores { score: gold_score(owner, &score)?, margin }))
+    },
+};
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Gold {
+    /// "hh_helpful", "hh_harmless", "tldr_quality" or "tldr_entailment".
+    score: String,
+    /// Scores closer than this are a tie.
+    #[serde(default = "margin")]
+    margin: f64,
+}
+
+fn margin() -> f64 {
+    1e-9
+}
+
+impl Options for Gold {
+    fn check(&self) -> Checked {
+        if self.margin >= 0.0 { Ok(()) } else { Err(("margin", format!("must be 0 or more, not {}", self.margin))) }
+    }
+}
+
+struct Scores {
+    score: GoldScore,
+    margin: f64,
+}
+
+impl Judge for Scores {
+    fn judge(&self, duels: &[Duel]) -> Result<Vec<Verdict>, String> {
+        let verdict = |d: &Duel| {
+            let gap = (self.score)(d.prompt.last_user(), d.first) - (self.score)(d.prompt.last_user(), d.second);
+            match gap {
+                gap if gap > self.margin => Verdict::First,
+                gap if gap < -self.margin => Verdict::Second,
+                _ => Verdict::Tie,
+            }
+        };
+        Ok(duels.iter().map(verdict).collect())
+    }
+}

@@ -1,0 +1,118 @@
+//! Judges: which of two answers is better along one dimension (the paper's autorater, section 5.2).
+
+mod chat;
+mod gold;
+
+use crate::registry::Builtin;
+use crate::{Error, Prompt, Result};
+
+/// Two answers to a plain prompt.
+pub struct Duel<'a> {
+    pub prompt: &'a Prompt,
+    pub first: &'a str,
+    pub second: &'a str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    First,
+    Second,
+    Tie,
+}
+
+/// Compares answers. It may prefer a place, such as the first: whoever asks does so in both orders.
+pub trait Judge: Send + Sync {
+    /// A verdict per duel, in order; the message of what went wrong otherwise.
+    fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String>;
+}
+
+pub const BUILTINS: &[Builtin<dyn Judge>] = &[gold::BUILTIN, chat::BUILTIN];
+
+/// What asking in both orders gives: a verdict that names the same answer both times, else a tie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub verdict: Verdict,
+    /// Whether the two answers agreed (a tie both times included).
+    pub consistent: bool,
+}
+
+/// Asks a judge twice, with the answers swapped the second time.
+pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Asked>> {
+    let swapped: Vec<Duel> =
+        duels.iter().map(|d| Duel { prompt: d.prompt, first: d.second, second: d.first }).collect();
+    let ask = |duels: &[Duel]| {
+        let verdicts = judge.judge(duels).map_err(|e| Error::Invalid(format!("the judge failed: {e}")))?;
+        if verdicts.len() == duels.len() {
+            return Ok(verdicts);
+        }
+        Err(Error::Invalid(format!("the judge gave {} verdicts for {} duels", verdicts.len(), duels.len())))
+    };
+    let joined = |(straight, swapped): (Verdict, Verdict)| match (straight, swapped) {
+        (Verdict::First, Verdict::Second) => Asked { verdict: Verdict::First, consistent: true },
+        (Verdict::Second, Verdict::First) => Asked { verdict: Verdict::Second, consistent: true },
+        (a, b) => Asked { verdict: Verdict::Tie, consistent: a == Verdict::Tie && b == Verdict::Tie },
+    };
+    Ok(ask(duels)?.into_iter().zip(ask(&swapped)?).map(joined).collect())
+}
+
+/// Who wins a prompt: better on one dimension and not worse on the other (paper section 5.2).
+pub fn winner(dimensions: [Verdict; 2]) -> Verdict {
+    let won = |who: Verdict| dimensions.contains(&who) && dimensions.iter().all(|d| *d == who || *d == Verdict::Tie);
+    [Verdict::First, Verdict::Second].into_iter().find(|who| won(*who)).unwrap_or(Verdict::Tie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict::{First, Second, Tie};
+    use super::*;
+
+    #[test]
+    fn the_papers_nine_rows() {
+        let rows = [
+            (First, First, First),
+            (First, Tie, First),
+            (Tie, First, First),
+            (First, Second, Tie),
+            (Second, First, Tie),
+            (Tie, Tie, Tie),
+            (Second, Tie, Second),
+            (Tie, Second, Second),
+            (Second, Second, Second),
+        ];
+        for (one, two, wins) in rows {
+            assert_eq!(winner([one, two]), wins, "{one:?} {two:?}");
+        }
+    }
+
+    struct AlwaysFirst;
+
+    impl Judge for AlwaysFirst {
+        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String> {
+            Ok(vec![First; duels.len()])
+        }
+    }
+
+    struct Longest;
+
+    impl Judge for Longest {
+        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String> {
+            let by_length = |d: &Duel| match d.first.len().cmp(&d.second.len()) {
+                std::cmp::Ordering::Greater => First,
+                std::cmp::Ordering::Less => Second,
+                std::cmp::Ordering::Equal => Tie,
+            };
+            Ok(duels.iter().map(by_length).collect())
+        }
+    }
+
+    #[test]
+    fn a_judge_that_always_says_first_yields_only_ties() {
+        let prompt = Prompt::user("Why?");
+        let duels =
+            [("a", "bb"), ("ccc", "d"), ("e", "f")].map(|(first, second)| Duel { prompt: &prompt, first, second });
+        let tie = Asked { verdict: Tie, consistent: false };
+        assert_eq!(in_both_orders(&AlwaysFirst, &duels).unwrap(), vec![tie; 3]);
+        let by_length: Vec<Verdict> = in_both_orders(&Longest, &duels).unwrap().iter().map(|a| a.verdict).collect();
+        assert_eq!(by_length, [Second, First, Tie]);
+    }
+}

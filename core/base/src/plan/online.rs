@@ -1,0 +1,179 @@
+//! Options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
+
+use super::Uses;
+use super::shared::{Component, ModelRef, Optimizer, Sampling, Training};
+use crate::data::DataSpec;
+use crate::options::{Checked, Options};
+use crate::registry::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What online methods draw their batches from: prompts under sampled weights, answered by the current policy, scored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Experience {
+    pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    pub rewards: String,
+    pub sampler: Component,
+    pub conditioner: Component,
+    /// Completions per prompt, all under the same weights.
+    #[serde(default = "two")]
+    pub completions: usize,
+    /// One weight vector for a whole batch instead of one per prompt.
+    #[serde(default)]
+    pub one_weight_per_batch: bool,
+    /// Stop when the KL (nats per completion, mean of the last 10 steps) is above this; 0 never stops.
+    #[serde(default)]
+    pub max_kl: f64,
+    /// Steps between evaluations that a weight sampler with feedback is told of; 0 never.
+    #[serde(default = "feedback_every")]
+    pub feedback_every: usize,
+    /// Training prompts of such an evaluation.
+    #[serde(default = "feedback_prompts")]
+    pub feedback_prompts: usize,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn feedback_every() -> usize {
+    25
+}
+
+fn feedback_prompts() -> usize {
+    16
+}
+
+fn two() -> usize {
+    2
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Experience {
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        vec![(Kind::Sampler, &self.sampler), (Kind::Conditioner, &self.conditioner)]
+    }
+}
+
+/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the best is
+/// paired with the worst.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OnlinePreference {
+    pub policy: ModelRef,
+    #[serde(flatten)]
+    pub experience: Experience,
+    pub label: Component,
+    pub loss: Component,
+    /// Whether the reference sees x' (the default) or the plain prompt.
+    #[serde(default = "yes")]
+    pub reference_sees_weights: bool,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
+}
+
+impl Options for OnlinePreference {
+    fn check(&self) -> Checked {
+        if self.experience.completions < 2 {
+            return Err(("completions", format!("must be at least 2, not {}", self.experience.completions)));
+        }
+        Ok(())
+    }
+}
+
+impl Uses for OnlinePreference {
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        [self.experience.components(), vec![(Kind::Label, &self.label), (Kind::Loss, &self.loss)]].concat()
+    }
+
+    fn models(&self) -> Vec<&ModelRef> {
+        vec![&self.policy]
+    }
+
+    fn stages(&self) -> Vec<&str> {
+        vec![&self.experience.rewards]
+    }
+
+    fn data(&self) -> Vec<&DataSpec> {
+        vec![&self.experience.prompts]
+    }
+}
+
+/// REINFORCE on the weighted sum of rewards minus a KL penalty: P-MORL with sampled weights in the prompt, MORLHF and specialists with
+/// fixed weights and no conditioner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Reinforce {
+    pub policy: ModelRef,
+    #[serde(flatten)]
+    pub experience: Experience,
+    /// The control variate: "value" is a linear head on the policy's state at the end of x'; "rloo" the mean of a prompt's other
+    /// completions.
+    #[serde(default)]
+    pub baseline: Baseline,
+    /// Step size of the value head, as a share of what would fit a batch's mean error at once.
+    #[serde(default = "value_rate")]
+    pub value_rate: f64,
+    /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward.
+    #[serde(default = "kl")]
+    pub kl: f64,
+    /// Whether the reference sees x' (the default) or the plain prompt.
+    #[serde(default = "yes")]
+    pub reference_sees_weights: bool,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Baseline {
+    #[default]
+    Value,
+    Rloo,
+}
+
+fn value_rate() -> f64 {
+    0.5
+}
+
+fn kl() -> f64 {
+    0.01
+}
+
+impl Options for Reinforce {
+    fn check(&self) -> Checked {
+        let least = if self.baseline == Baseline::Rloo { 2 } else { 1 };
+        if self.experience.completions < least {
+            return Err(("completions", format!("must be at least {least}, not {}", self.experience.completions)));
+        }
+        if !(self.kl.is_finite() && self.kl >= 0.0) {
+            return Err(("kl", format!("must be 0 or more, not {}", self.kl)));
+        }
+        if !(self.value_rate > 0.0 && self.value_rate <= 1.0) {
+            return Err(("value_rate", format!("must be above 0 and at most 1, not {}", self.value_rate)));
+        }
+        Ok(())
+    }
+}
+
+impl Uses for Reinforce {
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        self.experience.components()
+    }
+
+    fn models(&self) -> Vec<&ModelRef> {
+        vec![&self.policy]
+    }
+
+    fn stages(&self) -> Vec<&str> {
+        vec![&self.experience.rewards]
+    }
+
+    fn data(&self) -> Vec<&DataSpec> {
+        vec![&self.experience.prompts]
+    }
+}
