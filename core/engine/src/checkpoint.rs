@@ -5,6 +5,7 @@ use crate::model::{Llama, write_json};
 use crate::optim::Optim;
 use crate::text::Text;
 use crate::{Error, Result};
+use motrain_core::advantage::ValueHead;
 use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +24,9 @@ pub struct State {
     /// The front last told to the weight sampler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub front: Vec<FrontPoint>,
+    /// The value head of REINFORCE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<ValueHead>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -24,6 +24,8 @@ pub struct Packed {
     targets: Tensor,
     /// Flat position of each completion's last token, `[completions]`.
     ends: Tensor,
+    /// Flat position of each prompt's last token, `[groups]`.
+    prompt_ends: Tensor,
     /// Target tokens per completion, groups in order.
     lengths: Vec<i64>,
 }
@@ -40,6 +42,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
     // Segment 0 is the prompt; padding gets one of its own, which attends to itself only.
     let mut segments = vec![-1i64; groups.len() * width];
     let (mut predictors, mut targets, mut ends, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut prompt_ends = Vec::new();
     for (row, group) in groups.iter().enumerate() {
         let base = row * width;
         for (i, &token) in group.prompt.iter().enumerate() {
@@ -48,6 +51,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
             segments[base + i] = 0;
         }
         let mut start = base + group.prompt.len();
+        prompt_ends.push(start as i64 - 1);
         for (segment, completion) in group.completions.iter().enumerate() {
             for (i, &token) in completion.iter().enumerate() {
                 ids[start + i] = i64::from(token);
@@ -71,6 +75,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
         predictors: list(&predictors)?,
         targets: list(&targets)?,
         ends: list(&ends)?,
+        prompt_ends: list(&prompt_ends)?,
         lengths,
     })
 }
@@ -93,8 +98,8 @@ impl Packed {
         self.ids.numel()
     }
 
-    /// Hidden states of all positions, `[rows · width, hidden]`.
-    fn hidden(&self, net: &Net) -> Result<Tensor> {
+    /// Hidden states of all positions, `[rows · width, hidden]`; differentiable.
+    pub fn hidden(&self, net: &Net) -> Result<Tensor> {
         let mask = self.mask.f_to_kind(net.kind())?;
         let hidden = net.hidden(&self.ids, &self.positions, &Mask::Additive(&mask), None)?;
         Ok(hidden.f_reshape([-1, net.config.hidden_size])?)
@@ -107,7 +112,19 @@ impl Packed {
 
     /// Log-prob of each target token, `[targets]` (f32): end-of-sequence tokens count, prompt and padding do not.
     pub fn token_log_probs(&self, net: &Net) -> Result<Tensor> {
-        let hidden = self.hidden(net)?.f_index_select(0, &self.predictors)?;
+        self.log_probs_of(net, &self.hidden(net)?)
+    }
+
+    /// The hidden state at the end of each prompt, on the host.
+    pub fn prompt_states(&self, hidden: &Tensor) -> Result<Vec<Vec<f64>>> {
+        let states = hidden.f_detach()?.f_index_select(0, &self.prompt_ends)?;
+        let width = states.size2()?.1 as usize;
+        Ok(to_vec(&states.f_reshape([-1])?)?.chunks(width).map(<[f64]>::to_vec).collect())
+    }
+
+    /// The same from hidden states that are computed already.
+    pub fn log_probs_of(&self, net: &Net, hidden: &Tensor) -> Result<Tensor> {
+        let hidden = hidden.f_index_select(0, &self.predictors)?;
         let rows = hidden.size2()?.0;
         let mut parts = Vec::new();
         let mut start = 0;

@@ -1,11 +1,13 @@
 //! Runs a plan in a run folder, reusing finished stages.
 
-use crate::algorithm::{best_of_n, evaluate, init_model, online_preference, reward_model, rewards, sft};
+use crate::algorithm::{
+    best_of_n, compare, evaluate, init_model, online_preference, reinforce, reward_model, rewards, ric_data, sft, soup,
+};
 use crate::model::write_json;
 use crate::session::{Session, Stage};
 use crate::{Error, Result, device};
 use motrain_core::metrics::report::Fronts;
-use motrain_core::plan::{Plan, Work};
+use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
 use motrain_core::registry::Registry;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -62,8 +64,12 @@ fn run_stage(stage: Stage, work: &Work) -> Result<()> {
         Work::RewardModel(spec) => reward_model::run(stage, spec),
         Work::Rewards(spec) => rewards::run(stage, spec),
         Work::BestOfN(spec) => best_of_n::run(stage, spec),
+        Work::RicData(spec) => ric_data::run(stage, spec),
         Work::OnlinePreference(spec) => online_preference::run(stage, spec),
+        Work::Reinforce(spec) => reinforce::run(stage, spec),
+        Work::Soup(spec) => soup::run(stage, spec),
         Work::Evaluate(spec) => evaluate::run(stage, spec),
+        Work::Compare(spec) => compare::run(stage, spec),
     }
 }
 
@@ -83,11 +89,18 @@ fn set_aside(folder: &Path, hash: &str) -> Result<()> {
     std::fs::rename(folder, &aside).map_err(|e| Error::io(&aside, e))
 }
 
-/// The newest trained policy also lies at policy/, where users look for it.
+/// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it. Soups and
+/// grids of policies have none to show.
 fn publish_policy(session: &Session) -> Result<()> {
-    let trained = session.plan.stages.iter().rev().find(|s| matches!(s.work, Work::OnlinePreference(_) | Work::Sft(_)));
-    let Some(stage) = trained else { return Ok(()) };
-    let from = session.stage_folder(&stage.id).join("model");
+    let stages = || session.plan.stages.iter().rev();
+    let evaluated = stages().find_map(|s| match &s.work {
+        Work::Evaluate(Evaluate { policy: Some(ModelRef::Stage { stage }), .. }) => Some(stage.as_str()),
+        _ => None,
+    });
+    let newest = stages().find(|s| s.work.makes_policy()).map(|s| s.id.as_str());
+    let judged = stages().any(|s| matches!(s.work, Work::Evaluate(_)));
+    let Some(id) = (if judged { evaluated } else { newest }) else { return Ok(()) };
+    let from = session.stage_folder(id).join("model");
     let to = session.run.join("policy");
     let partial = session.run.join("policy.partial");
     let _ = std::fs::remove_dir_all(&partial);

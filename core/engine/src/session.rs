@@ -1,5 +1,6 @@
 //! What a stage works with: its folder, seeds, device, logs, progress bar, and the way back after an interruption.
 
+use crate::algorithm::ric_data;
 use crate::checkpoint::{self, State};
 use crate::log::{Log, Metrics};
 use crate::model::Llama;
@@ -7,10 +8,11 @@ use crate::optim::{self, Optim};
 use crate::text::Text;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use motrain_core::plan::{ModelRef, Optimizer, Plan, Work};
+use motrain_core::conditioner::Conditioner;
+use motrain_core::plan::{Component, ModelRef, Optimizer, Plan, Work};
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -85,18 +87,24 @@ impl Session<'_> {
         }
     }
 
-    /// Replaces `{"stage": id}` in a component's options by the folder of that stage's model.
+    /// Replaces `{"stage": id}` in a component's options by what that stage made: the folder of its model, or the statistics of a
+    /// `ric_data` stage themselves.
     pub fn resolve(&self, options: &Value) -> Result<Value> {
         Ok(match options {
             Value::Object(map) => match map.get("stage") {
-                Some(Value::String(id)) if map.len() == 1 => {
-                    Value::String(self.stage_folder(id).join("model").to_string_lossy().into_owned())
-                }
+                Some(Value::String(id)) if map.len() == 1 => match self.plan.stage(id).map(|s| &s.work) {
+                    Some(Work::RicData(_)) => json!(ric_data::statistics(self, id)?),
+                    _ => Value::String(self.stage_folder(id).join("model").to_string_lossy().into_owned()),
+                },
                 _ => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
             },
             Value::Array(list) => list.iter().map(|v| self.resolve(v)).collect::<Result<_>>()?,
             other => other.clone(),
         })
+    }
+
+    pub fn conditioner(&self, component: &Component) -> Result<Box<dyn Conditioner>> {
+        Ok(self.registry.conditioners.build(&component.name, &self.resolve(&component.options)?)?)
     }
 
     /// The `rewards` stage called `id`.

@@ -1,11 +1,11 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::{load_prompts, rewards};
+use super::{SAMPLES, load_prompts, rewards};
 use crate::rollout::rollout;
-use crate::session::{Session, Stage};
+use crate::session::Stage;
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, Part, Row};
+use motrain_core::data::Row;
 use motrain_core::label::extremes;
 use motrain_core::plan::BestOfN;
 use serde_json::json;
@@ -13,12 +13,11 @@ use tch::no_grad;
 
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 16;
-const FILE: &str = "samples.jsonl";
 
 pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
     let session = stage.session;
     let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
-    let conditioner = session.registry.conditioners.build(&spec.conditioner.name, &spec.conditioner.options)?;
+    let conditioner = session.conditioner(&spec.conditioner)?;
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives();
     let (policy, text) = stage.load(&spec.policy)?;
@@ -61,13 +60,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
         stage.check_stop(0)?;
     }
     bar.finish();
-    let path = stage.folder().join(FILE);
+    let path = stage.folder().join(SAMPLES);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&path, e))?;
     std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
-}
-
-/// What a finished stage kept, as data.
-pub fn samples(session: &Session, id: &str) -> DataSpec {
-    let path = session.stage_folder(id).join(FILE).to_string_lossy().into_owned();
-    DataSpec { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
 }

@@ -1,45 +1,77 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
-use super::{load_prompts, rewards};
-use crate::model::{Net, write_json};
+use super::{load_prompts, rewards, soup};
+use crate::model::{Mix, Net, write_json};
 use crate::reward::{RewardSet, Scores};
-use crate::rollout::rollout;
-use crate::session::Stage;
+use crate::rollout::{Completion, rollout};
+use crate::session::{Session, Stage};
 use crate::text::Text;
 use crate::{Error, Result};
-use motrain_core::Weights;
 use motrain_core::conditioner::Conditioner;
-use motrain_core::data::Row;
+use motrain_core::data::{Row, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
-use motrain_core::plan::{Evaluate, Sampling};
+use motrain_core::plan::{Evaluate, ModelRef, Sampling};
+use motrain_core::{Prompt, Weights};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::time::Instant;
 use tch::no_grad;
 
 /// Prompts whose answers are kept for reading.
 const SHOWN: usize = 6;
+const ANSWERS: &str = "answers.jsonl";
+
+/// What answers at some weights: one policy for all, a mix made for them, or a policy of their own.
+enum Source {
+    One(Box<Net>),
+    Mixed(Box<Mix>),
+    Each(Vec<ModelRef>),
+}
+
+/// An answer to a plain prompt, as answers.jsonl keeps it.
+#[derive(Serialize, Deserialize)]
+pub struct Answer {
+    pub weights: Weights,
+    pub prompt: Prompt,
+    pub completion: String,
+    pub scores: Option<Vec<f64>>,
+}
 
 pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let session = stage.session;
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives();
-    let conditioner = session.registry.conditioners.build(&spec.conditioner.name, &spec.conditioner.options)?;
-    let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?;
+    let conditioner = session.conditioner(&spec.conditioner)?;
     let grid = spec.grid(objectives.len())?;
-    let net = no_grad(|| policy.net(session.kind))?;
-    let asked = Asked { net: &net, text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
+    let (source, text, context) = source(stage, spec)?;
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context)?;
     let bar = stage.progress(grid.len());
-    let (mut answered, mut samples) = (Vec::new(), Vec::new());
+    let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
+    let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
+        let fresh;
+        let net = match &source {
+            Source::One(net) => net,
+            Source::Mixed(mix) => {
+                fresh = no_grad(|| mix.at(weights.values())?.net(session.kind))?;
+                &fresh
+            }
+            Source::Each(policies) => {
+                fresh = no_grad(|| stage.load(&policies[at])?.0.net(session.kind))?;
+                &fresh
+            }
+        };
+        let asked = Asked { net, text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
         let seed = |i: usize| stage.seed("rollout", (at * rows.len() + i) as u64);
         let (answers, scores) = asked.answer(weights, &spec.generate, seed)?;
-        for (i, answer) in answers.iter().enumerate().take(SHOWN) {
-            samples.push(json!({
-                "prompt": rows[i].prompt.messages,
-                "weights": weights,
-                "completion": answer,
-                "scores": scores.objectives[i],
-            }));
+        for (i, answer) in answers.into_iter().enumerate() {
+            tokens += answer.tokens.len();
+            let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
+            let line = json!(Answer { weights: weights.clone(), prompt, completion: answer.text, scores });
+            lines += &format!("{line}\n");
+            if i < SHOWN {
+                samples.push(line);
+            }
         }
         answered.push((weights.clone(), scores));
         bar.set_position(at as u64 + 1);
@@ -47,13 +79,56 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
         stage.check_stop(at)?;
     }
     bar.finish();
+    let seconds = clock.elapsed().as_secs_f64();
     let scored = complete(answered, &objectives, rows.len(), &spec.name)?;
     let reference_point = vec![0.0; objectives.len()];
     let found = method(&spec.name, &scored, &reference_point, session.plan.seed);
-    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    write_json(&stage.folder().join("samples.json"), &Value::Array(samples))?;
+    let folder = stage.folder();
+    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
+    std::fs::write(folder.join(ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
+    write_json(&folder.join("samples.json"), &Value::Array(samples))?;
+    write_json(&folder.join("speed.json"), &json!({ "new_tokens": tokens, "seconds": seconds }))?;
     let found = serde_json::to_value(found).map_err(|e| Error::invalid(e.to_string()))?;
-    write_json(&stage.folder().join("method.json"), &json!({ "objectives": objectives, "method": found }))
+    write_json(&folder.join("method.json"), &json!({ "objectives": objectives, "method": found }))
+}
+
+/// What the options name, its tokenizer, and its context length.
+fn source(stage: Stage, spec: &Evaluate) -> Result<(Source, Text, i64)> {
+    if let Some(specialists) = &spec.soup {
+        let (mix, text) = soup::load(stage, specialists)?;
+        let context = mix.config().context;
+        return Ok((Source::Mixed(Box::new(mix)), text, context));
+    }
+    let policies: Vec<ModelRef> = spec.policies.iter().flatten().map(|p| p.policy.clone()).collect();
+    let first = spec.policy.as_ref().or(policies.first());
+    let first = first.ok_or_else(|| Error::invalid("evaluate: no policy is given"))?;
+    let (policy, text) = stage.load(first)?;
+    let context = policy.config.context;
+    if spec.policy.is_none() {
+        return Ok((Source::Each(policies), text, context));
+    }
+    Ok((Source::One(Box::new(no_grad(|| policy.net(stage.session.kind))?)), text, context))
+}
+
+/// The answers of a finished evaluation at some weights of its grid.
+pub fn answers(session: &Session, id: &str, weights: &[f64]) -> Result<Vec<Answer>> {
+    let path = session.stage_folder(id).join(ANSWERS);
+    let near =
+        |w: &Weights| w.len() == weights.len() && w.values().iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-6);
+    let mut out = Vec::new();
+    for (line, row) in json_lines(&path)? {
+        let answer: Answer = serde_json::from_value(row)
+            .map_err(|e| Error::file(&path, format!("line {line} is no answer of an evaluation: {e}")))?;
+        if near(&answer.weights) {
+            out.push(answer);
+        }
+    }
+    if out.is_empty() {
+        return Err(Error::invalid(format!(
+            "evaluation \"{id}\" was not done at the weights {weights:?}; add them to it"
+        )));
+    }
+    Ok(out)
 }
 
 /// A policy, the prompts that it is asked, and what scores its answers.
@@ -72,16 +147,16 @@ impl Asked<'_> {
         weights: &Weights,
         sampling: &Sampling,
         seed: impl Fn(usize) -> u64,
-    ) -> Result<(Vec<String>, Scores)> {
+    ) -> Result<(Vec<Completion>, Scores)> {
         let objectives = self.set.objectives();
         let render =
             |row: &Row| self.text.encode_prompt(&self.conditioner.render(&objectives, weights, &row.prompt)?);
         let prompts = self.rows.iter().map(render).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..self.rows.len()).map(|i| vec![seed(i)]).collect();
         let drawn = rollout(self.net, self.text, &prompts, &seeds, sampling)?;
-        let answers: Vec<String> = drawn.into_iter().flatten().map(|c| c.text).collect();
+        let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
         let references: Vec<&Row> = self.rows.iter().collect();
-        let texts: Vec<&str> = answers.iter().map(String::as_str).collect();
+        let texts: Vec<&str> = answers.iter().map(|c| c.text.as_str()).collect();
         let scores = self.set.score(&references, &texts)?;
         Ok((answers, scores))
     }

@@ -1,18 +1,23 @@
 //! The stages' work. One algorithm a file, its whole loop readable top-down.
 
 pub mod best_of_n;
+pub mod compare;
 pub mod evaluate;
+pub mod experience;
 pub mod init_model;
 pub mod online_preference;
+pub mod reinforce;
 pub mod reward_model;
 pub mod rewards;
+pub mod ric_data;
 pub mod sft;
+pub mod soup;
 mod step_report;
 
-use crate::session::Stage;
+use crate::session::{Session, Stage};
 use crate::text::Text;
 use crate::{Result, rollout};
-use motrain_core::data::{self, DataSpec, Row};
+use motrain_core::data::{self, DataSpec, Part, Row};
 use motrain_core::rng::permutation;
 
 /// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only.
@@ -74,6 +79,15 @@ fn spread(rows: Vec<Row>, limit: usize) -> Vec<Row> {
     }
     let keep = |i: usize| (i + 1) * limit / total > i * limit / total;
     rows.into_iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, row)| row).collect()
+}
+
+/// Demonstrations that a sampling stage keeps, in its folder.
+pub const SAMPLES: &str = "samples.jsonl";
+
+/// What a finished sampling stage kept, as data.
+pub fn samples(session: &Session, id: &str) -> DataSpec {
+    let path = session.stage_folder(id).join(SAMPLES).to_string_lossy().into_owned();
+    DataSpec { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
 }
 
 /// Plain text of a number for progress messages.

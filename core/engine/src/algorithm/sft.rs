@@ -1,6 +1,6 @@
 //! Supervised fine-tuning: mean cross-entropy of the completions' tokens, prompts masked.
 
-use super::{batch_rows, best_of_n, short};
+use super::{batch_rows, samples, short};
 use crate::Result;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
@@ -13,7 +13,7 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let session = stage.session;
     let rows = match (&spec.data, &spec.samples) {
         (Some(data), _) => data::completions(data)?,
-        (None, samples) => data::completions(&best_of_n::samples(session, samples.as_deref().unwrap_or_default()))?,
+        (None, kept) => data::completions(&samples(session, kept.as_deref().unwrap_or_default()))?,
     };
     let (model, text) = stage.load(&spec.model)?;
     let total = spec.train.total_steps(rows.len());

@@ -1,5 +1,6 @@
 //! What a step of online training reports: TRL's names, and completions to read.
 
+use super::experience::Batch;
 use crate::Result;
 use crate::log::Metrics;
 use crate::reward::{Scores, known};
@@ -101,25 +102,18 @@ pub fn score_metrics(
 }
 
 /// Writes the completions of one prompt to completions.jsonl.
-pub fn log_completions(
-    t: &mut Trainer,
-    slot: usize,
-    prompt: &motrain_core::Prompt,
-    weights: &Weights,
-    completions: &[Completion],
-    scores: &Scores,
-    per_prompt: usize,
-) -> Result<()> {
+pub fn log_completions(t: &mut Trainer, slot: usize, batch: &Batch) -> Result<()> {
     let step = t.state.step + 1;
-    let conditioned = t.text.render(prompt)?;
-    for (i, completion) in completions.iter().enumerate() {
-        let at = slot * per_prompt + i;
+    let conditioned = t.text.render(&batch.conditioned[slot])?;
+    let raw = &batch.scores.raw;
+    for (i, completion) in batch.completions[slot].iter().enumerate() {
+        let at = slot * batch.completions[slot].len() + i;
         let fields = json!({
             "conditioned_prompt": conditioned,
-            "weights": weights,
+            "weights": batch.weights[slot],
             "completion": completion.text,
-            "scores": scores.objectives[at],
-            "raw": scores.raw.iter().map(|(k, v)| (k.clone(), v[at])).collect::<std::collections::BTreeMap<_, _>>(),
+            "scores": batch.scores.objectives[at],
+            "raw": raw.iter().map(|(k, v)| (k.clone(), v[at])).collect::<std::collections::BTreeMap<_, _>>(),
         });
         let serde_json::Value::Object(map) = fields else { continue };
         t.log.completion(step, map)?;

@@ -1,0 +1,122 @@
+//! Win rates (paper section 5.2): a judge compares two methods' answers to the same prompts, along one dimension at weights that favour it
+//! and along the other at weights that favour that, each asked in both orders.
+
+use super::evaluate;
+use crate::model::write_json;
+use crate::session::Stage;
+use crate::{Error, Result};
+use motrain_core::judge::{Asked, Duel, Verdict, in_both_orders, winner};
+use motrain_core::metrics::stats::{bootstrap, mean, resamples};
+use motrain_core::plan::Compare;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+const RESAMPLES: usize = 1000;
+
+/// One method against another.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Match {
+    pub method: String,
+    pub against: String,
+    pub prompts: usize,
+    pub wins: usize,
+    pub losses: usize,
+    /// Prompts that neither wins.
+    pub none: usize,
+    /// Wins among prompts that someone wins; 0.5 where nobody wins any.
+    pub win_rate: f64,
+    /// The same with half a win for prompts that nobody wins, and its 95 % bootstrap interval over prompts.
+    pub win_rate_half: f64,
+    pub ci: [f64; 2],
+    pub dimensions: Vec<Along>,
+}
+
+/// What was asked along one dimension.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Along {
+    pub name: String,
+    pub wins: usize,
+    pub losses: usize,
+    pub ties: usize,
+    /// Share of duels in which the two orders gave different answers: the judge's preference for a place.
+    pub inconsistent: f64,
+}
+
+pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
+    let bar = stage.progress(spec.against.len());
+    let mut matches = Vec::new();
+    for other in &spec.against {
+        matches.push(compare(stage, spec, other)?);
+        bar.inc(1);
+        stage.check_stop(0)?;
+    }
+    bar.finish();
+    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
+    write_json(&stage.folder().join("matches.json"), &json!(matches))
+}
+
+fn compare(stage: Stage, spec: &Compare, other: &str) -> Result<Match> {
+    let mut asked: Vec<Vec<Asked>> = Vec::new();
+    for d in &spec.dimensions {
+        let judge = stage.session.registry.judges.build(&d.judge.name, &d.judge.options)?;
+        let ours = evaluate::answers(stage.session, &spec.method, &d.weights)?;
+        let theirs = evaluate::answers(stage.session, other, &d.weights)?;
+        if ours.len() != theirs.len() || ours.iter().zip(&theirs).any(|(a, b)| a.prompt != b.prompt) {
+            let both = format!("\"{}\" and \"{other}\"", spec.method);
+            return Err(Error::invalid(format!("compare: {both} were not evaluated on the same prompts")));
+        }
+        let duels: Vec<Duel> = ours
+            .iter()
+            .zip(&theirs)
+            .map(|(a, b)| Duel { prompt: &a.prompt, first: &a.completion, second: &b.completion })
+            .collect();
+        asked.push(in_both_orders(judge.as_ref(), &duels)?);
+    }
+    let winners: Vec<Verdict> = asked[0].iter().zip(&asked[1]).map(|(a, b)| winner([a.verdict, b.verdict])).collect();
+    let name = |id: &str| Ok::<_, Error>(evaluate::load(&stage.session.stage_folder(id))?.1.name);
+    Ok(tally(name(&spec.method)?, name(other)?, &winners, along(spec, &asked), stage.session.plan.seed))
+}
+
+fn along(spec: &Compare, asked: &[Vec<Asked>]) -> Vec<Along> {
+    let one = |(d, asked): (&motrain_core::plan::Dimension, &Vec<Asked>)| {
+        let count = |v: Verdict| asked.iter().filter(|a| a.verdict == v).count();
+        let odd = asked.iter().filter(|a| !a.consistent).count();
+        Along {
+            name: d.name.clone(),
+            wins: count(Verdict::First),
+            losses: count(Verdict::Second),
+            ties: count(Verdict::Tie),
+            inconsistent: odd as f64 / asked.len().max(1) as f64,
+        }
+    };
+    spec.dimensions.iter().zip(asked).map(one).collect()
+}
+
+fn tally(method: String, against: String, winners: &[Verdict], dimensions: Vec<Along>, seed: u64) -> Match {
+    let count = |v: Verdict| winners.iter().filter(|w| **w == v).count();
+    let (wins, losses, none) = (count(Verdict::First), count(Verdict::Second), count(Verdict::Tie));
+    let points: Vec<f64> = winners
+        .iter()
+        .map(|w| match w {
+            Verdict::First => 1.0,
+            Verdict::Second => 0.0,
+            Verdict::Tie => 0.5,
+        })
+        .collect();
+    let resamples = resamples(points.len(), RESAMPLES, seed);
+    let ci = bootstrap(&resamples, |r| mean(&r.iter().map(|&i| points[i]).collect::<Vec<_>>()));
+    let decided = wins + losses;
+    let win_rate = if decided == 0 { 0.5 } else { wins as f64 / decided as f64 };
+    Match {
+        method,
+        against,
+        prompts: winners.len(),
+        wins,
+        losses,
+        none,
+        win_rate,
+        win_rate_half: mean(&points),
+        ci,
+        dimensions,
+    }
+}

@@ -1,0 +1,147 @@
+//! Rewards-in-Context (Yang et al. 2024): rows for fine-tuning whose prompts name the scores that the answers got. The offline stage
+//! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
+//! some score is among the best, and mixes in good rows of earlier stages.
+
+use super::{SAMPLES, load_prompts, rewards, samples};
+use crate::model::write_json;
+use crate::rollout::rollout;
+use crate::session::{Session, Stage};
+use crate::{Error, Result};
+use motrain_core::Prompt;
+use motrain_core::conditioner::rewards_in_context::{Statistics, goals, with_scores};
+use motrain_core::data::{Row, json_lines};
+use motrain_core::metrics::stats::quantile;
+use motrain_core::plan::{RicData, Work};
+use rand::Rng as _;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::path::Path;
+use tch::no_grad;
+
+/// Prompts whose completions are drawn at once.
+const CHUNK: usize = 64;
+
+/// An answer with its scores (scaled, one per objective). As a line of the samples file it also has `prompt`, x with the scores in it.
+#[derive(Clone, Serialize, Deserialize)]
+struct Answer {
+    plain: Prompt,
+    completion: String,
+    finished: bool,
+    scores: Vec<f64>,
+}
+
+pub fn run(stage: Stage, spec: &RicData) -> Result<()> {
+    let session = stage.session;
+    let goals = spec.goals.as_deref().map(|id| statistics(session, id)).transpose()?;
+    let drawn = draw(stage, spec, goals.as_ref())?;
+    if drawn.is_empty() {
+        return Err(Error::invalid("ric_data: no answer has all its scores; see the warnings of the rewards above"));
+    }
+    let (statistics, kept) = match goals {
+        None => {
+            let columns: Vec<Vec<f64>> =
+                (0..drawn[0].scores.len()).map(|k| drawn.iter().map(|a| a.scores[k]).collect()).collect();
+            (Statistics::of(&columns), drawn)
+        }
+        Some(statistics) => {
+            let mut kept = best(drawn, spec.quantile);
+            for id in &spec.mix {
+                kept.extend(best(read(session, id)?, spec.quantile));
+            }
+            (statistics, kept)
+        }
+    };
+    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
+    write_json(&stage.folder().join("statistics.json"), &json!(statistics))?;
+    let mut lines = String::new();
+    for answer in &kept {
+        let mut line = json!(answer);
+        line["prompt"] = json!(with_scores(&answer.plain, &statistics.normalise(&answer.scores))?);
+        lines += &format!("{line}\n");
+    }
+    tracing::info!("{}: kept {} answers", stage.id, kept.len());
+    let path = stage.folder().join(SAMPLES);
+    std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
+}
+
+/// Answers with all their scores, to plain prompts or to prompts that ask for high scores.
+fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
+    let session = stage.session;
+    let set = rewards::load(session, &spec.rewards)?;
+    let objectives = set.objectives().len();
+    let (policy, text) = stage.load(&spec.policy)?;
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?;
+    let net = no_grad(|| policy.net(session.kind))?;
+    let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
+    let bar = stage.progress(wanted.len());
+    let mut out = Vec::new();
+    for (c, chunk) in wanted.chunks(CHUNK).enumerate() {
+        let index = |i: usize| (c * CHUNK + i) as u64;
+        let prompt = |(i, row): (usize, &&Row)| {
+            let Some(statistics) = ask else { return text.encode_prompt(&row.prompt) };
+            let mut rng = stage.rng("goals", index(i));
+            let uniform: Vec<f64> = (0..objectives).map(|_| rng.random()).collect();
+            text.encode_prompt(&with_scores(&row.prompt, &goals(statistics, &uniform))?)
+        };
+        let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
+        let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", index(i))]).collect();
+        let drawn: Vec<_> = rollout(&net, &text, &prompts, &seeds, &spec.generate)?.into_iter().flatten().collect();
+        let texts: Vec<&str> = drawn.iter().map(|c| c.text.as_str()).collect();
+        let scores = set.score(chunk, &texts)?.objectives;
+        for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
+            let Some(scores) = scores else { continue };
+            let (plain, finished) = (row.prompt.clone(), completion.finished);
+            out.push(Answer { plain, completion: completion.text, finished, scores });
+        }
+        bar.inc(chunk.len() as u64);
+        stage.check_stop(0)?;
+    }
+    bar.finish();
+    Ok(out)
+}
+
+/// The answers of which some score reaches that score's quantile.
+fn best(answers: Vec<Answer>, q: f64) -> Vec<Answer> {
+    let objectives = answers.first().map_or(0, |a| a.scores.len());
+    let column = |k: usize| answers.iter().map(|a| a.scores[k]).collect::<Vec<f64>>();
+    let bars: Vec<f64> = (0..objectives).map(|k| quantile(&column(k), q)).collect();
+    answers.into_iter().filter(|a| a.scores.iter().zip(&bars).any(|(s, bar)| s >= bar)).collect()
+}
+
+fn read(session: &Session, id: &str) -> Result<Vec<Answer>> {
+    let path = samples(session, id).paths.remove(0);
+    let path = Path::new(&path);
+    let answer = |(line, row)| {
+        serde_json::from_value(row).map_err(|e| Error::file(path, format!("line {line} is no ric_data row: {e}")))
+    };
+    json_lines(path)?.into_iter().map(answer).collect()
+}
+
+/// The statistics that an offline stage fitted.
+pub fn statistics(session: &Session, id: &str) -> Result<Statistics> {
+    if !matches!(session.plan.stage(id).map(|s| &s.work), Some(Work::RicData(_))) {
+        return Err(Error::invalid(format!("\"{id}\" is no ric_data stage, so it has no statistics of scores")));
+    }
+    let path = session.stage_folder(id).join("statistics.json");
+    let text = std::fs::read_to_string(&path)
+        .map_err(|e| Error::file(&path, format!("cannot be read ({e}); stage \"{id}\" has not been run")))?;
+    serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_kept_for_any_good_score() {
+        let answer = |a: f64, b: f64| Answer {
+            plain: Prompt::user("x"),
+            completion: String::new(),
+            finished: true,
+            scores: vec![a, b],
+        };
+        let all = vec![answer(1.0, 0.0), answer(0.0, 1.0), answer(0.5, 0.5), answer(0.1, 0.2)];
+        let kept: Vec<Vec<f64>> = best(all, 0.7).into_iter().map(|a| a.scores).collect();
+        assert_eq!(kept, [[1.0, 0.0], [0.0, 1.0]]);
+    }
+}
