@@ -212,3 +212,75 @@ fn a_judge_that_gives_no_number_stops_the_run() {
     let said = failure(&mut run(&f, "chat", &options)).replace(&address, "[server]");
     insta::assert_snapshot!(said);
 }
+
+/// Two evaluations and a comparison of them by a judge behind `address`; what went wrong, or the comparison.
+fn judged(f: &tempfile::TempDir, address: &str) -> Result<Value, String> {
+    let script = format!(
+        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
+         let policy = #{{ policy: path(task.policy) }};\nlet a = steer::front(\"a\", \"A\", task, policy, scored);\n\
+         policy.conditioner = conditioner(\"none\");\nlet b = steer::front(\"b\", \"B\", task, policy, scored);\n\
+         let asked = judge(\"chat\", #{{ url: \"{address}\", model: \"m\", question: \"Which is better?\", retries: 0 }});\n\
+         compare(\"wins\", #{{ method: a, against: [b], dimensions: [\n\
+           #{{ name: \"Helpfulness\", weights: [0.8, 0.2], judge: asked }},\n\
+           #{{ name: \"Harmlessness\", weights: [0.2, 0.8], judge: asked }},\n] }});\n"
+    );
+    motrain_tests::write(f.path(), "judge.rhai", &script);
+    let output = small(f.path(), "judge.rhai", "out").output().unwrap();
+    let matches = f.path().join("out/stages/wins/matches.json");
+    if !output.status.success() {
+        assert!(f.path().join("out/stages/b/answers.jsonl").is_file(), "finished evaluations are kept");
+        return Err(said(&output));
+    }
+    Ok(serde_json::from_str::<Value>(&std::fs::read_to_string(matches).unwrap()).unwrap()[0].clone())
+}
+
+fn reply(text: &str) -> Option<(u16, String)> {
+    Some((200, json!({ "choices": [{ "message": { "content": text } }] }).to_string()))
+}
+
+#[test]
+fn a_judge_that_always_says_first_yields_only_ties() {
+    let f = folder();
+    let (address, seen) = serve(|_, _| reply("1"));
+    let found = judged(&f, &address).unwrap();
+    let counts = |key: &str| found[key].as_u64().unwrap();
+    assert_eq!((counts("wins"), counts("losses"), counts("none")), (0, 0, 6), "{found}");
+    assert_eq!(found["dimensions"][0]["inconsistent"], 1.0);
+    // Both orders, two dimensions, six prompts.
+    assert_eq!(seen.requests.load(Ordering::SeqCst), 24);
+    let bodies = seen.bodies.lock().unwrap();
+    assert!(bodies.iter().all(|b| !b.to_string().contains("System Instruction")), "a judge saw the conditioned prompt");
+}
+
+#[test]
+fn a_judge_with_an_opinion_names_the_same_answer_in_both_orders() {
+    let f = folder();
+    // Prefers the longer answer.
+    let (address, _) = serve(|_, body| {
+        let text = body["messages"][0]["content"].as_str().unwrap();
+        let (first, second) = text.split_once("Response 1:\n").unwrap().1.split_once("\n\nResponse 2:\n").unwrap();
+        let second = second.rsplit_once("\n\nAnswer with").unwrap().0;
+        reply(match first.len().cmp(&second.len()) {
+            std::cmp::Ordering::Greater => "1",
+            std::cmp::Ordering::Less => "Response 2",
+            std::cmp::Ordering::Equal => "0",
+        })
+    });
+    let found = judged(&f, &address).unwrap();
+    assert_eq!(found["dimensions"][0]["inconsistent"], 0.0, "{found}");
+    let total: u64 = ["wins", "losses", "none"].iter().map(|k| found[k].as_u64().unwrap()).sum();
+    assert_eq!(total, 6);
+    let along = &found["dimensions"][0];
+    assert!(along["wins"].as_u64().unwrap() + along["losses"].as_u64().unwrap() > 0, "{found}");
+}
+
+#[test]
+fn a_judge_that_cannot_be_reached_or_understood_stops_the_comparison() {
+    let f = folder();
+    let message = judged(&f, "http://127.0.0.1:9").unwrap_err();
+    assert!(message.contains("the judge failed: http://127.0.0.1:9/chat/completions cannot be reached"), "{message}");
+    let f = folder();
+    let (address, _) = serve(|_, _| reply("both are fine"));
+    let message = judged(&f, &address).unwrap_err();
+    assert!(message.contains("no 0, 1 or 2 in the model's reply \"both are fine\""), "{message}");
+}

@@ -58,7 +58,7 @@ pub enum Command {
     /// List components with their options
     List {
         /// sampler, conditioner, reward, label or loss
-        #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss"])]
+        #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss", "judge"])]
         kind: Option<String>,
         /// With the components that this script brings
         #[arg(long)]

@@ -210,7 +210,7 @@ fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prom
     let path = folder.join("steering.json");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is not a steerable policy: it has no steering.json", folder.display()))?;
-    let steering: motrain_engine::algorithm::online_preference::Steering = serde_json::from_str(&text)?;
+    let steering: motrain_engine::algorithm::experience::Steering = serde_json::from_str(&text)?;
     if steering.objectives.len() != weights.len() {
         bail!(
             "{} weights for {} objectives ({})",
@@ -232,12 +232,23 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
         _ => None,
     });
     let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", folder.display()))?;
-    let own = |id: &str| folder.join("stages").join(id).join("model").to_string_lossy().into_owned();
-    evaluation.policy = match (policy, &evaluation.policy) {
-        (Some(path), _) => ModelRef::Path(policy_folder(&path).to_string_lossy().into_owned()),
-        (None, ModelRef::Stage { stage }) => ModelRef::Path(own(stage)),
-        (None, path) => path.clone(),
+    let folder_of = |id: &str| folder.join("stages").join(id).join("model").to_string_lossy().into_owned();
+    let own = |model: &ModelRef| match model {
+        ModelRef::Stage { stage } => ModelRef::Path(folder_of(stage)),
+        path => path.clone(),
     };
+    if let Some(path) = policy {
+        evaluation.policy = Some(ModelRef::Path(policy_folder(&path).to_string_lossy().into_owned()));
+        (evaluation.soup, evaluation.policies) = (None, None);
+    }
+    evaluation.policy = evaluation.policy.as_ref().map(own);
+    if let Some(soup) = &mut evaluation.soup {
+        soup.base = own(&soup.base);
+        soup.parts = soup.parts.iter().map(own).collect();
+    }
+    for at in evaluation.policies.iter_mut().flatten() {
+        at.policy = own(&at.policy);
+    }
     evaluation.name = name;
     evaluation.step = step.unwrap_or(evaluation.step);
     evaluation.prompts.limit = limit.or(evaluation.prompts.limit);
@@ -246,8 +257,9 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
         evaluation.prompts.part = Default::default();
     }
     let rewards = evaluation.rewards.clone();
-    plan.stages
-        .retain(|s| s.id == rewards || matches!(s.work, Work::RewardModel(_) | Work::InitModel(_) | Work::Sft(_)));
+    plan.stages.retain(|s| {
+        s.id == rewards || matches!(s.work, Work::RewardModel(_) | Work::InitModel(_) | Work::Sft(_) | Work::RicData(_))
+    });
     plan.stages.push(motrain_core::plan::Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) });
     let registry = components::from_plan(&plan)?;
     plan.check(&registry)?;

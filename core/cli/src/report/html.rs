@@ -27,9 +27,10 @@ const CURVES: [&str; 6] = [
 
 pub fn page(run: &Path, plan: &Plan, fronts: &Fronts, evaluations: &[String], front: &str) -> Result<String> {
     let mut body = format!("<h1>{}</h1><h2>Front</h2>{front}{}", escape(&plan.name), metrics_table(fronts));
-    for stage in
-        plan.stages.iter().filter(|s| matches!(s.work, Work::OnlinePreference(_) | Work::RewardModel(_) | Work::Sft(_)))
-    {
+    let trains = |work: &Work| {
+        matches!(work, Work::OnlinePreference(_) | Work::Reinforce(_) | Work::RewardModel(_) | Work::Sft(_))
+    };
+    for stage in plan.stages.iter().filter(|s| trains(&s.work)) {
         body += &curves(run, &stage.id)?;
         body += &component_times(run, &stage.id)?;
     }

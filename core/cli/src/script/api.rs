@@ -1,6 +1,6 @@
-//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`. Stages: `init_model`, `sft`,
-//! `reward_model`, `rewards`, `best_of_n`, `online_preference`, `evaluate`; each takes an id and its options and returns a handle that later
-//! stages take. Everything is checked where it is written.
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: `init_model`, `sft`,
+//! `reward_model`, `rewards`, `best_of_n`, `ric_data`, `online_preference`, `reinforce`, `soup`, `evaluate`, `compare`; each takes an id and its
+//! options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
 use super::functions::{Files, Runtime};
@@ -89,7 +89,7 @@ impl Builder {
 }
 
 pub fn register(engine: &mut Engine, builder: &Builder) {
-    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss] {
+    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss, Kind::Judge] {
         register_component(engine, builder, kind);
     }
     register_reward(engine, builder);
@@ -98,8 +98,12 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
     register_stage(engine, builder, "reward_model", Work::RewardModel);
     register_stage(engine, builder, "rewards", Work::Rewards);
     register_stage(engine, builder, "best_of_n", Work::BestOfN);
+    register_stage(engine, builder, "ric_data", Work::RicData);
     register_stage(engine, builder, "online_preference", Work::OnlinePreference);
+    register_stage(engine, builder, "reinforce", Work::Reinforce);
+    register_stage(engine, builder, "soup", Work::Soup);
     register_stage(engine, builder, "evaluate", Work::Evaluate);
+    register_stage(engine, builder, "compare", Work::Compare);
     extend::register(engine, builder);
     engine.register_fn("path", |path: &str| found(path));
 }
@@ -186,6 +190,17 @@ fn register_reward(engine: &mut Engine, builder: &Builder) {
     });
 }
 
+/// Options that want ids of stages.
+const IDS: [&str; 6] = ["rewards", "samples", "goals", "mix", "method", "against"];
+
+/// A handle stands for its id.
+fn ids(given: &Value) -> Value {
+    match given {
+        Value::Array(list) => list.iter().map(ids).collect(),
+        other => other.get("stage").unwrap_or(other).clone(),
+    }
+}
+
 fn register_stage<O: Options + 'static>(
     engine: &mut Engine,
     builder: &Builder,
@@ -195,10 +210,9 @@ fn register_stage<O: Options + 'static>(
     let own = builder.clone();
     engine.register_fn(name, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
         let mut options = to_json(&context, map)?;
-        // A handle stands for the id where a stage's id is wanted.
-        for key in ["rewards", "samples"] {
-            if let Some(id) = options.get(key).and_then(|r| r.get("stage")).cloned() {
-                options[key] = id;
+        for key in IDS {
+            if let Some(given) = options.get_mut(key) {
+                *given = ids(given);
             }
         }
         if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {

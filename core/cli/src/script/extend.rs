@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub fn register(engine: &mut Engine, builder: &Builder) {
     register_plugin(engine, builder);
-    for kind in Kind::ALL {
+    for kind in Kind::TRAINING {
         register_function(engine, builder, kind);
     }
 }
@@ -99,6 +99,7 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
         Kind::Reward => entry!(rewards, ScriptReward),
         Kind::Label => entry!(labels, ScriptLabel),
         Kind::Loss => entry!(losses, ScriptLoss),
+        Kind::Judge => Err(motrain_core::Error::Invalid("a judge cannot be a function of the script".into())),
     }
 }
 
