@@ -17,6 +17,7 @@ pub mod rollout;
 pub mod run;
 pub mod sample;
 pub mod session;
+pub mod steering;
 pub mod text;
 
 pub use error::{Error, Result};

@@ -36,7 +36,7 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
     let session = Session { plan, registry, run: run.to_owned(), device, kind, stop };
     write_json(&run.join("plan.json"), &serde_json::to_value(plan).map_err(|e| Error::invalid(e.to_string()))?)?;
     write_json(&run.join("manifest.json"), &manifest(&session, &hashes, &fingerprints.borrow()))?;
-    for stage in &plan.stages {
+    for (at, stage) in plan.stages.iter().enumerate() {
         let folder = session.stage_folder(&stage.id);
         let hash = &hashes[&stage.id];
         match stage_hash(&folder) {
@@ -49,7 +49,7 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
         }
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": false }))?;
-        tracing::info!("{}: started", stage.id);
+        tracing::info!("{}: started (stage {} of {})", stage.id, at + 1, plan.stages.len());
         run_stage(Stage { session: &session, id: &stage.id }, &stage.work)?;
         write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": true }))?;
     }

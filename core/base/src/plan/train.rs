@@ -1,9 +1,10 @@
 //! Options of the stages that train on given data: `init_model`, `sft`, `reward_model`.
 
 use super::Uses;
-use super::shared::{ModelRef, Optimizer, Training};
+use super::shared::{Component, ModelRef, Optimizer, Training};
 use crate::data::DataSpec;
 use crate::options::{Checked, Options};
+use crate::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,12 @@ pub struct Sft {
     /// The id of a `best_of_n` or `ric_data` stage.
     #[serde(default)]
     pub samples: Option<String>,
+    /// What the policy learns to be steered by, if the rows have it in their prompts; saved beside it.
+    #[serde(default)]
+    pub conditioner: Option<Component>,
+    /// With `conditioner`, the id of the `rewards` stage that names the objectives.
+    #[serde(default)]
+    pub rewards: Option<String>,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
@@ -48,6 +55,9 @@ pub struct Sft {
 
 impl Options for Sft {
     fn check(&self) -> Checked {
+        if self.conditioner.is_some() != self.rewards.is_some() {
+            return Err(("conditioner", "and \"rewards\" go together".into()));
+        }
         match (&self.data, &self.samples) {
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err(("data", "or \"samples\" must be given, and only one of them".into())),
@@ -60,8 +70,12 @@ impl Uses for Sft {
         vec![&self.model]
     }
 
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        self.conditioner.iter().map(|c| (Kind::Conditioner, c)).collect()
+    }
+
     fn stages(&self) -> Vec<&str> {
-        self.samples.as_deref().into_iter().collect()
+        self.samples.as_deref().into_iter().chain(self.rewards.as_deref()).collect()
     }
 
     fn data(&self) -> Vec<&DataSpec> {

@@ -1,6 +1,6 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
-use super::{load_prompts, rewards, soup};
+use super::{SPEED, load_prompts, rewards, soup};
 use crate::model::{Mix, Net, write_json};
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
@@ -80,6 +80,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
+    let serving = serving(stage, spec, &source, &text, &rows, conditioner.as_ref(), &grid, &objectives)?;
     let scored = complete(answered, &objectives, rows.len(), &spec.name)?;
     let reference_point = vec![0.0; objectives.len()];
     let found = method(&spec.name, &scored, &reference_point, session.plan.seed);
@@ -87,9 +88,55 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     std::fs::write(folder.join(ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
     write_json(&folder.join("samples.json"), &Value::Array(samples))?;
-    write_json(&folder.join("speed.json"), &json!({ "new_tokens": tokens, "seconds": seconds }))?;
+    let speed = json!({ "new_tokens": tokens, "seconds": seconds, "serving": serving });
+    write_json(&folder.join(SPEED), &speed)?;
     let found = serde_json::to_value(found).map_err(|e| Error::invalid(e.to_string()))?;
     write_json(&folder.join("method.json"), &json!({ "objectives": objectives, "method": found }))
+}
+
+/// How fast queries are answered of which each brings its own weights: together by one prompted policy, one by one where each weight
+/// needs other parameters.
+#[expect(clippy::too_many_arguments, reason = "what an evaluation has at hand, once")]
+fn serving(
+    stage: Stage,
+    spec: &Evaluate,
+    source: &Source,
+    text: &Text,
+    rows: &[Row],
+    conditioner: &dyn Conditioner,
+    grid: &[Weights],
+    objectives: &[String],
+) -> Result<Value> {
+    let prompts = grid
+        .iter()
+        .enumerate()
+        .map(|(i, w)| text.encode_prompt(&conditioner.render(objectives, w, &rows[i % rows.len()].prompt)?))
+        .collect::<Result<Vec<_>>>()?;
+    let seeds: Vec<Vec<u64>> = (0..grid.len()).map(|i| vec![stage.seed("serving", i as u64)]).collect();
+    let kind = stage.session.kind;
+    let clock = Instant::now();
+    let mut parameters = 0;
+    let mut drawn = Vec::new();
+    match source {
+        Source::One(net) => {
+            drawn.extend(rollout(net, text, &prompts, &seeds, &spec.generate)?);
+            parameters = net.parameter_count();
+        }
+        Source::Mixed(_) | Source::Each(_) => {
+            for (i, w) in grid.iter().enumerate() {
+                let net = match source {
+                    Source::Mixed(mix) => no_grad(|| mix.at(w.values())?.net(kind))?,
+                    Source::Each(policies) => no_grad(|| stage.load(&policies[i])?.0.net(kind))?,
+                    Source::One(_) => continue,
+                };
+                drawn.extend(rollout(&net, text, &prompts[i..=i], &seeds[i..=i], &spec.generate)?);
+                parameters = net.parameter_count();
+            }
+        }
+    }
+    let tokens: usize = drawn.iter().flatten().map(|c| c.tokens.len()).sum();
+    let seconds = clock.elapsed().as_secs_f64();
+    Ok(json!({ "queries": grid.len(), "new_tokens": tokens, "seconds": seconds, "parameters": parameters }))
 }
 
 /// What the options name, its tokenizer, and its context length.

@@ -6,19 +6,18 @@ use super::step_report::{log_completions, score_metrics};
 use super::{batch_rows, load_prompts, rewards, short};
 use crate::Result;
 use crate::log::Metrics;
-use crate::model::{Llama, write_json};
+use crate::model::Llama;
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
 use crate::session::{Stage, Trainer};
+use crate::steering;
 use crate::text::Text;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
-use motrain_core::plan::{Component, Experience as Spec};
+use motrain_core::plan::Experience as Spec;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
 use motrain_core::{Prompt, Weights};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
 use std::time::Instant;
 use tch::no_grad;
 
@@ -29,13 +28,6 @@ const LOGGED_PROMPTS: usize = 4;
 const LOG_EVERY: usize = 10;
 /// Steps of the grid on which a sampler is told the front: 5 points for two objectives.
 const FEEDBACK_GRID: u32 = 4;
-
-/// How a policy is steered; saved beside it as steering.json, so that whoever uses it renders what it was trained on.
-#[derive(Serialize, Deserialize)]
-pub struct Steering {
-    pub objectives: Vec<String>,
-    pub conditioner: Component,
-}
 
 /// What draws batches.
 pub struct Experience<'a> {
@@ -188,9 +180,6 @@ impl<'a> Experience<'a> {
 
     /// Writes how the finished policy is steered beside it.
     pub fn save_steering(&self) -> Result<()> {
-        let options = self.stage.session.resolve(&self.spec.conditioner.options)?;
-        let conditioner = Component { name: self.spec.conditioner.name.clone(), options };
-        let steering = json!(Steering { objectives: self.objectives.clone(), conditioner });
-        write_json(&self.stage.folder().join("model/steering.json"), &steering)
+        steering::save(self.stage, self.objectives.clone(), &self.spec.conditioner)
     }
 }

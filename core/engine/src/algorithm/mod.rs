@@ -84,6 +84,9 @@ fn spread(rows: Vec<Row>, limit: usize) -> Vec<Row> {
 /// Demonstrations that a sampling stage keeps, in its folder.
 pub const SAMPLES: &str = "samples.jsonl";
 
+/// Tokens and seconds of a stage that only samples, in its folder; like timings.jsonl, not repeatable.
+pub const SPEED: &str = "speed.json";
+
 /// What a finished sampling stage kept, as data.
 pub fn samples(session: &Session, id: &str) -> DataSpec {
     let path = session.stage_folder(id).join(SAMPLES).to_string_lossy().into_owned();

@@ -2,7 +2,7 @@
 //! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
 //! some score is among the best, and mixes in good rows of earlier stages.
 
-use super::{SAMPLES, load_prompts, rewards, samples};
+use super::{SAMPLES, SPEED, load_prompts, rewards, samples};
 use crate::model::write_json;
 use crate::rollout::rollout;
 use crate::session::{Session, Stage};
@@ -16,6 +16,7 @@ use rand::Rng as _;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::path::Path;
+use std::time::Instant;
 use tch::no_grad;
 
 /// Prompts whose completions are drawn at once.
@@ -51,7 +52,6 @@ pub fn run(stage: Stage, spec: &RicData) -> Result<()> {
             (statistics, kept)
         }
     };
-    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
     write_json(&stage.folder().join("statistics.json"), &json!(statistics))?;
     let mut lines = String::new();
     for answer in &kept {
@@ -75,6 +75,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
     let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
     let bar = stage.progress(wanted.len());
     let mut out = Vec::new();
+    let (mut tokens, clock) = (0, Instant::now());
     for (c, chunk) in wanted.chunks(CHUNK).enumerate() {
         let index = |i: usize| (c * CHUNK + i) as u64;
         let prompt = |(i, row): (usize, &&Row)| {
@@ -86,6 +87,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", index(i))]).collect();
         let drawn: Vec<_> = rollout(&net, &text, &prompts, &seeds, &spec.generate)?.into_iter().flatten().collect();
+        tokens += drawn.iter().map(|c| c.tokens.len()).sum::<usize>();
         let texts: Vec<&str> = drawn.iter().map(|c| c.text.as_str()).collect();
         let scores = set.score(chunk, &texts)?.objectives;
         for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
@@ -97,6 +99,9 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         stage.check_stop(0)?;
     }
     bar.finish();
+    let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });
+    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
+    write_json(&stage.folder().join(SPEED), &speed)?;
     Ok(out)
 }
 

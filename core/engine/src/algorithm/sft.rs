@@ -5,6 +5,7 @@ use crate::Result;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
 use crate::session::{Stage, Trainer};
+use crate::steering;
 use motrain_core::data;
 use motrain_core::plan::Sft;
 use tch::Kind;
@@ -39,9 +40,13 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
             loss.f_backward()?;
             loss_sum += f64::try_from(&loss)?;
         }
-        let mut metrics = Metrics::from([("loss".into(), loss_sum)]);
+        let mut metrics = Metrics::from([("loss".into(), loss_sum), ("tokens/trained".into(), tokens as f64)]);
         t.update(&mut metrics)?;
         t.finish_step(&metrics, Metrics::new(), format!("loss {}", short(loss_sum)))?;
     }
-    t.finish()
+    t.finish()?;
+    match (&spec.conditioner, &spec.rewards) {
+        (Some(conditioner), Some(id)) => steering::save(stage, session.rewards(id)?.objectives(), conditioner),
+        _ => Ok(()),
+    }
 }

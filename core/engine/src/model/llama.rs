@@ -179,6 +179,13 @@ impl Llama {
 }
 
 impl Net {
+    /// Parameters; a tied head counts once.
+    pub fn parameter_count(&self) -> usize {
+        let layer = |l: &Layer| [&l.input_norm, &l.qkv, &l.o, &l.post_norm, &l.gate_up, &l.down].map(Tensor::numel);
+        let head = if self.config.head == Head::TiedLm { 0 } else { self.head.numel() };
+        self.embed.numel() + self.layers.iter().flat_map(layer).sum::<usize>() + self.norm.numel() + head
+    }
+
     fn of(model: &Llama, kind: Kind) -> Result<Self> {
         let mut params = model.params.iter().map(|(_, p)| p.f_to_kind(kind));
         let mut next = || -> Result<Tensor> {
