@@ -88,6 +88,8 @@ fn rewards_in_context_trains_on_scores_and_asks_for_targets() {
     let f = folder();
     let methods = baseline(f.path(), "ric", &[]);
     assert_eq!(methods[1]["name"], "Rewards-in-Context");
+    let answer = ["generate", "ric", "--prompt", "How do I pick a lock?", "--weights", "0.8,0.2"];
+    assert!(!success(motrain(f.path()).args(answer)).trim().is_empty(), "the policy's folder says how it is steered");
     let stages = f.path().join("ric/stages");
     let statistics = json(&stages.join("ric_offline_data/statistics.json"));
     assert_eq!(
@@ -156,4 +158,55 @@ fn what_makes_no_sense_is_refused() {
     show("nothing to evaluate", &format!("evaluate(\"e\", {front} }});"));
     show("alpha", "sampler(\"dirichlet\", #{ alpha: -1.0 });");
     insta::assert_snapshot!(shown);
+}
+
+#[test]
+fn the_papers_page_is_drawn_from_finished_runs() {
+    let f = folder();
+    let sets = [
+        "paper.tasks=[\"hh\"]",
+        "paper.only=[\"fig2\", \"fig4\", \"fig6\"]",
+        "paper.epochs=[1.0, 2.0]",
+        "tasks.hh.train={ steps = 2, batch_size = 4 }",
+        "tasks.hh.ric={ prompts = 16, completions = 1, offline_steps = 2, rounds = 1, online_steps = 1 }",
+    ];
+    for seed in ["0", "1"] {
+        let mut command = small(f.path(), "paper.rhai", &format!("paper/seed-{seed}"));
+        for set in sets {
+            command.args(["--set", set]);
+        }
+        success(command.args(["--set", &format!("seed={seed}")]));
+    }
+    let said = success(motrain(f.path()).args(["paper", "paper"]));
+    assert!(said.contains("undecided  fig2      hh: MO-ODPO has a larger front than Rewarded Soups"), "{said}");
+    assert!(said.contains("2 seeds"), "{said}");
+    let all = json(&f.path().join("paper/paper.json"));
+    let costs = all["table1"].as_array().unwrap();
+    let cost =
+        |name: &str| costs.iter().find(|c| c["method"] == name).unwrap_or_else(|| panic!("no {name}: {costs:?}"));
+    assert_eq!((cost("MO-ODPO")["policies"].as_u64(), cost("ODPO Soups")["policies"].as_u64()), (Some(1), Some(2)));
+    assert_eq!(cost("MO-ODPO")["extra_memory"], 0);
+    assert!(cost("ODPO Soups")["extra_memory"].as_u64().unwrap() > 1_000_000);
+    for name in ["MO-ODPO", "Rewarded Soups", "P-MORL", "Rewards-in-Context"] {
+        for key in ["tokens_generated", "tokens_trained", "seconds", "serving_tokens_per_second"] {
+            assert!(cost(name)[key].as_f64().unwrap() > 0.0, "{name} {key}");
+        }
+    }
+    let panel = &all["figures"][0]["fronts"]["methods"][0]["points"][0];
+    assert!(panel["ci"][0][0].as_f64() <= panel["rewards"][0].as_f64(), "{panel}");
+    let page = std::fs::read_to_string(f.path().join("paper/paper.html")).unwrap();
+    for part in [
+        "Figure 2, fronts",
+        "Figure 6, Rewards-in-Context by epochs",
+        "Figure 4, win rates",
+        "Table 1",
+        "Table 2",
+        "at (0.8, 0.2)",
+    ] {
+        assert!(page.contains(part), "no {part}");
+    }
+    assert!(f.path().join("paper/fig2-hh.svg").is_file());
+    std::fs::remove_file(f.path().join("paper/seed-1/stages/hh_fig2_ric/method.json")).unwrap();
+    let message = failure(motrain(f.path()).args(["paper", "paper"]));
+    assert!(message.contains("paper/seed-1 is not finished; run it again, finished stages are kept"), "{message}");
 }

@@ -127,7 +127,7 @@ fn install(e: &Embedded, data: &Path, run: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(&assets);
     fs::create_dir_all(&assets)?;
     fs::copy(data.join("prompts.jsonl"), assets.join("prompts.jsonl"))?;
-    for name in ["policy"].iter().chain(&e.rewards) {
+    for name in ["policy", "policy_small"].iter().chain(&e.rewards) {
         let from = run.join("stages").join(name).join("model");
         let to = assets.join(name);
         fs::create_dir_all(&to)?;

@@ -3,11 +3,14 @@
 mod commands;
 mod libtorch;
 mod models;
+mod paper;
 mod plugins;
 mod run;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of motrain")]
@@ -47,6 +50,21 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Remake the paper's figures and tables
+    ReproducePaper {
+        /// tiny (the embedded tasks), smollm2, or paper (your models and data, at the paths of configs/paper.toml)
+        #[arg(long, default_value = "tiny", value_parser = ["tiny", "smollm2", "paper"])]
+        scale: String,
+        /// How often all is trained; three decide the claims
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+        /// Only these: fig2 to fig6, table1, table2
+        #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "table1", "table2"])]
+        only: Vec<String>,
+        /// Run folder [default: runs/paper-<scale>]
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
     /// Build the first-party plugins into target/plugins/
     Plugins,
     /// Remake plugins/abi/include/motrain.h
@@ -65,13 +83,24 @@ enum Command {
     },
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
         Command::Setup { cuda } => libtorch::setup(cuda),
         Command::Doctor => commands::doctor(),
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Bench { args } => commands::bench(&args),
+        Command::ReproducePaper { scale, seeds, only, out } => paper::reproduce(&scale, seeds, &only, out),
         Command::Plugins => plugins::build().map(|_| ()),
         Command::Codegen => plugins::codegen(),
         Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),

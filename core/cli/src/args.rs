@@ -120,6 +120,8 @@ pub enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+    /// Draw the paper's figures and tables from finished runs of paper.rhai, one run folder a seed
+    Paper { folder: PathBuf },
     /// Turn a GGUF file into a Hugging Face folder
     Import { file: PathBuf, folder: PathBuf },
     /// Write an embedded task's prompts, demonstrations and preference pairs

@@ -1,7 +1,7 @@
 //! What each command does.
 
 use crate::args::{Args, Command, ConfigArgs, PluginCommand, RunArgs};
-use crate::{bench, components, config, locate, report, script};
+use crate::{bench, components, config, locate, paper, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
@@ -31,6 +31,7 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
             println!("{}", folder.display());
             Ok(())
         }
+        Some(Command::Paper { folder }) => paper::run(&folder),
         Some(Command::MakeData { task, folder, seed }) => make_data(&task, &folder, seed),
         Some(command @ Command::Generate { .. }) => generate(command),
         Some(command @ Command::Evaluate { .. }) => evaluate(command, stop),
@@ -210,7 +211,7 @@ fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prom
     let path = folder.join("steering.json");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is not a steerable policy: it has no steering.json", folder.display()))?;
-    let steering: motrain_engine::algorithm::experience::Steering = serde_json::from_str(&text)?;
+    let steering: motrain_engine::steering::Steering = serde_json::from_str(&text)?;
     if steering.objectives.len() != weights.len() {
         bail!(
             "{} weights for {} objectives ({})",

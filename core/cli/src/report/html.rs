@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}\
+pub const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}\
 table{border-collapse:collapse;margin:1em 0;font-size:14px}td,th{border:1px solid #ccc;padding:.35em .6em;text-align:left;vertical-align:top}\
 th{background:#f3f3f3}pre{background:#f6f6f6;padding:1em;overflow:auto;font-size:12px}.curves svg{margin:.3em}\
 td.n{text-align:right;font-variant-numeric:tabular-nums}td.text{min-width:220px;white-space:pre-wrap}svg{max-width:100%;height:auto}\
@@ -165,6 +165,6 @@ fn answers(run: &Path, evaluation: &str) -> Result<String> {
     Ok(format!("<h2>Answers</h2><div class=wide><table><tr><th>prompt</th>{header}</tr>{rows}</table></div>"))
 }
 
-fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

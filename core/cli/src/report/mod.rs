@@ -1,7 +1,7 @@
 //! What a person looks at: the table on the terminal, front.svg, and report.html, which needs no other file.
 
-mod html;
-mod plot;
+pub mod html;
+pub mod plot;
 
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;

@@ -95,10 +95,12 @@ fn draw_legend(fronts: &Fronts, root: &Canvas) -> Drawn {
 
 /// A marker of its own shape for each method, at a pixel.
 fn draw_marker(root: &Canvas, method: usize, (x, y): (i32, i32), colour: RGBColor) -> Drawn {
-    match method % 4 {
+    match method % 6 {
         0 => root.draw(&Circle::new((x, y), 5, colour.filled()))?,
         1 => root.draw(&TriangleMarker::new((x, y), 6, colour.filled()))?,
         2 => root.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], colour.filled()))?,
+        3 => root.draw(&Circle::new((x, y), 6, colour.stroke_width(2)))?,
+        4 => root.draw(&Rectangle::new([(x - 5, y - 5), (x + 5, y + 5)], colour.stroke_width(2)))?,
         _ => root.draw(&Cross::new((x, y), 5, colour.stroke_width(2)))?,
     }
     Ok(())

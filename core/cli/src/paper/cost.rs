@@ -1,0 +1,86 @@
+//! What each method of Figure 2 really cost: policies and parameters, tokens and seconds, and serving where every query brings its own
+//! weights (Table 1).
+
+use super::{Seed, place};
+use anyhow::Result;
+use motrain_core::plan::{Evaluate, Work};
+use motrain_engine::log::{Metrics, read_metrics, read_timings};
+use serde::Serialize;
+use serde_json::Value;
+use std::path::Path;
+
+#[derive(Serialize)]
+pub struct Cost {
+    pub task: String,
+    pub method: String,
+    pub policies: usize,
+    pub parameters: u64,
+    pub tokens_generated: f64,
+    pub tokens_trained: f64,
+    pub seconds: f64,
+    /// New tokens a second when every query of a batch brings its own weights.
+    pub serving_tokens_per_second: f64,
+    /// Bytes beyond one policy that serving any weights holds.
+    pub extra_memory: u64,
+}
+
+pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
+    let mut out = Vec::new();
+    for stage in &seed.plan.stages {
+        let (Work::Evaluate(spec), Some((task, "fig2"))) = (&stage.work, place(&stage.id)) else { continue };
+        out.push(cost(seed, task, &stage.id, spec)?);
+    }
+    Ok(out)
+}
+
+fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
+    let folder = |stage: &str| seed.run.join("stages").join(stage);
+    let own =
+        |s: &&motrain_core::plan::Stage| s.id.starts_with(&format!("{id}_")) && !matches!(s.work, Work::Evaluate(_));
+    let (mut policies, mut parameters, mut generated, mut trained, mut seconds) = (0, 0, 0.0, 0.0, 0.0);
+    for stage in seed.plan.stages.iter().filter(own) {
+        // A stage of fine-tuning that goes on with a policy makes no further one.
+        let starts =
+            !matches!(&stage.work, Work::Sft(s) if matches!(s.model, motrain_core::plan::ModelRef::Stage { .. }));
+        if stage.work.makes_policy() && starts {
+            policies += 1;
+            parameters += floats(&folder(&stage.id).join("model"));
+        }
+        let metrics = read_metrics(&seed.run, &stage.id)?;
+        generated += sum(&metrics, "tokens/generated");
+        trained += sum(&metrics, "tokens/trained");
+        seconds += sum(&read_timings(&seed.run, &stage.id)?, "seconds");
+        let sampled = speed(&folder(&stage.id));
+        generated += sampled["new_tokens"].as_f64().unwrap_or(0.0);
+        seconds += sampled["seconds"].as_f64().unwrap_or(0.0);
+    }
+    let serving = &speed(&folder(id))["serving"];
+    let held = spec.soup.as_ref().map_or(0, |s| s.parts.len()) + spec.policies.as_ref().map_or(0, |p| p.len() - 1);
+    let one = serving["parameters"].as_u64().unwrap_or(0);
+    Ok(Cost {
+        task: task.into(),
+        method: spec.name.clone(),
+        policies,
+        parameters,
+        tokens_generated: generated,
+        tokens_trained: trained,
+        seconds,
+        serving_tokens_per_second: serving["new_tokens"].as_f64().unwrap_or(0.0)
+            / serving["seconds"].as_f64().unwrap_or(1.0),
+        extra_memory: held as u64 * one * 4,
+    })
+}
+
+fn sum(steps: &[(usize, Metrics)], key: &str) -> f64 {
+    steps.iter().filter_map(|(_, m)| m.get(key)).sum()
+}
+
+fn speed(stage: &Path) -> Value {
+    let text = std::fs::read_to_string(stage.join("speed.json")).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
+}
+
+/// Parameters of a saved model, by the size of its f32 weights.
+fn floats(model: &Path) -> u64 {
+    std::fs::metadata(model.join("model.safetensors")).map_or(0, |m| m.len() / 4)
+}

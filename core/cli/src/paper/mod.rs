@@ -1,0 +1,174 @@
+//! The paper's figures, tables and claims from finished runs of scripts/paper.rhai, one run folder a seed. Stages are found by their
+//! ids: `<task>_<figure>_<method>`.
+
+mod claims;
+mod cost;
+mod page;
+
+use crate::report::plot;
+use anyhow::{Context, Result, bail};
+use claims::Claim;
+use motrain_core::metrics::report::{Fronts, Method};
+use motrain_core::metrics::stats::mean;
+use motrain_core::plan::{Plan, Work};
+use motrain_engine::algorithm::compare::Match;
+use motrain_engine::algorithm::evaluate;
+use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// A finished run.
+pub struct Seed {
+    pub seed: u64,
+    pub run: PathBuf,
+    pub plan: Plan,
+    /// Objectives and method of every evaluation, by stage.
+    pub methods: BTreeMap<String, (Vec<String>, Method)>,
+    /// Comparisons by stage.
+    pub matches: BTreeMap<String, Vec<Match>>,
+}
+
+/// The fronts of one task in one figure.
+#[derive(Serialize)]
+pub struct Panel {
+    pub figure: String,
+    pub task: String,
+    /// Means over seeds; intervals over prompts for one seed, over seeds for several.
+    pub fronts: Fronts,
+    /// Stages of the methods, in the same order.
+    pub stages: Vec<String>,
+    #[serde(skip)]
+    pub svg: String,
+}
+
+/// Writes paper.json, a picture a panel, and paper.html into `folder`, which holds a run folder for each seed.
+pub fn run(folder: &Path) -> Result<()> {
+    let seeds = seeds(folder)?;
+    let panels = panels(&seeds)?;
+    let claims = claims::all(&seeds);
+    let costs = cost::all(&seeds[0])?;
+    for panel in &panels {
+        std::fs::write(folder.join(format!("{}-{}.svg", panel.figure, panel.task)), &panel.svg)?;
+    }
+    let wins: BTreeMap<u64, &BTreeMap<String, Vec<Match>>> = seeds.iter().map(|s| (s.seed, &s.matches)).collect();
+    let per_seed: BTreeMap<u64, BTreeMap<&String, &Method>> =
+        seeds.iter().map(|s| (s.seed, s.methods.iter().map(|(id, (_, m))| (id, m)).collect())).collect();
+    let all = json!({ "figures": panels, "claims": claims, "table1": costs, "win_rates": wins, "seeds": per_seed });
+    std::fs::write(folder.join("paper.json"), serde_json::to_string_pretty(&all)?)?;
+    std::fs::write(folder.join("paper.html"), page::page(&seeds, &panels, &claims, &costs)?)?;
+    println!("{}", table(&claims));
+    println!("report: {}", folder.join("paper.html").display());
+    Ok(())
+}
+
+/// The seeds' runs in `folder`, of which all must have all evaluations of the first.
+fn seeds(folder: &Path) -> Result<Vec<Seed>> {
+    let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+    let mut runs: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.join("plan.json").is_file()).collect();
+    runs.sort();
+    let mut seeds: Vec<Seed> = runs.iter().map(|run| read(run)).collect::<Result<_>>()?;
+    seeds.sort_by_key(|s| s.seed);
+    if seeds.is_empty() {
+        bail!("{} holds no run; make one with `cargo xtask reproduce-paper`", folder.display());
+    }
+    Ok(seeds)
+}
+
+fn read(run: &Path) -> Result<Seed> {
+    let text = std::fs::read_to_string(run.join("plan.json"))?;
+    let plan: Plan = serde_json::from_str(&text).with_context(|| format!("{}/plan.json is damaged", run.display()))?;
+    let unfinished = || format!("{} is not finished; run it again, finished stages are kept", run.display());
+    let (mut methods, mut matches) = (BTreeMap::new(), BTreeMap::new());
+    for stage in &plan.stages {
+        let folder = run.join("stages").join(&stage.id);
+        match &stage.work {
+            Work::Evaluate(_) => {
+                methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);
+            }
+            Work::Compare(_) => {
+                let text = std::fs::read_to_string(folder.join("matches.json")).with_context(unfinished)?;
+                matches.insert(stage.id.clone(), serde_json::from_str(&text).with_context(unfinished)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(Seed { seed: plan.seed, run: run.to_owned(), plan, methods, matches })
+}
+
+/// Task and figure of a stage's id.
+fn place(id: &str) -> Option<(&str, &str)> {
+    let at = id.find("_fig")?;
+    let figure = id[at + 1..].split('_').next()?;
+    Some((&id[..at], figure))
+}
+
+/// One panel per figure and task, methods in the order of the plan. Figure 6 has a panel per method.
+fn panels(seeds: &[Seed]) -> Result<Vec<Panel>> {
+    let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
+    for stage in seeds[0].plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
+        let Some((task, figure)) = place(&stage.id) else { continue };
+        let figure = match (figure, stage.id.contains("_ric_")) {
+            ("fig6", true) => "fig6-ric",
+            (figure, _) => figure,
+        };
+        match groups.iter_mut().find(|(f, t, _)| f == figure && t == task) {
+            Some((.., ids)) => ids.push(stage.id.clone()),
+            None => groups.push((figure.into(), task.into(), vec![stage.id.clone()])),
+        }
+    }
+    groups.sort();
+    groups.into_iter().map(|(figure, task, stages)| panel(seeds, figure, task, stages)).collect()
+}
+
+fn panel(seeds: &[Seed], figure: String, task: String, stages: Vec<String>) -> Result<Panel> {
+    let objectives = seeds[0].methods[&stages[0]].0.clone();
+    let mut methods = Vec::new();
+    for id in &stages {
+        let all: Vec<&Method> = seeds.iter().filter_map(|s| s.methods.get(id)).map(|(_, m)| m).collect();
+        if all.len() < seeds.len() {
+            bail!("{id} was not evaluated for every seed; were all made with the same configuration?");
+        }
+        let mut joined = averaged(&all);
+        if figure.starts_with("fig6") {
+            joined.name = format!("{} ({})", joined.name, id.rsplit('_').next().unwrap_or_default());
+        }
+        methods.push(joined);
+    }
+    let reference_point = vec![0.0; objectives.len()];
+    let fronts = Fronts { objectives, reference_point, methods };
+    let svg = plot::front(&fronts)?;
+    Ok(Panel { figure, task, fronts, stages, svg })
+}
+
+/// Means over seeds, with 95 % intervals over seeds where there are several.
+fn averaged(all: &[&Method]) -> Method {
+    let mut out = all[0].clone();
+    if all.len() == 1 {
+        return out;
+    }
+    for (i, point) in out.points.iter_mut().enumerate() {
+        for k in 0..point.rewards.len() {
+            let values: Vec<f64> = all.iter().map(|m| m.points[i].rewards[k]).collect();
+            point.rewards[k] = mean(&values);
+            point.ci[k] = claims::interval(&values).unwrap_or(point.ci[k]);
+        }
+    }
+    let over = |f: &dyn Fn(&Method) -> f64| all.iter().map(|m| f(m)).collect::<Vec<f64>>();
+    let volumes = over(&|m| m.hypervolume);
+    out.hypervolume = mean(&volumes);
+    out.hypervolume_ci = claims::interval(&volumes).unwrap_or(out.hypervolume_ci);
+    out.mip = mean(&over(&|m| m.mip));
+    out.steering_regret = mean(&over(&|m| m.steering_regret));
+    out.sparsity = mean(&over(&|m| m.sparsity));
+    out.evenness = mean(&over(&|m| m.evenness));
+    out.spearman = (0..out.spearman.len()).map(|k| mean(&over(&|m| m.spearman[k]))).collect();
+    out
+}
+
+/// The claims as text.
+fn table(claims: &[Claim]) -> String {
+    let line = |c: &Claim| format!("{:<10} {:<9} {} ({})", c.verdict.to_string(), c.figure, c.claim, c.measured());
+    claims.iter().map(line).collect::<Vec<_>>().join("\n")
+}
