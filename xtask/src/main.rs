@@ -61,7 +61,7 @@ enum Command {
         /// Only these: fig2 to fig6, table1, table2
         #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "table1", "table2"])]
         only: Vec<String>,
-        /// Run folder [default: runs/paper-<scale>]
+        /// Run folder [default: runs/paper-SCALE]
         #[arg(long)]
         out: Option<PathBuf>,
     },

@@ -15,6 +15,11 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(90, 90, 90),
 ];
 
+/// Pixels of a front, the legend's first place, and the height of its rows.
+const SIZE: (u32, u32) = (820, 560);
+const LEGEND: (i32, i32) = (80, 16);
+const ROW: i32 = 20;
+
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
@@ -29,7 +34,7 @@ pub fn front(fronts: &Fronts) -> Result<String> {
 type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
-    let root = SVGBackend::with_string(svg, (820, 560)).into_drawing_area();
+    let root = SVGBackend::with_string(svg, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
     let second = usize::from(fronts.objectives.len() > 1);
     let range = |k: usize| {
@@ -41,7 +46,7 @@ fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
     let label = |k: usize| format!("{} (mean reward, 0–1 scale of the initial policy)", fronts.objectives[k]);
     let mut chart: Chart = ChartBuilder::on(&root)
         .margin(12)
-        .margin_top(34)
+        .margin_top(legend(fronts).last().map_or(LEGEND.1, |l| l.1) + 18)
         .x_label_area_size(44)
         .y_label_area_size(60)
         .build_cartesian_2d(range(0), range(second))?;
@@ -79,16 +84,27 @@ fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
     Ok(())
 }
 
-/// Names of the methods in a row above the axes.
+/// Where the methods' names stand above the axes: left edge and middle of each, in as many rows as they need.
+fn legend(fronts: &Fronts) -> Vec<(i32, i32)> {
+    let (mut x, mut y) = (LEGEND.0, LEGEND.1);
+    let place = |method: &motrain_core::metrics::report::Method| {
+        let width = 60 + 8 * method.name.chars().count() as i32;
+        if x > LEGEND.0 && x + width > SIZE.0 as i32 {
+            (x, y) = (LEGEND.0, y + ROW);
+        }
+        x += width;
+        (x - width, y)
+    };
+    fronts.methods.iter().map(place).collect()
+}
+
 fn draw_legend(fronts: &Fronts, root: &Canvas) -> Drawn {
-    let mut x = 80;
-    for (i, method) in fronts.methods.iter().enumerate() {
+    for (i, (method, (x, y))) in fronts.methods.iter().zip(legend(fronts)).enumerate() {
         let colour = COLOURS[i % COLOURS.len()];
-        root.draw(&PathElement::new(vec![(x, 16), (x + 26, 16)], colour.stroke_width(2)))?;
-        draw_marker(root, i, (x + 13, 16), colour)?;
+        root.draw(&PathElement::new(vec![(x, y), (x + 26, y)], colour.stroke_width(2)))?;
+        draw_marker(root, i, (x + 13, y), colour)?;
         let style = ("sans-serif", 14).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw(&Text::new(method.name.clone(), (x + 33, 16), style))?;
-        x += 60 + 8 * method.name.chars().count() as i32;
+        root.draw(&Text::new(method.name.clone(), (x + 33, y), style))?;
     }
     Ok(())
 }
