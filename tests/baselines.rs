@@ -116,6 +116,63 @@ fn morlhf_has_a_policy_per_weight() {
     assert_eq!(weights, [0.0, 0.25, 0.5, 0.75, 1.0]);
 }
 
+#[test]
+fn reinforce_moves_towards_its_reward_and_is_held_by_its_kl() {
+    // One objective that wants short answers; the same run with a strong KL penalty must stay nearer to the start.
+    let run = |folder: &Path, baseline: &str, kl: f64| {
+        let script = format!(
+            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n\
+             let brevity = reward(\"Brevity\", \"length\", #{{ unit: \"words\", target: 1.0 }});\n\
+             let scored = rewards(\"rewards\", #{{ sources: [brevity], policy: path(task.policy), samples: 32,\n\
+               prompts: steer::prompt_data(task, \"train\"), generate: task.generate }});\n\
+             let own = steer::experience(task, path(task.policy), scored);\n\
+             own.optimizer.schedule = \"constant\"; own.optimizer.warmup_steps = 0; own.train.steps = 40;\n\
+             reinforce(\"policy\", steer::changed(own, #{{ sampler: sampler(\"fixed\", #{{ weights: [1.0] }}),\n\
+               conditioner: conditioner(\"none\"), baseline: \"{baseline}\", kl: {kl:?} }}));\n"
+        );
+        write(folder, "short.rhai", &script);
+        success(small(folder, "short.rhai", baseline).args(["--set", "tasks.hh.optimizer.lr=3e-4"]));
+        let mean = |key: &str, steps: std::ops::RangeInclusive<usize>| {
+            let n = steps.clone().count() as f64;
+            steps.map(|s| metrics(&folder.join(baseline), "policy", s)[key].as_f64().unwrap()).sum::<f64>() / n
+        };
+        let gain = mean("objective/scores", 36..=40) - mean("objective/scores", 1..=5);
+        (gain, mean("objective/kl", 36..=40))
+    };
+    for baseline in ["value", "rloo"] {
+        let (free, held) = (folder(), folder());
+        let (gain, kl) = run(free.path(), baseline, 0.0);
+        assert!(gain > 0.5, "{baseline}: the reward rose by {gain} only");
+        let (_, held) = run(held.path(), baseline, 0.3);
+        assert!(held < kl / 2.0, "{baseline}: KL {held} with a penalty, {kl} without");
+    }
+}
+
+#[test]
+fn a_soup_at_a_corner_answers_as_that_specialist() {
+    let f = folder();
+    let script = "import \"lib/steer\" as steer;\nimport \"lib/baselines\" as baselines;\n\
+        let task = cfg.tasks.hh;\ntask.optimizer.lr = 0.001;\n\
+        let scored = steer::scaled(task);\nlet none = conditioner(\"none\");\nlet parts = [];\n\
+        for k in 0..2 {\n  let own = baselines::specialised(task, scored, baselines::corner(k, 2), 2);\n  \
+        parts.push(reinforce(`part_${k}`, steer::changed(own, #{ baseline: \"rloo\" })));\n}\n\
+        task.generate.temperature = 0.0;\n\
+        baselines::soup_front(\"soup\", \"soup\", task, scored, parts);\n\
+        let own = [#{ weights: [1.0, 0.0], policy: parts[0] }, #{ weights: [0.0, 1.0], policy: parts[1] }];\n\
+        steer::front(\"parts\", \"parts\", task, #{ policies: own, conditioner: none }, scored);\n";
+    write(f.path(), "soup.rhai", script);
+    success(&mut small(f.path(), "soup.rhai", "out"));
+    let answers = |stage: &str, weight: f64| {
+        let text = std::fs::read_to_string(f.path().join(format!("out/stages/{stage}/answers.jsonl"))).unwrap();
+        let rows = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        rows.filter(|r| r["weights"][0] == weight).map(|r| r["completion"].to_string()).collect::<Vec<_>>()
+    };
+    for weight in [1.0, 0.0] {
+        assert_eq!(answers("soup", weight), answers("parts", weight));
+    }
+    assert_ne!(answers("parts", 1.0), answers("parts", 0.0), "the specialists do not differ, so this shows nothing");
+}
+
 /// The message of a script whose stages fail, with `task` and `scored` at hand.
 fn refused(folder: &Path, stages: &str) -> String {
     let script = format!(

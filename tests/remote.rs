@@ -270,8 +270,22 @@ fn a_judge_with_an_opinion_names_the_same_answer_in_both_orders() {
     assert_eq!(found["dimensions"][0]["inconsistent"], 0.0, "{found}");
     let total: u64 = ["wins", "losses", "none"].iter().map(|k| found[k].as_u64().unwrap()).sum();
     assert_eq!(total, 6);
-    let along = &found["dimensions"][0];
-    assert!(along["wins"].as_u64().unwrap() + along["losses"].as_u64().unwrap() > 0, "{found}");
+    // The same counted from the answers: who is longer at the weights of each dimension.
+    let lengths = |stage: &str, weight: f64| {
+        let text = std::fs::read_to_string(f.path().join(format!("out/stages/{stage}/answers.jsonl"))).unwrap();
+        let rows = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        rows.filter(|r| (r["weights"][0].as_f64().unwrap() - weight).abs() < 1e-6)
+            .map(|r| r["completion"].as_str().unwrap().len())
+            .collect::<Vec<_>>()
+    };
+    for (d, weight) in [0.8, 0.2].into_iter().enumerate() {
+        let (a, b) = (lengths("a", weight), lengths("b", weight));
+        let count = |wins: fn(&usize, &usize) -> bool| a.iter().zip(&b).filter(|(x, y)| wins(x, y)).count() as u64;
+        let along = &found["dimensions"][d];
+        assert_eq!(along["wins"].as_u64(), Some(count(|x, y| x > y)), "{found}");
+        assert_eq!(along["losses"].as_u64(), Some(count(|x, y| x < y)), "{found}");
+    }
+    assert_ne!(found["dimensions"][0]["wins"], found["dimensions"][0]["losses"], "{found}: this shows no direction");
 }
 
 #[test]

@@ -44,15 +44,19 @@ const WHEELS: &[Wheel] = &[
     },
 ];
 
-/// Makes libtorch available to this clone: `LIBTORCH` when set, else the cached folder, fetched when missing.
+/// Makes libtorch available to this clone: the user's `LIBTORCH`, else what an earlier set-up chose (unless CUDA is asked for now), else
+/// the cached folder, fetched when missing.
 pub fn setup(cuda: bool) -> Result<()> {
-    if let Some(folder) = std::env::var_os("LIBTORCH") {
-        let folder = PathBuf::from(folder);
+    let chosen = pointed_at();
+    // Cargo passes what set-up chose on as LIBTORCH, so only another one is the user's.
+    if let Some(folder) = std::env::var_os("LIBTORCH").map(PathBuf::from).filter(|f| chosen.as_ref() != Some(f)) {
         check_version(&folder)?;
-        if folder != folder_for(cuda)? {
-            println!("libtorch: using LIBTORCH={} (version {VERSION})", folder.display());
-            return Ok(());
-        }
+        println!("libtorch: using LIBTORCH={} (version {VERSION})", folder.display());
+        return Ok(());
+    }
+    if let Some(folder) = chosen.filter(|f| !cuda && check_version(f).is_ok()) {
+        println!("libtorch: {VERSION} in {}", folder.display());
+        return Ok(());
     }
     let folder = folder_for(cuda)?;
     if !folder.join("build-version").is_file() {
@@ -70,11 +74,20 @@ pub fn located() -> Result<PathBuf> {
         check_version(&folder)?;
         return Ok(folder);
     }
-    let pointer = root().join(".cargo/libtorch.toml");
-    let text = fs::read_to_string(&pointer).context("this clone has no libtorch yet; run: cargo xtask setup")?;
-    let folder = text.split('"').nth(1).context("damaged .cargo/libtorch.toml; run: cargo xtask setup")?;
-    check_version(Path::new(folder))?;
-    Ok(folder.into())
+    let folder = pointed_at().context("this clone has no libtorch yet; run: cargo xtask setup")?;
+    check_version(&folder)?;
+    Ok(folder)
+}
+
+/// What set-up chose for this clone.
+fn pointed_at() -> Option<PathBuf> {
+    let text = fs::read_to_string(pointer()).ok()?;
+    text.split('"').nth(1).map(PathBuf::from)
+}
+
+/// Cargo reads this file through the include in .cargo/config.toml.
+fn pointer() -> PathBuf {
+    root().join(".cargo/libtorch.toml")
 }
 
 fn folder_for(cuda: bool) -> Result<PathBuf> {
@@ -219,9 +232,8 @@ fn link_torch(lib: &Path) -> Result<()> {
     .context("cannot link libtorch.so; a C++ compiler is needed (Debian: apt-get install g++)")
 }
 
-/// Cargo reads this file through the include in .cargo/config.toml.
 fn point_clone_at(folder: &Path) -> Result<()> {
-    let file = root().join(".cargo/libtorch.toml");
+    let file = pointer();
     let text = format!("[env]\nLIBTORCH = \"{}\"\n", folder.display());
     if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
         fs::write(&file, text)?;

@@ -7,7 +7,7 @@ mod shared;
 mod train;
 
 pub use evaluate::{Adapters, Compare, Dimension, Evaluate, PolicyAt, Soup, Specialists};
-pub use online::{Baseline, Experience, OnlinePreference, Reinforce};
+pub use online::{Baseline, Online, OnlinePreference, Reinforce};
 pub use samples::{BestOfN, Reward, Rewards, RicData};
 pub use shared::{Component, ModelRef, Optimizer, PluginFile, Sampling, ScriptSource, Training};
 pub use train::{InitModel, RewardModel, Sft};

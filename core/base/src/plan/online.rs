@@ -8,9 +8,10 @@ use crate::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What online methods draw their batches from: prompts under sampled weights, answered by the current policy, scored.
+/// What all online methods have: a policy that answers prompts under sampled weights, is scored, and moves away from a frozen copy of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Experience {
+pub struct Online {
+    pub policy: ModelRef,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
     pub rewards: String,
@@ -31,8 +32,15 @@ pub struct Experience {
     /// Training prompts of such an evaluation.
     #[serde(default = "feedback_prompts")]
     pub feedback_prompts: usize,
+    /// Whether the reference sees x' (the default) or the plain prompt.
+    #[serde(default = "yes")]
+    pub reference_sees_weights: bool,
     #[serde(default)]
     pub generate: Sampling,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
 }
 
 fn feedback_every() -> usize {
@@ -51,42 +59,9 @@ fn yes() -> bool {
     true
 }
 
-impl Experience {
+impl Uses for Online {
     fn components(&self) -> Vec<(Kind, &Component)> {
         vec![(Kind::Sampler, &self.sampler), (Kind::Conditioner, &self.conditioner)]
-    }
-}
-
-/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the best is
-/// paired with the worst.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct OnlinePreference {
-    pub policy: ModelRef,
-    #[serde(flatten)]
-    pub experience: Experience,
-    pub label: Component,
-    pub loss: Component,
-    /// Whether the reference sees x' (the default) or the plain prompt.
-    #[serde(default = "yes")]
-    pub reference_sees_weights: bool,
-    #[serde(default)]
-    pub train: Training,
-    #[serde(default)]
-    pub optimizer: Optimizer,
-}
-
-impl Options for OnlinePreference {
-    fn check(&self) -> Checked {
-        if self.experience.completions < 2 {
-            return Err(("completions", format!("must be at least 2, not {}", self.experience.completions)));
-        }
-        Ok(())
-    }
-}
-
-impl Uses for OnlinePreference {
-    fn components(&self) -> Vec<(Kind, &Component)> {
-        [self.experience.components(), vec![(Kind::Label, &self.label), (Kind::Loss, &self.loss)]].concat()
     }
 
     fn models(&self) -> Vec<&ModelRef> {
@@ -94,11 +69,48 @@ impl Uses for OnlinePreference {
     }
 
     fn stages(&self) -> Vec<&str> {
-        vec![&self.experience.rewards]
+        vec![&self.rewards]
     }
 
     fn data(&self) -> Vec<&DataSpec> {
-        vec![&self.experience.prompts]
+        vec![&self.prompts]
+    }
+}
+
+/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the best is
+/// paired with the worst.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OnlinePreference {
+    #[serde(flatten)]
+    pub online: Online,
+    pub label: Component,
+    pub loss: Component,
+}
+
+impl Options for OnlinePreference {
+    fn check(&self) -> Checked {
+        if self.online.completions < 2 {
+            return Err(("completions", format!("must be at least 2, not {}", self.online.completions)));
+        }
+        Ok(())
+    }
+}
+
+impl Uses for OnlinePreference {
+    fn components(&self) -> Vec<(Kind, &Component)> {
+        [self.online.components(), vec![(Kind::Label, &self.label), (Kind::Loss, &self.loss)]].concat()
+    }
+
+    fn models(&self) -> Vec<&ModelRef> {
+        self.online.models()
+    }
+
+    fn stages(&self) -> Vec<&str> {
+        self.online.stages()
+    }
+
+    fn data(&self) -> Vec<&DataSpec> {
+        self.online.data()
     }
 }
 
@@ -106,9 +118,8 @@ impl Uses for OnlinePreference {
 /// fixed weights and no conditioner.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reinforce {
-    pub policy: ModelRef,
     #[serde(flatten)]
-    pub experience: Experience,
+    pub online: Online,
     /// The control variate: "value" is a linear head on the policy's state at the end of x'; "rloo" the mean of a prompt's other
     /// completions.
     #[serde(default)]
@@ -119,13 +130,6 @@ pub struct Reinforce {
     /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward.
     #[serde(default = "kl")]
     pub kl: f64,
-    /// Whether the reference sees x' (the default) or the plain prompt.
-    #[serde(default = "yes")]
-    pub reference_sees_weights: bool,
-    #[serde(default)]
-    pub train: Training,
-    #[serde(default)]
-    pub optimizer: Optimizer,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -147,8 +151,8 @@ fn kl() -> f64 {
 impl Options for Reinforce {
     fn check(&self) -> Checked {
         let least = if self.baseline == Baseline::Rloo { 2 } else { 1 };
-        if self.experience.completions < least {
-            return Err(("completions", format!("must be at least {least}, not {}", self.experience.completions)));
+        if self.online.completions < least {
+            return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
         }
         if !(self.kl.is_finite() && self.kl >= 0.0) {
             return Err(("kl", format!("must be 0 or more, not {}", self.kl)));
@@ -162,18 +166,18 @@ impl Options for Reinforce {
 
 impl Uses for Reinforce {
     fn components(&self) -> Vec<(Kind, &Component)> {
-        self.experience.components()
+        self.online.components()
     }
 
     fn models(&self) -> Vec<&ModelRef> {
-        vec![&self.policy]
+        self.online.models()
     }
 
     fn stages(&self) -> Vec<&str> {
-        vec![&self.experience.rewards]
+        self.online.stages()
     }
 
     fn data(&self) -> Vec<&DataSpec> {
-        vec![&self.experience.prompts]
+        self.online.data()
     }
 }

@@ -193,22 +193,22 @@ fn alphas(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
 
 /// Figure 6: MO-ODPO spreads with epochs, RiC plateaus.
 fn epochs(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
-    let ends = |method: &str| {
-        let prefix = format!("{task}_fig6_{method}_");
+    let ends = |figure: &str| {
+        let prefix = format!("{task}_{figure}_");
         let mut ids: Vec<&String> = seeds[0].methods.keys().filter(|id| id.starts_with(&prefix)).collect();
         ids.sort();
         Some((ids.first().copied()?, ids.last().copied()?))
     };
-    let growth = |method: &str, f: fn(&Method) -> f64| {
-        let (first, last) = ends(method)?;
+    let growth = |figure: &str, f: fn(&Method) -> f64| {
+        let (first, last) = ends(figure)?;
         between(seeds, last, first, |a, b| f(a) - f(b))
     };
-    if let Some(values) = growth("mo_odpo", extent) {
+    if let Some(values) = growth("fig6", extent) {
         let claim = format!("{task}: MO-ODPO's front widens with epochs");
         out.push(Claim::new(claim, "fig6", "extent after the last epoch minus after the first", values));
     }
     let volume = |m: &Method| m.hypervolume;
-    if let (Some(ours), Some(ric)) = (growth("mo_odpo", volume), growth("ric", volume)) {
+    if let (Some(ours), Some(ric)) = (growth("fig6", volume), growth("fig6ric", volume)) {
         let claim = format!("{task}: RiC plateaus while MO-ODPO goes on growing");
         let values = ours.iter().zip(&ric).map(|(a, b)| a - b).collect();
         out.push(Claim::new(claim, "fig6", "growth of the hypervolume, MO-ODPO's minus RiC's", values));

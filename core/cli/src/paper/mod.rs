@@ -104,15 +104,11 @@ fn place(id: &str) -> Option<(&str, &str)> {
     Some((&id[..at], figure))
 }
 
-/// One panel per figure and task, methods in the order of the plan. Figure 6 has a panel per method.
+/// One panel per figure and task, methods in the order of the plan.
 fn panels(seeds: &[Seed]) -> Result<Vec<Panel>> {
     let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
     for stage in seeds[0].plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
         let Some((task, figure)) = place(&stage.id) else { continue };
-        let figure = match (figure, stage.id.contains("_ric_")) {
-            ("fig6", true) => "fig6-ric",
-            (figure, _) => figure,
-        };
         match groups.iter_mut().find(|(f, t, _)| f == figure && t == task) {
             Some((.., ids)) => ids.push(stage.id.clone()),
             None => groups.push((figure.into(), task.into(), vec![stage.id.clone()])),
@@ -130,11 +126,7 @@ fn panel(seeds: &[Seed], figure: String, task: String, stages: Vec<String>) -> R
         if all.len() < seeds.len() {
             bail!("{id} was not evaluated for every seed; were all made with the same configuration?");
         }
-        let mut joined = averaged(&all);
-        if figure.starts_with("fig6") {
-            joined.name = format!("{} ({})", joined.name, id.rsplit('_').next().unwrap_or_default());
-        }
-        methods.push(joined);
+        methods.push(averaged(&all));
     }
     let reference_point = vec![0.0; objectives.len()];
     let fronts = Fronts { objectives, reference_point, methods };

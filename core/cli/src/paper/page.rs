@@ -40,7 +40,7 @@ fn title(figure: &str) -> &'static str {
         "fig3" => "Figure 3, fronts of the smaller policy",
         "fig5" => "Figure 5, Dirichlet alpha",
         "fig6" => "Figure 6, MO-ODPO by epochs",
-        "fig6-ric" => "Figure 6, Rewards-in-Context by epochs",
+        "fig6ric" => "Figure 6, Rewards-in-Context by epochs",
         _ => "Figure",
     }
 }

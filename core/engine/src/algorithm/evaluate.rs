@@ -14,6 +14,7 @@ use motrain_core::plan::{Evaluate, ModelRef, Sampling};
 use motrain_core::{Prompt, Weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ops::Deref;
 use std::time::Instant;
 use tch::no_grad;
 
@@ -26,6 +27,36 @@ enum Source {
     One(Box<Net>),
     Mixed(Box<Mix>),
     Each(Vec<ModelRef>),
+}
+
+/// A network that is there, or one made for some weights.
+enum Held<'a> {
+    Ours(&'a Net),
+    Made(Box<Net>),
+}
+
+impl Deref for Held<'_> {
+    type Target = Net;
+
+    fn deref(&self) -> &Net {
+        match self {
+            Self::Ours(net) => net,
+            Self::Made(net) => net,
+        }
+    }
+}
+
+impl Source {
+    /// What answers at the grid's `at`-th weights.
+    fn net(&self, stage: Stage, at: usize, weights: &Weights) -> Result<Held<'_>> {
+        let kind = stage.session.kind;
+        let made = match self {
+            Self::One(net) => return Ok(Held::Ours(net)),
+            Self::Mixed(mix) => no_grad(|| mix.at(weights.values())?.net(kind))?,
+            Self::Each(policies) => no_grad(|| stage.load(&policies[at])?.0.net(kind))?,
+        };
+        Ok(Held::Made(Box::new(made)))
+    }
 }
 
 /// An answer to a plain prompt, as answers.jsonl keeps it.
@@ -45,25 +76,14 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let grid = spec.grid(objectives.len())?;
     let (source, text, context) = source(stage, spec)?;
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context)?;
+    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
-        let fresh;
-        let net = match &source {
-            Source::One(net) => net,
-            Source::Mixed(mix) => {
-                fresh = no_grad(|| mix.at(weights.values())?.net(session.kind))?;
-                &fresh
-            }
-            Source::Each(policies) => {
-                fresh = no_grad(|| stage.load(&policies[at])?.0.net(session.kind))?;
-                &fresh
-            }
-        };
-        let asked = Asked { net, text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
+        let net = source.net(stage, at, weights)?;
         let seed = |i: usize| stage.seed("rollout", (at * rows.len() + i) as u64);
-        let (answers, scores) = asked.answer(weights, &spec.generate, seed)?;
+        let (answers, scores) = asked.answer(&net, weights, &spec.generate, seed)?;
         for (i, answer) in answers.into_iter().enumerate() {
             tokens += answer.tokens.len();
             let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
@@ -80,7 +100,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
-    let serving = serving(stage, spec, &source, &text, &rows, conditioner.as_ref(), &grid, &objectives)?;
+    let serving = serving(stage, &source, &asked, &grid, &spec.generate)?;
     let scored = complete(answered, &objectives, rows.len(), &spec.name)?;
     let reference_point = vec![0.0; objectives.len()];
     let found = method(&spec.name, &scored, &reference_point, session.plan.seed);
@@ -96,45 +116,20 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
 
 /// How fast queries are answered of which each brings its own weights: together by one prompted policy, one by one where each weight
 /// needs other parameters.
-#[expect(clippy::too_many_arguments, reason = "what an evaluation has at hand, once")]
-fn serving(
-    stage: Stage,
-    spec: &Evaluate,
-    source: &Source,
-    text: &Text,
-    rows: &[Row],
-    conditioner: &dyn Conditioner,
-    grid: &[Weights],
-    objectives: &[String],
-) -> Result<Value> {
-    let prompts = grid
-        .iter()
-        .enumerate()
-        .map(|(i, w)| text.encode_prompt(&conditioner.render(objectives, w, &rows[i % rows.len()].prompt)?))
-        .collect::<Result<Vec<_>>>()?;
+fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
+    let prompt = |(i, w): (usize, &Weights)| asked.encode(w, &asked.rows[i % asked.rows.len()]);
+    let prompts = grid.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
     let seeds: Vec<Vec<u64>> = (0..grid.len()).map(|i| vec![stage.seed("serving", i as u64)]).collect();
-    let kind = stage.session.kind;
+    let together = if matches!(source, Source::One(_)) { grid.len() } else { 1 };
     let clock = Instant::now();
-    let mut parameters = 0;
-    let mut drawn = Vec::new();
-    match source {
-        Source::One(net) => {
-            drawn.extend(rollout(net, text, &prompts, &seeds, &spec.generate)?);
-            parameters = net.parameter_count();
-        }
-        Source::Mixed(_) | Source::Each(_) => {
-            for (i, w) in grid.iter().enumerate() {
-                let net = match source {
-                    Source::Mixed(mix) => no_grad(|| mix.at(w.values())?.net(kind))?,
-                    Source::Each(policies) => no_grad(|| stage.load(&policies[i])?.0.net(kind))?,
-                    Source::One(_) => continue,
-                };
-                drawn.extend(rollout(&net, text, &prompts[i..=i], &seeds[i..=i], &spec.generate)?);
-                parameters = net.parameter_count();
-            }
-        }
+    let (mut tokens, mut parameters) = (0, 0);
+    for at in (0..grid.len()).step_by(together) {
+        let net = source.net(stage, at, &grid[at])?;
+        let some = at..at + together;
+        let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling)?;
+        tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
+        parameters = net.parameter_count();
     }
-    let tokens: usize = drawn.iter().flatten().map(|c| c.tokens.len()).sum();
     let seconds = clock.elapsed().as_secs_f64();
     Ok(json!({ "queries": grid.len(), "new_tokens": tokens, "seconds": seconds, "parameters": parameters }))
 }
@@ -178,9 +173,8 @@ pub fn answers(session: &Session, id: &str, weights: &[f64]) -> Result<Vec<Answe
     Ok(out)
 }
 
-/// A policy, the prompts that it is asked, and what scores its answers.
+/// The prompts that a policy is asked, how weights enter them, and what scores its answers.
 pub struct Asked<'a> {
-    pub net: &'a Net,
     pub text: &'a Text,
     pub rows: &'a [Row],
     pub conditioner: &'a dyn Conditioner,
@@ -188,19 +182,22 @@ pub struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// One answer to each prompt at `weights`, and its scores; `seed` by prompt.
+    /// The tokens of x'.
+    fn encode(&self, weights: &Weights, row: &Row) -> Result<Vec<u32>> {
+        self.text.encode_prompt(&self.conditioner.render(&self.set.objectives(), weights, &row.prompt)?)
+    }
+
+    /// The answer of `net` to each prompt at `weights`, and its scores; `seed` by prompt.
     pub fn answer(
         &self,
+        net: &Net,
         weights: &Weights,
         sampling: &Sampling,
         seed: impl Fn(usize) -> u64,
     ) -> Result<(Vec<Completion>, Scores)> {
-        let objectives = self.set.objectives();
-        let render =
-            |row: &Row| self.text.encode_prompt(&self.conditioner.render(&objectives, weights, &row.prompt)?);
-        let prompts = self.rows.iter().map(render).collect::<Result<Vec<_>>>()?;
+        let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..self.rows.len()).map(|i| vec![seed(i)]).collect();
-        let drawn = rollout(self.net, self.text, &prompts, &seeds, sampling)?;
+        let drawn = rollout(net, self.text, &prompts, &seeds, sampling)?;
         let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
         let references: Vec<&Row> = self.rows.iter().collect();
         let texts: Vec<&str> = answers.iter().map(|c| c.text.as_str()).collect();

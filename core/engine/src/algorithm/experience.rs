@@ -6,16 +6,15 @@ use super::step_report::{log_completions, score_metrics};
 use super::{batch_rows, load_prompts, rewards, short};
 use crate::Result;
 use crate::log::Metrics;
-use crate::model::Llama;
+use crate::model::Net;
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
 use crate::session::{Stage, Trainer};
 use crate::steering;
-use crate::text::Text;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
-use motrain_core::plan::Experience as Spec;
+use motrain_core::plan::Online;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
 use motrain_core::{Prompt, Weights};
 use std::time::Instant;
@@ -32,10 +31,9 @@ const FEEDBACK_GRID: u32 = 4;
 /// What draws batches.
 pub struct Experience<'a> {
     stage: Stage<'a>,
-    spec: &'a Spec,
-    batch: usize,
-    pub objectives: Vec<String>,
-    pub rows: Vec<Row>,
+    spec: &'a Online,
+    objectives: Vec<String>,
+    rows: Vec<Row>,
     sampler: Box<dyn WeightSampler>,
     conditioner: Box<dyn Conditioner>,
     rewards: RewardSet,
@@ -61,47 +59,51 @@ impl Batch<'_> {
 }
 
 impl<'a> Experience<'a> {
-    pub fn new(stage: Stage<'a>, spec: &'a Spec, batch: usize, policy: &Llama, text: &Text) -> Result<Self> {
+    /// What draws batches, the frozen initial policy, and the trainer, which stands where the stage was interrupted.
+    pub fn start(stage: Stage<'a>, spec: &'a Online) -> Result<(Self, Net, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &spec.rewards)?;
-        Ok(Self {
+        let (policy, text) = stage.load(&spec.policy)?;
+        let experience = Self {
             stage,
             spec,
-            batch,
             objectives: rewards.objectives(),
-            rows: load_prompts(&spec.prompts, text, spec.generate.max_new_tokens, policy.config.context)?,
+            rows: load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?,
             sampler: session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?,
             conditioner: session.conditioner(&spec.conditioner)?,
             rewards,
-        })
+        };
+        let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
+        let total = spec.train.total_steps(experience.rows.len());
+        let t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+        experience.sampler.feedback(&t.state.front)?;
+        Ok((experience, reference, t))
     }
 
-    /// Tells the sampler the front so far, if it wants to know and it is time; on resuming, what it was last told.
+    /// Tells the sampler the front so far, if it wants to know and it is time.
     pub fn feedback(&self, t: &mut Trainer, timings: &mut Metrics) -> Result<()> {
         let (step, every) = (t.state.step, self.spec.feedback_every);
-        if !self.sampler.wants_feedback() || every == 0 || step == 0 {
+        if !self.sampler.wants_feedback() || every == 0 || step == 0 || !step.is_multiple_of(every) {
             return Ok(());
         }
-        if step.is_multiple_of(every) {
-            let clock = Instant::now();
-            t.state.front = self.front_so_far(t)?;
-            timings.insert("feedback_seconds".into(), clock.elapsed().as_secs_f64());
-        }
-        Ok(self.sampler.feedback(&t.state.front)?)
+        let clock = Instant::now();
+        t.state.front = self.front_so_far(t)?;
+        self.sampler.feedback(&t.state.front)?;
+        timings.insert("feedback_seconds".into(), clock.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// The current policy over a coarse grid on a few training prompts.
     fn front_so_far(&self, t: &Trainer) -> Result<Vec<FrontPoint>> {
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
         let rows = &self.rows[..self.spec.feedback_prompts.min(self.rows.len())];
-        let asked =
-            Asked { net: &net, text: &t.text, rows, conditioner: self.conditioner.as_ref(), set: &self.rewards };
+        let asked = Asked { text: &t.text, rows, conditioner: self.conditioner.as_ref(), set: &self.rewards };
         let grid = Weights::grid(self.objectives.len(), FEEDBACK_GRID);
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
             let first = (t.state.step * points + at) * rows.len();
             let seed = |i: usize| self.stage.seed("feedback", (first + i) as u64);
-            let (_, scores) = asked.answer(&weights, &self.spec.generate, seed)?;
+            let (_, scores) = asked.answer(&net, &weights, &self.spec.generate, seed)?;
             let column = |k: usize| scores.objectives.iter().flatten().map(|s| s[k]).collect::<Vec<f64>>();
             let rewards = (0..weights.len()).map(|k| mean(&column(k))).collect();
             Ok(FrontPoint { weights, rewards })
@@ -111,7 +113,7 @@ impl<'a> Experience<'a> {
 
     /// Draws the batch of the trainer's step from the current policy, and scores it.
     pub fn draw(&self, t: &Trainer, metrics: &mut Metrics, timings: &mut Metrics) -> Result<Batch<'_>> {
-        let (step, batch, n) = (t.state.step, self.batch, self.spec.completions);
+        let (step, batch, n) = (t.state.step, self.spec.train.batch_size, self.spec.completions);
 
         // Sample weights and write them into the prompts.
         let rows: Vec<&Row> =

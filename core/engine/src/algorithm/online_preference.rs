@@ -6,7 +6,7 @@ use super::step_report::PairStats;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec};
 use crate::model::Net;
-use crate::session::{Stage, Trainer};
+use crate::session::Stage;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::label::{Label, LabelRule, extremes};
@@ -30,11 +30,7 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
     let session = stage.session;
     let rule = session.registry.labels.build(&spec.label.name, &spec.label.options)?;
     let loss = session.registry.losses.build(&spec.loss.name, &spec.loss.options)?;
-    let (policy, text) = stage.load(&spec.policy)?;
-    let experience = Experience::new(stage, &spec.experience, spec.train.batch_size, &policy, &text)?;
-    let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
-    let total = spec.train.total_steps(experience.rows.len());
-    let mut t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    let (experience, reference, mut t) = Experience::start(stage, &spec.online)?;
 
     while t.running() {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
@@ -51,9 +47,9 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
         let mut done = PairStats::default();
         pairs.sort_by_key(|p| p.conditioned.len() + p.first.len() + p.second.len());
         let share = pairs.len().max(1) as f64;
-        for micro in pairs.chunks(spec.train.micro_batch_size) {
+        for micro in pairs.chunks(spec.online.train.micro_batch_size) {
             let reference_sums =
-                no_grad(|| sums(&reference, micro, spec.reference_sees_weights, t.text.pad)?.as_vec())?;
+                no_grad(|| sums(&reference, micro, spec.online.reference_sees_weights, t.text.pad)?.as_vec())?;
             let policy_net = t.model.net(session.kind)?;
             let policy_sums = sums(&policy_net, micro, true, t.text.pad)?;
             let batch = pair_batch(micro, &policy_sums.as_vec()?, &reference_sums);

@@ -37,11 +37,7 @@ struct Done {
 
 pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
     let session = stage.session;
-    let (policy, text) = stage.load(&spec.policy)?;
-    let experience = Experience::new(stage, &spec.experience, spec.train.batch_size, &policy, &text)?;
-    let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
-    let total = spec.train.total_steps(experience.rows.len());
-    let mut t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    let (experience, reference, mut t) = Experience::start(stage, &spec.online)?;
 
     while t.running() {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
@@ -54,9 +50,9 @@ pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
         answers.sort_by_key(|a| a.conditioned.len() + a.completions.iter().map(|c| c.len()).sum::<usize>());
         let share = answers.iter().map(|a| a.completions.len()).sum::<usize>().max(1) as f64;
         let mut done = Done::default();
-        for micro in answers.chunks(spec.train.micro_batch_size) {
+        for micro in answers.chunks(spec.online.train.micro_batch_size) {
             let reference_sums = no_grad(|| {
-                let packed = pack(&groups(micro, spec.reference_sees_weights), t.text.pad, session.device)?;
+                let packed = pack(&groups(micro, spec.online.reference_sees_weights), t.text.pad, session.device)?;
                 to_vec(&packed.sums(&packed.token_log_probs(&reference)?)?)
             })?;
             let net = t.model.net(session.kind)?;
@@ -172,8 +168,10 @@ impl Done {
         put("tokens/trained", self.tokens as f64);
         if !self.values.is_empty() {
             let errors: Vec<f64> = self.targets.iter().zip(&self.values).map(|(t, v)| t - v).collect();
-            let spread = std(&self.targets).powi(2).max(1e-12);
-            put("value/explained_variance", 1.0 - std(&errors).powi(2) / spread);
+            let spread = std(&self.targets).powi(2);
+            if spread > 1e-9 {
+                put("value/explained_variance", 1.0 - std(&errors).powi(2) / spread);
+            }
             put("value/loss", mean(&errors.iter().map(|e| e * e).collect::<Vec<_>>()));
         }
     }
