@@ -116,35 +116,51 @@ fn morlhf_has_a_policy_per_weight() {
     assert_eq!(weights, [0.0, 0.25, 0.5, 0.75, 1.0]);
 }
 
+/// Trains on one objective, short answers, with `stage` called on the options that all online methods have, in `own`. Returns what the
+/// reward gained and the KL at the end.
+fn shorter(stage: &str) -> (f64, f64) {
+    let f = folder();
+    let script = format!(
+        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n\
+         let brevity = reward(\"Brevity\", \"length\", #{{ unit: \"words\", target: 1.0 }});\n\
+         let scored = rewards(\"rewards\", #{{ sources: [brevity], policy: path(task.policy), samples: 32,\n\
+           prompts: steer::prompt_data(task, \"train\"), generate: task.generate }});\n\
+         let own = steer::experience(task, path(task.policy), scored);\n\
+         own.optimizer.schedule = \"constant\"; own.optimizer.warmup_steps = 0; own.train.steps = 40;\n\
+         own.sampler = sampler(\"fixed\", #{{ weights: [1.0] }}); own.conditioner = conditioner(\"none\");\n{stage}\n"
+    );
+    write(f.path(), "short.rhai", &script);
+    success(small(f.path(), "short.rhai", "out").args(["--set", "tasks.hh.optimizer.lr=3e-4"]));
+    let mean = |key: &str, steps: std::ops::RangeInclusive<usize>| {
+        // A step whose pairs are all ties has no KL.
+        let all: Vec<f64> = steps.filter_map(|s| metrics(&f.path().join("out"), "policy", s)[key].as_f64()).collect();
+        assert!(!all.is_empty(), "no step has {key}");
+        all.iter().sum::<f64>() / all.len() as f64
+    };
+    let gain = mean("objective/scores", 36..=40) - mean("objective/scores", 1..=5);
+    (gain, mean("objective/kl", 36..=40))
+}
+
 #[test]
 fn reinforce_moves_towards_its_reward_and_is_held_by_its_kl() {
-    // One objective that wants short answers; the same run with a strong KL penalty must stay nearer to the start.
-    let run = |folder: &Path, baseline: &str, kl: f64| {
-        let script = format!(
-            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n\
-             let brevity = reward(\"Brevity\", \"length\", #{{ unit: \"words\", target: 1.0 }});\n\
-             let scored = rewards(\"rewards\", #{{ sources: [brevity], policy: path(task.policy), samples: 32,\n\
-               prompts: steer::prompt_data(task, \"train\"), generate: task.generate }});\n\
-             let own = steer::experience(task, path(task.policy), scored);\n\
-             own.optimizer.schedule = \"constant\"; own.optimizer.warmup_steps = 0; own.train.steps = 40;\n\
-             reinforce(\"policy\", steer::changed(own, #{{ sampler: sampler(\"fixed\", #{{ weights: [1.0] }}),\n\
-               conditioner: conditioner(\"none\"), baseline: \"{baseline}\", kl: {kl:?} }}));\n"
-        );
-        write(folder, "short.rhai", &script);
-        success(small(folder, "short.rhai", baseline).args(["--set", "tasks.hh.optimizer.lr=3e-4"]));
-        let mean = |key: &str, steps: std::ops::RangeInclusive<usize>| {
-            let n = steps.clone().count() as f64;
-            steps.map(|s| metrics(&folder.join(baseline), "policy", s)[key].as_f64().unwrap()).sum::<f64>() / n
-        };
-        let gain = mean("objective/scores", 36..=40) - mean("objective/scores", 1..=5);
-        (gain, mean("objective/kl", 36..=40))
-    };
     for baseline in ["value", "rloo"] {
-        let (free, held) = (folder(), folder());
-        let (gain, kl) = run(free.path(), baseline, 0.0);
+        let run = |kl: f64| {
+            shorter(&format!(
+                "reinforce(\"policy\", steer::changed(own, #{{ baseline: \"{baseline}\", kl: {kl:?} }}));"
+            ))
+        };
+        let ((gain, kl), (_, held)) = (run(0.0), run(0.3));
         assert!(gain > 0.5, "{baseline}: the reward rose by {gain} only");
-        let (_, held) = run(held.path(), baseline, 0.3);
         assert!(held < kl / 2.0, "{baseline}: KL {held} with a penalty, {kl} without");
+    }
+}
+
+#[test]
+fn online_preferences_move_towards_the_reward_with_every_loss() {
+    for loss in ["dpo", "ipo", "slic"] {
+        let stage = format!("#{{ label: label(\"weighted_sum\"), loss: loss(\"{loss}\") }}");
+        let (gain, kl) = shorter(&format!("online_preference(\"policy\", steer::changed(own, {stage}));"));
+        assert!(gain > 0.2 && kl > 0.0, "{loss}: the reward rose by {gain}, KL {kl}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use motrain_tests::{motrain, small_run, start, success};
 use std::path::Path;
-use std::time::Duration;
+use std::time::Instant;
 
 /// What must be equal: weights, metrics, completions, front.
 fn result(run: &Path) -> Vec<(&'static str, Vec<u8>)> {
@@ -14,13 +14,15 @@ fn result(run: &Path) -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn killed_and_resumed_equals_uninterrupted() {
     let folder = tempfile::tempdir().unwrap();
+    let clock = Instant::now();
     success(&mut small_run(folder.path(), "straight"));
+    let whole = clock.elapsed();
     let straight = result(&folder.path().join("straight"));
-    // Kill after ever longer times, so that the kills fall into every stage, until a run gets through.
+    // Kill after ever longer shares of a whole run, so that the kills fall into every stage, until a run gets through.
     let mut child = start(&mut small_run(folder.path(), "killed"));
     let mut kills = 0;
-    for attempt in 1u64.. {
-        std::thread::sleep(Duration::from_millis(400 + 350 * attempt));
+    for attempt in 1u32.. {
+        std::thread::sleep(whole.mul_f64(0.1 + 0.06 * f64::from(attempt)));
         if let Some(status) = child.try_wait().unwrap() {
             assert!(status.success());
             break;
@@ -38,7 +40,7 @@ fn killed_and_resumed_equals_uninterrupted() {
         };
         child = start(&mut again);
     }
-    assert!(kills >= 3, "only {kills} kills; shorten the waits");
+    assert!(kills >= 3, "only {kills} kills");
     for ((file, expected), (_, found)) in straight.iter().zip(result(&folder.path().join("killed"))) {
         assert!(*expected == found, "{file} differs after {kills} kills");
     }
