@@ -19,5 +19,6 @@ pub mod sample;
 pub mod session;
 pub mod steering;
 pub mod text;
+mod time_left;
 
 pub use error::{Error, Result};

@@ -5,6 +5,7 @@ use crate::algorithm::{
 };
 use crate::model::write_json;
 use crate::session::{Session, Stage};
+use crate::time_left::TimeLeft;
 use crate::{Error, Result, device};
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
@@ -15,8 +16,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
+use std::mem::discriminant;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 /// What a finished run leaves for a report.
 pub struct Outcome {
@@ -36,6 +39,7 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
     let session = Session { plan, registry, run: run.to_owned(), device, kind, stop };
     write_json(&run.join("plan.json"), &serde_json::to_value(plan).map_err(|e| Error::invalid(e.to_string()))?)?;
     write_json(&run.join("manifest.json"), &manifest(&session, &hashes, &fingerprints.borrow()))?;
+    let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
         let folder = session.stage_folder(&stage.id);
         let hash = &hashes[&stage.id];
@@ -49,8 +53,11 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
         }
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
         write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": false }))?;
-        tracing::info!("{}: started (stage {} of {})", stage.id, at + 1, plan.stages.len());
+        let rest = left.told(plan.stages[at..].iter().map(|s| discriminant(&s.work)));
+        tracing::info!("{}: started (stage {} of {}{rest})", stage.id, at + 1, plan.stages.len());
+        let started = Instant::now();
         run_stage(Stage { session: &session, id: &stage.id }, &stage.work)?;
+        left.finished(discriminant(&stage.work), started.elapsed());
         write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": true }))?;
     }
     publish_policy(&session)?;
