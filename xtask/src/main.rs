@@ -58,6 +58,9 @@ enum Command {
         /// How often all is trained; three decide the claims
         #[arg(long, default_value_t = 1)]
         seeds: u64,
+        /// Seeds that train side by side, sharing the cores [default: at scale tiny up to twice the cores, else 1]
+        #[arg(long)]
+        jobs: Option<usize>,
         /// Only these: fig2 to fig6, table1, table2
         #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "table1", "table2"])]
         only: Vec<String>,
@@ -100,7 +103,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Bench { args } => commands::bench(&args),
-        Command::ReproducePaper { scale, seeds, only, out } => paper::reproduce(&scale, seeds, &only, out),
+        Command::ReproducePaper { scale, seeds, jobs, only, out } => paper::reproduce(&scale, seeds, jobs, &only, out),
         Command::Plugins => plugins::build().map(|_| ()),
         Command::Codegen => plugins::codegen(),
         Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),

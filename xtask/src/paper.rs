@@ -4,12 +4,14 @@ use crate::commands::release_binary;
 use crate::libtorch;
 use crate::models;
 use crate::run::{checked, root};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 /// Finished stages are reused, so an interrupted reproduction goes on where it was.
-pub fn reproduce(scale: &str, seeds: u64, only: &[String], out: Option<PathBuf>) -> Result<()> {
+pub fn reproduce(scale: &str, seeds: u64, jobs: Option<usize>, only: &[String], out: Option<PathBuf>) -> Result<()> {
     libtorch::setup(false)?;
     let binary = release_binary()?;
     if scale == "smollm2" {
@@ -25,17 +27,57 @@ pub fn reproduce(scale: &str, seeds: u64, only: &[String], out: Option<PathBuf>)
     // All that is missing is listed before anything is trained.
     checked(&mut motrain(&["check", "paper.rhai"]))
         .with_context(|| format!("what --scale {scale} needs is not there; see {}", configs(scale).join(" and ")))?;
-    for seed in 0..seeds {
-        println!("seed {seed} ({} of {seeds})", seed + 1);
-        checked(
-            motrain(&["--script", "paper.rhai"])
-                .arg("--set")
-                .arg(format!("seed={seed}"))
-                .arg("--out")
-                .arg(run(&out, seed)),
-        )?;
+    let seed_run = |seed: u64| {
+        let mut command = motrain(&["--script", "paper.rhai", "--set"]);
+        command.arg(format!("seed={seed}")).arg("--out").arg(run(&out, seed));
+        command
+    };
+    match jobs.unwrap_or_else(|| usual_jobs(scale, seeds)) {
+        0 | 1 => (0..seeds).try_for_each(|seed| {
+            println!("seed {seed} ({} of {seeds})", seed + 1);
+            checked(&mut seed_run(seed))
+        })?,
+        jobs => at_once((0..seeds).map(|seed| (format!("seed {seed}"), seed_run(seed))).collect(), jobs)?,
     }
     checked(Command::new(&binary).arg("paper").arg(&out))
+}
+
+/// Threads hardly help models as small as the embedded ones, so there seeds train side by side.
+fn usual_jobs(scale: &str, seeds: u64) -> usize {
+    if scale == "tiny" { seeds.min(2 * cores() as u64) as usize } else { 1 }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Runs named commands, `jobs` at a time on an equal share of the cores; their lines come out under their names. All end before the
+/// first failure is returned: what runs beside a failed one is not lost.
+fn at_once(commands: Vec<(String, Command)>, jobs: usize) -> Result<()> {
+    // Ctrl-C reaches the children, which save and stop; this process waits for them.
+    ctrlc::set_handler(|| {})?;
+    let threads = (cores() / jobs).max(1).to_string();
+    let waiting = Mutex::new(commands.into_iter());
+    let next = || waiting.lock().ok().and_then(|mut w| w.next());
+    let work = || -> Result<()> {
+        while let Some((name, mut command)) = next() {
+            command.env("OMP_NUM_THREADS", &threads).env("MOTRAIN_LOG", "warn,motrain_engine::run=info");
+            command.stderr(Stdio::piped()).stdout(Stdio::null());
+            let mut child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+            for line in child.stderr.take().into_iter().flat_map(|e| BufReader::new(e).lines()).map_while(Result::ok) {
+                eprintln!("{name}: {line}");
+            }
+            let status = child.wait()?;
+            if !status.success() {
+                bail!("{name} ended with {status}; finished stages are kept, the same command goes on from them");
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().try_for_each(|w| w.join().unwrap_or_else(|_| bail!("a worker panicked")))
+    })
 }
 
 fn run(out: &Path, seed: u64) -> PathBuf {
