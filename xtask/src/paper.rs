@@ -28,8 +28,8 @@ pub fn reproduce(scale: &str, seeds: u64, jobs: Option<usize>, only: &[String], 
     checked(&mut motrain(&["check", "paper.rhai"]))
         .with_context(|| format!("what --scale {scale} needs is not there; see {}", configs(scale).join(" and ")))?;
     let seed_run = |seed: u64| {
-        let mut command = motrain(&["--script", "paper.rhai", "--set"]);
-        command.arg(format!("seed={seed}")).arg("--out").arg(run(&out, seed));
+        let mut command = motrain(&["--script", "paper.rhai"]);
+        command.arg("--set").arg(format!("seed={seed}")).arg("--out").arg(run(&out, seed));
         command
     };
     match jobs.unwrap_or_else(|| usual_jobs(scale, seeds)) {
