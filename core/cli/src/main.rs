@@ -18,6 +18,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn main() -> ExitCode {
+    // Safety: the process has only this thread yet.
+    unsafe { motrain_engine::device::limit_kernel_caches() };
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOTRAIN_LOG").unwrap_or_else(|_| "info".into()))
