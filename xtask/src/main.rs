@@ -58,8 +58,9 @@ enum Command {
         /// How often all is trained; three decide the claims
         #[arg(long, default_value_t = 1)]
         seeds: u64,
-        /// Seeds that train side by side, sharing the cores [default: at scale tiny up to twice the cores, else 1]
-        #[arg(long)]
+        /// Seeds that train side by side, sharing the cores; fewer threads round otherwise [default: at scale tiny up to twice the cores,
+        /// else 1]
+        #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
         jobs: Option<usize>,
         /// Only these: fig2 to fig6, table1, table2
         #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "table1", "table2"])]
