@@ -195,6 +195,13 @@ fn a_finished_run_generates_and_is_evaluated_again() {
         "2",
     ]));
     assert_eq!(said.lines().count(), 2, "{said}");
+    let config = |folder: &str| {
+        let text = std::fs::read_to_string(f.path().join(folder).join("generation_config.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (used, trained) = (config("run/policy"), config("run/stages/mo_odpo/model"));
+    assert_eq!((used["top_p"].as_f64(), used["max_new_tokens"].as_u64()), (Some(0.9), Some(16)), "as it was evaluated");
+    assert_eq!((&trained["top_p"], &used["eos_token_id"]), (&serde_json::Value::Null, &trained["eos_token_id"]));
     let said = success(
         motrain(f.path())
             .args(["evaluate", "run", "--step", "0.5", "--limit", "4", "--name", "again", "--out", "more"]),

@@ -83,14 +83,18 @@ pub enum Command {
         /// Number of answers
         #[arg(long, default_value_t = 1)]
         n: usize,
-        #[arg(long, default_value_t = 128)]
-        max_new_tokens: usize,
-        #[arg(long, default_value_t = 1.0)]
-        temperature: f64,
-        #[arg(long, default_value_t = 0)]
-        top_k: usize,
-        #[arg(long, default_value_t = 1.0)]
-        top_p: f64,
+        /// [default: of the policy's generation_config.json, else 128]
+        #[arg(long)]
+        max_new_tokens: Option<usize>,
+        /// [default: of the policy's generation_config.json, else 1]
+        #[arg(long)]
+        temperature: Option<f64>,
+        /// [default: of the policy's generation_config.json, else 0, all]
+        #[arg(long)]
+        top_k: Option<usize>,
+        /// [default: of the policy's generation_config.json, else 1, all]
+        #[arg(long)]
+        top_p: Option<f64>,
         #[arg(long, default_value_t = 0)]
         seed: u64,
         #[arg(long, default_value = "cpu")]

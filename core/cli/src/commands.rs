@@ -12,7 +12,7 @@ use motrain_core::{Prompt, Weights};
 use motrain_engine::model::Llama;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
-use motrain_engine::{device, import, run};
+use motrain_engine::{device, generation, import, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -195,7 +195,13 @@ fn generate(command: Command) -> Result<()> {
         };
         prompt = condition(&folder, &registry, Weights::new(weights)?, &prompt)?;
     }
-    let sampling = Sampling { max_new_tokens, temperature, top_k, top_p };
+    let usual = generation::sampling(&folder)?;
+    let sampling = Sampling {
+        max_new_tokens: max_new_tokens.unwrap_or(usual.max_new_tokens),
+        temperature: temperature.unwrap_or(usual.temperature),
+        top_k: top_k.unwrap_or(usual.top_k),
+        top_p: top_p.unwrap_or(usual.top_p),
+    };
     motrain_core::options::Options::check(&sampling)
         .map_err(|(o, what)| anyhow::anyhow!("--{}: {what}", o.replace('_', "-")))?;
     let seeds = vec![(0..n as u64).map(|i| sub_seed(seed, "generate", i)).collect()];

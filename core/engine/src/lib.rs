@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod events;
+pub mod generation;
 pub mod gguf;
 pub mod import;
 pub mod log;

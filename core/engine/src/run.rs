@@ -6,7 +6,7 @@ use crate::algorithm::{
 use crate::model::write_json;
 use crate::session::{Session, Stage};
 use crate::time_left::TimeLeft;
-use crate::{Error, Result, device};
+use crate::{Error, Result, device, generation};
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
 use motrain_core::registry::Registry;
@@ -97,16 +97,18 @@ fn set_aside(folder: &Path, hash: &str) -> Result<()> {
 }
 
 /// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it. Soups and
-/// grids of policies have none to show.
+/// grids of policies have none to show. Its generation_config.json says how it was evaluated.
 fn publish_policy(session: &Session) -> Result<()> {
     let stages = || session.plan.stages.iter().rev();
     let evaluated = stages().find_map(|s| match &s.work {
-        Work::Evaluate(Evaluate { policy: Some(ModelRef::Stage { stage }), .. }) => Some(stage.as_str()),
+        Work::Evaluate(Evaluate { policy: Some(ModelRef::Stage { stage }), generate, .. }) => {
+            Some((stage.as_str(), Some(generate)))
+        }
         _ => None,
     });
-    let newest = stages().find(|s| s.work.makes_policy()).map(|s| s.id.as_str());
+    let newest = stages().find(|s| s.work.makes_policy()).map(|s| (s.id.as_str(), None));
     let judged = stages().any(|s| matches!(s.work, Work::Evaluate(_)));
-    let Some(id) = (if judged { evaluated } else { newest }) else { return Ok(()) };
+    let Some((id, sampling)) = (if judged { evaluated } else { newest }) else { return Ok(()) };
     let from = session.stage_folder(id).join("model");
     let to = session.run.join("policy");
     let partial = session.run.join("policy.partial");
@@ -118,6 +120,9 @@ fn publish_policy(session: &Session) -> Result<()> {
         if std::fs::hard_link(entry.path(), &target).is_err() {
             std::fs::copy(entry.path(), &target).map_err(|e| Error::io(&target, e))?;
         }
+    }
+    if let Some(sampling) = sampling {
+        generation::save(&partial, sampling)?;
     }
     let _ = std::fs::remove_dir_all(&to);
     std::fs::rename(&partial, &to).map_err(|e| Error::io(&to, e))

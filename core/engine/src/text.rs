@@ -131,7 +131,8 @@ impl Text {
     }
 }
 
-fn read_json(path: &Path) -> Result<Option<Value>> {
+/// The content of a JSON file, or nothing where there is none.
+pub fn read_json(path: &Path) -> Result<Option<Value>> {
     match std::fs::read_to_string(path) {
         Err(_) => Ok(None),
         Ok(text) => serde_json::from_str(&text).map(Some).map_err(|e| Error::file(path, format!("is not JSON: {e}"))),
