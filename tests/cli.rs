@@ -178,6 +178,10 @@ fn a_run_leaves_what_it_promises() {
     let again = small_run(folder.path(), "out").output().unwrap();
     let said = motrain_tests::text(&again.stderr);
     assert_eq!(said.matches("finished before, reused").count(), 4, "{said}");
+    // A run that is taken up again knows from the finished evaluation how long the other will take.
+    std::fs::remove_file(run.join("stages/steered/stage.json")).unwrap();
+    let said = motrain_tests::text(&small_run(folder.path(), "out").output().unwrap().stderr);
+    assert!(said.contains("steered: started (stage 4 of 4, about "), "{said}");
 }
 
 #[test]

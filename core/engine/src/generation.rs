@@ -1,8 +1,8 @@
 //! generation_config.json of a Hugging Face folder: how its policy is meant to be sampled.
 
+use crate::Result;
 use crate::model::write_json;
 use crate::text::read_json;
-use crate::{Error, Result};
 use motrain_core::plan::Sampling;
 use serde_json::{Map, Value, json};
 use std::path::Path;

@@ -10,6 +10,7 @@ use crate::{Error, Result, device, generation};
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
 use motrain_core::registry::Registry;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -43,22 +44,27 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
     for (at, stage) in plan.stages.iter().enumerate() {
         let folder = session.stage_folder(&stage.id);
         let hash = &hashes[&stage.id];
-        match stage_hash(&folder) {
-            Some((found, true)) if found == *hash => {
+        match Status::of(&folder) {
+            Some(before) if before.is_done(hash) => {
                 tracing::info!("{}: finished before, reused", stage.id);
+                before.seconds.into_iter().for_each(|s| left.finished(discriminant(&stage.work), s));
                 continue;
             }
-            Some((found, _)) if found != *hash => set_aside(&folder, &found)?,
+            Some(before) if before.hash != *hash => set_aside(&folder, &before.hash)?,
             _ => {}
         }
         std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": false }))?;
-        let rest = left.told(plan.stages[at..].iter().map(|s| discriminant(&s.work)));
+        let mut status = Status { hash: hash.clone(), finished: false, seconds: None };
+        status.save(&folder)?;
+        let done = |id: &String| Status::of(&session.stage_folder(id)).is_some_and(|s| s.is_done(&hashes[id]));
+        let rest = left.told(plan.stages[at..].iter().filter(|s| !done(&s.id)).map(|s| discriminant(&s.work)));
         tracing::info!("{}: started (stage {} of {}{rest})", stage.id, at + 1, plan.stages.len());
         let started = Instant::now();
         run_stage(Stage { session: &session, id: &stage.id }, &stage.work)?;
-        left.finished(discriminant(&stage.work), started.elapsed());
-        write_json(&folder.join("stage.json"), &json!({ "hash": hash, "finished": true }))?;
+        let seconds = started.elapsed().as_secs_f64();
+        left.finished(discriminant(&stage.work), seconds);
+        (status.finished, status.seconds) = (true, Some(seconds));
+        status.save(&folder)?;
     }
     publish_policy(&session)?;
     outcome(&session)
@@ -80,10 +86,27 @@ fn run_stage(stage: Stage, work: &Work) -> Result<()> {
     }
 }
 
-fn stage_hash(folder: &Path) -> Option<(String, bool)> {
-    let text = std::fs::read_to_string(folder.join("stage.json")).ok()?;
-    let json: Value = serde_json::from_str(&text).ok()?;
-    Some((json["hash"].as_str()?.to_owned(), json["finished"].as_bool()?))
+/// stage.json: what a stage's folder was made by, and whether it is whole.
+#[derive(Serialize, Deserialize)]
+struct Status {
+    hash: String,
+    finished: bool,
+    /// How long its last run took.
+    seconds: Option<f64>,
+}
+
+impl Status {
+    fn of(folder: &Path) -> Option<Self> {
+        serde_json::from_str(&std::fs::read_to_string(folder.join("stage.json")).ok()?).ok()
+    }
+
+    fn is_done(&self, hash: &str) -> bool {
+        self.finished && self.hash == hash
+    }
+
+    fn save(&self, folder: &Path) -> Result<()> {
+        write_json(&folder.join("stage.json"), &json!(self))
+    }
 }
 
 /// Nothing finished is ever lost: the folder of a stage with other options keeps its content under another name.

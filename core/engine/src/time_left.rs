@@ -15,8 +15,8 @@ impl<K: Hash + Eq> TimeLeft<K> {
         Self { took: HashMap::new() }
     }
 
-    pub fn finished(&mut self, kind: K, time: Duration) {
-        self.took.entry(kind).or_default().push(time.as_secs_f64());
+    pub fn finished(&mut self, kind: K, seconds: f64) {
+        self.took.entry(kind).or_default().push(seconds);
     }
 
     /// The time that stages of these kinds will take; none while too few of the kinds are known for a number worth showing.
@@ -47,10 +47,10 @@ mod tests {
     #[test]
     fn sums_means_by_kind_once_nine_in_ten_are_known() {
         let mut left = TimeLeft::new();
-        left.finished("train", Duration::from_secs(100));
-        left.finished("train", Duration::from_secs(140));
+        left.finished("train", 100.0);
+        left.finished("train", 140.0);
         assert_eq!(left.told(["train", "evaluate"].into_iter()), "");
-        left.finished("evaluate", Duration::from_secs(60));
+        left.finished("evaluate", 60.0);
         assert_eq!(left.told(["train", "evaluate"].into_iter()), ", about 3 minutes left");
         let last_unknown = std::iter::repeat_n("train", 9).chain(["compare"]);
         assert_eq!(left.of(last_unknown), Some(Duration::from_secs(1200)));
