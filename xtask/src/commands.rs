@@ -38,7 +38,11 @@ pub fn doctor() -> Result<()> {
     let smollm2 = root().join("models/smollm2/config.json").is_file();
     say("SmolLM2", (!smollm2).then(|| "run: cargo xtask fetch-model smollm2".into()));
     println!("cache    {}", cache()?.display());
-    if wrong > 0 { bail!("{wrong} things are missing") } else { Ok(()) }
+    match wrong {
+        0 => Ok(()),
+        1 => bail!("one thing is missing"),
+        _ => bail!("{wrong} things are missing"),
+    }
 }
 
 /// Builds the optimised binary and returns its path.
