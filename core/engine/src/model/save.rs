@@ -7,6 +7,7 @@ use safetensors::tensor::{Dtype, View, serialize_to_file};
 use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
@@ -76,7 +77,26 @@ pub(crate) fn write_tensors(path: &Path, tensors: &[(String, Tensor)]) -> Result
     let views: Vec<(String, Bytes)> =
         tensors.iter().map(|(name, t)| Ok((name.clone(), Bytes::of(t)?))).collect::<Result<_>>()?;
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    // safetensors puts a file of its own in the place, for the owner's eyes only; a model is for whom other new files are for.
+    let new = File::options().append(true).create(true).open(path);
+    let usual = new.and_then(|f| f.metadata()).map_err(|e| Error::io(path, e))?.permissions();
     serialize_to_file(views, Some(metadata), path)
         .map_err(|e| Error::file(path, format!("cannot be written ({e}); is the disk full?")))?;
-    std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path, e))
+    std::fs::set_permissions(path, usual).map_err(|e| Error::io(path, e))?;
+    File::open(path).and_then(|f| f.sync_all()).map_err(|e| Error::io(path, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_as_readable_as_any_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let permissions = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().permissions();
+        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        let ones = Tensor::ones([2], (Kind::Float, tch::Device::Cpu));
+        write_tensors(&folder.path().join("model.safetensors"), &[("a".into(), ones)]).unwrap();
+        assert_eq!(permissions("model.safetensors"), permissions("config.json"));
+    }
 }
