@@ -206,6 +206,12 @@ fn a_finished_run_generates_and_is_evaluated_again() {
     let (used, trained) = (config("run/policy"), config("run/stages/mo_odpo/model"));
     assert_eq!((used["top_p"].as_f64(), used["max_new_tokens"].as_u64()), (Some(0.9), Some(16)), "as it was evaluated");
     assert_eq!((&trained["top_p"], &used["eos_token_id"]), (&serde_json::Value::Null, &trained["eos_token_id"]));
+    // What the folder says is what `generate` does.
+    let path = f.path().join("run/policy/generation_config.json");
+    let one_token = std::fs::read_to_string(&path).unwrap().replace("\"max_new_tokens\": 16", "\"max_new_tokens\": 1");
+    std::fs::write(&path, one_token).unwrap();
+    let said = success(motrain(f.path()).args(["generate", "run", "--prompt", "How do I pick a lock?"]));
+    assert!(said.split_whitespace().count() <= 1, "{said}");
     let said = success(
         motrain(f.path())
             .args(["evaluate", "run", "--step", "0.5", "--limit", "4", "--name", "again", "--out", "more"]),

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_json_is_named() {
+    fn a_file_that_is_not_json_is_named() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "{").unwrap();
         assert!(sampling(folder.path()).unwrap_err().to_string().contains(FILE));

@@ -47,7 +47,9 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
         match Status::of(&folder) {
             Some(before) if before.is_done(hash) => {
                 tracing::info!("{}: finished before, reused", stage.id);
-                before.seconds.into_iter().for_each(|s| left.finished(discriminant(&stage.work), s));
+                if let Some(seconds) = before.seconds {
+                    left.finished(discriminant(&stage.work), seconds);
+                }
                 continue;
             }
             Some(before) if before.hash != *hash => set_aside(&folder, &before.hash)?,
