@@ -2,6 +2,7 @@
 //! and a script function.
 
 use crate::components;
+use crate::out::say;
 use crate::script;
 use anyhow::{Result, bail};
 use motrain_core::Prompt;
@@ -60,7 +61,7 @@ fn losses(registry: &Registry) -> Result<()> {
     }
     let own = best(|| drop(std::hint::black_box(built_in.evaluate(&pairs)))) * 1e6;
     let other = best(|| drop(std::hint::black_box(plugin.evaluate(&pairs)))) * 1e6;
-    println!("{PAIRS} DPO pairs: built in {own:.2} us, plugin {other:.2} us");
+    say!("{PAIRS} DPO pairs: built in {own:.2} us, plugin {other:.2} us");
     Ok(())
 }
 
@@ -81,7 +82,7 @@ fn rewards(registry: &Registry) -> Result<()> {
     with_samples(|samples| {
         let (own, other) = (per_sample(built_in.as_ref(), samples) * 1e9, per_sample(plugin.as_ref(), samples) * 1e9);
         let over = other - own;
-        println!("reward, {SAMPLES} samples: built in {own:.0} ns, plugin {other:.0} ns a sample: {over:.0} ns more");
+        say!("reward, {SAMPLES} samples: built in {own:.0} ns, plugin {other:.0} ns a sample: {over:.0} ns more");
     });
     Ok(())
 }
@@ -96,7 +97,7 @@ fn script_reward(registry: Registry) -> Result<()> {
     let (_, registry) = script::run(&script, registry, vec![])?;
     let built = registry.rewards.build("R", &Value::Null)?;
     with_samples(|samples| {
-        println!("script reward function: {:.0} calls/s", 1.0 / per_sample(built.as_ref(), samples));
+        say!("script reward function: {:.0} calls/s", 1.0 / per_sample(built.as_ref(), samples));
     });
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What each command does.
 
 use crate::args::{Args, Command, ConfigArgs, PluginCommand, RunArgs};
-use crate::{bench, components, config, locate, paper, report, script};
+use crate::out::say;
+use crate::{bench, components, config, locate, out, paper, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
@@ -28,7 +29,7 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
         }
         Some(Command::Import { file, folder }) => {
             import::import(&file, &folder)?;
-            println!("{}", folder.display());
+            say!("{}", folder.display());
             Ok(())
         }
         Some(Command::Paper { folder }) => paper::run(&folder),
@@ -36,7 +37,7 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
         Some(command @ Command::Generate { .. }) => generate(command),
         Some(command @ Command::Evaluate { .. }) => evaluate(command, stop),
         Some(Command::BenchPlugins { loss, reward }) => bench::run(&loss, &reward),
-        Some(Command::Bench { model, dtype }) => Ok(motrain_engine::bench::run(&model, &dtype)?),
+        Some(Command::Bench { model, dtype }) => Ok(motrain_engine::bench::run(&model, &dtype, out::line)?),
     }
 }
 
@@ -63,24 +64,24 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         (None, None) => bail!("give --script or --resume"),
     };
     if args.print_plan {
-        println!("{}", serde_json::to_string_pretty(&plan)?);
+        say!("{}", serde_json::to_string_pretty(&plan)?);
         return Ok(());
     }
     if args.dry_run {
         for stage in &plan.stages {
             let needs = stage.work.needs().join(", ");
-            println!("{:<20} {}", stage.id, if needs.is_empty() { String::new() } else { format!("after {needs}") });
+            say!("{:<20} {}", stage.id, if needs.is_empty() { String::new() } else { format!("after {needs}") });
         }
-        println!("would run in {}", out.display());
+        say!("would run in {}", out.display());
         return Ok(());
     }
     let outcome = run::run(&plan, &registry, &out, stop)?;
     if let Some(fronts) = &outcome.fronts {
         report::write(&out, &plan, fronts, &outcome.evaluations)?;
-        println!("{}", report::table(fronts));
-        println!("report: {}", out.join("report.html").display());
+        say!("{}", report::table(fronts));
+        say!("report: {}", out.join("report.html").display());
     }
-    println!("run:    {}", out.display());
+    say!("run:    {}", out.display());
     Ok(())
 }
 
@@ -98,7 +99,7 @@ fn check(script: &Path, args: &ConfigArgs) -> Result<()> {
     if !missing.is_empty() {
         bail!("{}: these inputs do not exist: {}", plan.name, missing.join(", "));
     }
-    println!("{}: {} stages, all well", plan.name, plan.stages.len());
+    say!("{}: {} stages, all well", plan.name, plan.stages.len());
     Ok(())
 }
 
@@ -108,11 +109,11 @@ fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<
         None => components::from_config(&config::load(args)?, args)?,
     };
     for k in Kind::ALL.into_iter().filter(|k| kind.is_none_or(|name| name == k.name())) {
-        println!("{}", k.name());
+        say!("{}", k.name());
         for (name, summary, schema) in registry.list(k) {
-            println!("  {name:<14} {summary}");
+            say!("  {name:<14} {summary}");
             for line in describe(schema) {
-                println!("      {line}");
+                say!("      {line}");
             }
         }
     }
@@ -124,7 +125,7 @@ fn plugin_check(library: &Path, only: Option<&str>, options: &str) -> Result<()>
     let options: Value = serde_json::from_str(options).with_context(|| format!("--options {options} is no JSON"))?;
     let verdicts = motrain_core::plugin::check::check(&locate::find(library), only, &options)?;
     for verdict in &verdicts {
-        println!("{verdict}");
+        say!("{verdict}");
     }
     let bad = verdicts.iter().filter(|v| !v.passed()).count();
     if bad > 0 {
@@ -156,7 +157,7 @@ fn make_data(task: &str, folder: &Path, seed: u64) -> Result<()> {
     for (objective, rows) in task.pair_rows(10_000, seed) {
         write(&format!("pairs_{objective}.jsonl"), &rows)?;
     }
-    println!("{}", folder.display());
+    say!("{}", folder.display());
     Ok(())
 }
 
@@ -207,7 +208,7 @@ fn generate(command: Command) -> Result<()> {
     let seeds = vec![(0..n as u64).map(|i| sub_seed(seed, "generate", i)).collect()];
     let net = model.net(device::kind("auto", device)?)?;
     for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
-        println!("{}", answer.text);
+        say!("{}", answer.text);
     }
     Ok(())
 }
@@ -274,8 +275,8 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
     let outcome = run::run(&plan, &registry, &out, stop)?;
     if let Some(fronts) = &outcome.fronts {
         report::write(&out, &plan, fronts, &outcome.evaluations)?;
-        println!("{}", report::table(fronts));
-        println!("report: {}", out.join("report.html").display());
+        say!("{}", report::table(fronts));
+        say!("report: {}", out.join("report.html").display());
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! `motrain`: from a script to a plan to a trained, evaluated, steerable policy.
 
+#![deny(clippy::print_stdout)]
+
 mod args;
 mod bench;
 mod commands;
 mod components;
 mod config;
 mod locate;
+mod out;
 mod paper;
 mod report;
 mod script;
@@ -18,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn main() -> ExitCode {
-    // Safety: the process has only this thread yet.
+    // SAFETY: the process has only this thread yet.
     unsafe { motrain_engine::device::limit_kernel_caches() };
     let args = args::Args::parse();
     tracing_subscriber::fmt()
@@ -28,7 +31,7 @@ fn main() -> ExitCode {
         .without_time()
         .with_writer(std::io::stderr)
         .init();
-    match start(args) {
+    match out::keep().and_then(|()| start(args)).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", describe(&error));

@@ -9,6 +9,7 @@ use crate::rollout::rollout;
 use crate::text::Text;
 use motrain_core::plan::{Optimizer, Sampling};
 use motrain_core::rng::sub_seed;
+use std::fmt;
 use std::path::Path;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -16,27 +17,31 @@ use tch::{Device, Kind, Tensor, no_grad};
 const PROMPT: usize = 52;
 const NEW: usize = 64;
 
-pub fn run(folder: &Path, dtype: &str) -> Result<()> {
+/// `line` prints.
+pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
+    macro_rules! say {
+        ($($text:tt)*) => { line(format_args!($($text)*)) };
+    }
     let kind = device::kind(dtype, Device::Cpu)?;
     let mut model = Llama::load(folder, Device::Cpu)?;
     let text = Text::load(folder, &model.config)?;
     let weights = model.parameter_count() as f64;
-    println!("{:.0} M parameters, {kind:?}, {} threads", weights / 1e6, tch::get_num_threads());
+    say!("{:.0} M parameters, {kind:?}, {} threads", weights / 1e6, tch::get_num_threads());
     let gemm = gemm_rate(kind)?;
-    println!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
+    say!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
 
     let net = no_grad(|| model.net(kind))?;
     let prompt: Vec<u32> =
         (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.vocab_size as u32 / 2)).collect();
     for batch in [1usize, 16, 64] {
         let seconds = prefill_seconds(&net, &prompt, batch)?;
-        println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
+        say!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
     }
     for batch in [1usize, 16, 64] {
         let (tokens, seconds) = decode_seconds(&net, &text, &prompt, batch)?;
         let rate = tokens / seconds;
         let share = rate * 2.0 * weights / 1e9 / gemm;
-        println!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
+        say!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
     }
     drop(net);
 
@@ -53,17 +58,17 @@ pub fn run(folder: &Path, dtype: &str) -> Result<()> {
     }
     let [draw, refer, train, update] = best.unwrap_or_default();
     let tokens = 8.0 * (PROMPT + 2 * NEW) as f64;
-    println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
-    println!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
-    println!("{:<34} {refer:8.2} s", "  reference forward");
-    println!(
+    say!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
+    say!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
+    say!("{:<34} {refer:8.2} s", "  reference forward");
+    say!(
         "{:<34} {train:8.2} s   {:5.1} % of GEMM",
         "  forward and backward",
         tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
     );
-    println!("{:<34} {update:8.2} s", "  AdamW");
-    println!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
-    println!("{:<34} {:8.2} GB", "peak memory", peak_memory());
+    say!("{:<34} {update:8.2} s", "  AdamW");
+    say!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
+    say!("{:<34} {:8.2} GB", "peak memory", peak_memory());
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! Everything that needs libtorch: models, rollouts, log-probs, optimisers, the algorithms, checkpoints and the run itself.
 
+#![deny(clippy::print_stdout)]
+
 pub mod algorithm;
 pub mod bench;
 pub mod checkpoint;

@@ -5,6 +5,7 @@ mod claims;
 mod cost;
 mod page;
 
+use crate::out::say;
 use crate::report::plot;
 use anyhow::{Context, Result, bail};
 use claims::Claim;
@@ -57,8 +58,8 @@ pub fn run(folder: &Path) -> Result<()> {
     let all = json!({ "figures": panels, "claims": claims, "table1": costs, "win_rates": wins, "seeds": per_seed });
     std::fs::write(folder.join("paper.json"), serde_json::to_string_pretty(&all)?)?;
     std::fs::write(folder.join("paper.html"), page::page(&seeds, &panels, &claims, &costs)?)?;
-    println!("{}", table(&claims));
-    println!("report: {}", folder.join("paper.html").display());
+    say!("{}", table(&claims));
+    say!("report: {}", folder.join("paper.html").display());
     Ok(())
 }
 

@@ -1,0 +1,25 @@
+//! Standard output: results and nothing else, whoever reads them.
+
+use motrain_tests::{motrain, text};
+use std::fs::File;
+use std::process::Stdio;
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let f = tempfile::tempdir().unwrap();
+    let mut list = motrain(f.path());
+    let mut run = list.arg("list").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(run.stdout.take());
+    let output = run.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn results_that_cannot_be_written_are_an_error() {
+    let f = tempfile::tempdir().unwrap();
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = motrain(f.path()).arg("list").stdout(full).stderr(Stdio::piped()).spawn().unwrap().wait_with_output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    insta::assert_snapshot!(text(&output.stderr));
+}
