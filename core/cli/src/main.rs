@@ -7,6 +7,7 @@ mod bench;
 mod commands;
 mod components;
 mod config;
+mod environment;
 mod locate;
 mod out;
 mod paper;
@@ -21,8 +22,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 fn main() -> ExitCode {
-    // SAFETY: the process has only this thread yet.
-    unsafe { motrain_engine::device::limit_kernel_caches() };
     let args = args::Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOTRAIN_LOG").unwrap_or_else(|_| "info".into()))
@@ -31,6 +30,7 @@ fn main() -> ExitCode {
         .without_time()
         .with_writer(std::io::stderr)
         .init();
+    environment::settle(&args);
     match out::keep().and_then(|()| start(args)).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

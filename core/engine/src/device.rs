@@ -34,19 +34,6 @@ pub fn kind(name: &str, device: Device) -> Result<Kind> {
     }
 }
 
-/// Lets oneDNN keep 64 kernels, not 1024, unless the environment says otherwise. Batches shrink while answers finish, so shapes are many, and
-/// on CPUs with AMX the default fills 1.5 GB; making evicted ones again costs models as small as the embedded ones some 7 % of their time.
-///
-/// # Safety
-/// Call it first in `main`: no other thread may read or write the environment meanwhile, and libtorch reads these variables once.
-pub unsafe fn limit_kernel_caches() {
-    for name in ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"] {
-        if std::env::var_os(name).is_none() {
-            unsafe { std::env::set_var(name, "64") };
-        }
-    }
-}
-
 fn cpu_is_fast_at_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
