@@ -3,37 +3,64 @@
 use crate::args::ConfigArgs;
 use crate::locate;
 use anyhow::{Context, Result, bail};
-use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
 use motrain_core::error::did_you_mean;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
 /// Variables with the prefix that are no configuration.
 const OTHER_VARIABLES: [&str; 3] = ["HOME", "CACHE", "LOG"];
+/// Tables in tables that a key of --set or a variable names.
+const DEPTH: usize = 16;
 
-/// Reads all layers and refuses keys that the defaults do not know.
+/// Reads all layers and refuses, of each, keys that the defaults do not know and values of another type than theirs.
 pub fn load(args: &ConfigArgs) -> Result<Value> {
-    let defaults = read(Toml::string(DEFAULTS))?;
+    let defaults: Value = toml::from_str(DEFAULTS)?;
     let mut config = defaults.clone();
+    let mut lay = |origin: String, layer: Result<Value>| {
+        let checked = layer.and_then(|layer| {
+            let faults = faults(&defaults, &layer);
+            if faults.is_empty() { Ok(layer) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
+        });
+        merge(&mut config, checked.with_context(|| format!("configuration: {origin}"))?);
+        anyhow::Ok(())
+    };
     for file in &args.config {
         let found = locate::find(file);
         if !found.is_file() {
             bail!("configuration {} does not exist", file.display());
         }
-        merge(&mut config, read(Toml::file(&found))?);
+        let text = std::fs::read_to_string(&found).map_err(anyhow::Error::from);
+        lay(found.display().to_string(), text.and_then(|text| Ok(toml::from_str(&text)?)))?;
     }
-    merge(&mut config, read(Env::prefixed("MOTRAIN_").ignore(&OTHER_VARIABLES).split("__"))?);
+    for (name, value) in variables() {
+        let key = name.to_lowercase();
+        lay(format!("MOTRAIN_{name}"), nested(&key.split("__").collect::<Vec<_>>(), parse(&value)))?;
+    }
     for pair in &args.set {
         let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as key=value"))?;
-        merge(&mut config, read(Serialized::default(key, parse(value)))?);
+        let shown: String = pair.chars().take(80).collect();
+        lay(format!("--set {shown}"), nested(&key.split('.').collect::<Vec<_>>(), parse(value)))?;
     }
-    check_keys(&defaults, &config, "")?;
     Ok(config)
 }
 
-fn read(provider: impl figment::Provider) -> Result<Value> {
-    Figment::from(provider).extract().map_err(|e| anyhow::anyhow!("configuration: {e}"))
+/// Names without the prefix, and values.
+fn variables() -> Vec<(String, String)> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        let name = name.to_str()?.strip_prefix("MOTRAIN_")?.to_owned();
+        (!OTHER_VARIABLES.contains(&name.as_str())).then(|| (name, value.to_string_lossy().into_owned()))
+    };
+    let mut found: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
+    found.sort();
+    found
+}
+
+/// `a.b` and 1 make `{a: {b: 1}}`.
+fn nested(keys: &[&str], value: Value) -> Result<Value> {
+    if keys.len() > DEPTH || keys.iter().any(|k| k.is_empty()) {
+        bail!("a key is up to {DEPTH} names joined by dots, such as tasks.hh.train.epochs");
+    }
+    Ok(keys.iter().rev().fold(value, |inner, key| json!({ *key: inner })))
 }
 
 /// Lays `layer` over `base`. A component that gets another name loses the options of the one before it.
@@ -55,23 +82,60 @@ fn merge(base: &mut Value, layer: Value) {
 /// A TOML value, or else the text itself.
 fn parse(value: &str) -> Value {
     match toml::from_str::<Value>(&format!("v = {value}")) {
-        Ok(Value::Object(mut map)) => map.remove("v").unwrap_or(Value::Null),
+        Ok(Value::Object(mut map)) if map.len() == 1 => map.remove("v").unwrap_or(Value::Null),
         _ => Value::String(value.to_owned()),
     }
 }
 
-/// Every table but `options` (which belongs to a component) has no keys but those of the defaults.
-fn check_keys(known: &Value, given: &Value, path: &str) -> Result<()> {
-    let (Value::Object(known), Value::Object(given)) = (known, given) else { return Ok(()) };
-    for (key, value) in given {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        match known.get(key) {
-            None => bail!("configuration has no key \"{full}\"{}", did_you_mean(key, known.keys().map(String::as_str))),
-            Some(_) if key == "options" => {}
-            Some(known) => check_keys(known, value, &full)?,
+/// What is wrong with a layer, a line each.
+fn faults(known: &Value, layer: &Value) -> Vec<String> {
+    let mut out = Vec::new();
+    compare(Some(known), layer, "", &mut out);
+    out
+}
+
+/// Every table but `options` (which belongs to a component) has no keys but those of the defaults, and values are of their type. TOML's nan
+/// and inf have come out as null.
+fn compare(known: Option<&Value>, given: &Value, path: &str, out: &mut Vec<String>) {
+    match (known, given) {
+        (_, Value::Null) => out.push(format!("{path} must be a finite number")),
+        (Some(Value::Object(known)), Value::Object(given)) => {
+            for (key, value) in given {
+                let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                match known.get(key) {
+                    None => {
+                        let near = did_you_mean(key, known.keys().map(String::as_str));
+                        out.push(format!("there is no key \"{full}\"{near}"));
+                    }
+                    Some(known) => compare((key != "options").then_some(known), value, &full, out),
+                }
+            }
         }
+        (Some(known), _) if kind(known) != kind(given) => {
+            let shown: String = given.to_string().chars().take(80).collect();
+            out.push(format!("{path} must be {}, not {shown}", kind(known)));
+        }
+        (known, Value::Array(items)) => {
+            // Tables in a list differ from each other: a reward by a model and one by a source.
+            let like = known.and_then(|k| k.get(0)).filter(|first| !first.is_object());
+            items.iter().enumerate().for_each(|(i, item)| compare(like, item, &format!("{path}[{i}]"), out));
+        }
+        (_, Value::Object(given)) => {
+            given.iter().for_each(|(key, value)| compare(None, value, &format!("{path}.{key}"), out));
+        }
+        _ => {}
     }
-    Ok(())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "a table",
+    }
 }
 
 #[cfg(test)]
@@ -100,8 +164,38 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_are_named() {
-        let message = load_with(&["tasks.hh.train.epoch=1"]).unwrap_err().to_string();
-        assert_eq!(message, "configuration has no key \"tasks.hh.train.epoch\"; did you mean \"epochs\"?");
+    fn wrong_keys_and_types_are_named() {
+        let refused = |set: &str| format!("{:#}", load_with(&[set]).unwrap_err());
+        let cases = [
+            ("tasks.hh.train.epoch=1", "there is no key \"tasks.hh.train.epoch\"; did you mean \"epochs\"?"),
+            ("tasks.hh.train.epochs=many", "tasks.hh.train.epochs must be a number, not \"many\""),
+            ("tasks.hh.train.epochs=nan", "tasks.hh.train.epochs must be a finite number"),
+            ("tasks.hh.sampler.options.alpha=[1.0, -inf]", "tasks.hh.sampler.options.alpha[1] must be a finite number"),
+            ("tasks.hh.train=5", "tasks.hh.train must be a table, not 5"),
+            ("tasks.hh.policy={}", "tasks.hh.policy must be text, not {}"),
+            ("tasks.hh.teach.on=1", "tasks.hh.teach.on must be true or false, not 1"),
+            ("paper.alphas=[1, \"x\"]", "paper.alphas[1] must be a number, not \"x\""),
+            ("plugins.roots=here", "plugins.roots must be a list, not \"here\""),
+        ];
+        for (set, expected) in cases {
+            assert_eq!(refused(set), format!("configuration: --set {set}: {expected}"));
+        }
+        assert!(refused("seed=1\ndevice=\"cuda\"").contains("seed must be a number, not"), "nothing is dropped");
+    }
+
+    #[test]
+    fn deep_keys_and_values_are_errors() {
+        let dots = vec!["a"; 5000].join(".");
+        for set in [format!("{dots}=1"), "a..b=1".into(), "=1".into(), format!("seed={}", "[".repeat(100_000))] {
+            assert!(load_with(&[&set]).is_err(), "{}", &set[..4]);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for (i, text) in
+            [format!("{dots} = 1"), format!("seed = {}", "[".repeat(100_000)), format!("[{dots}]")].iter().enumerate()
+        {
+            let file = folder.path().join(format!("{i}.toml"));
+            std::fs::write(&file, text).unwrap();
+            assert!(load(&ConfigArgs { config: vec![file], set: vec![], plugin: vec![] }).is_err());
+        }
     }
 }
