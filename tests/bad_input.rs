@@ -62,14 +62,14 @@ fn malformed_empty_and_overlong_data() {
     let message =
         failure(small_run(f.path(), "out").args([
             "--set",
-            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
+            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 1e-6, max_prompt_tokens = 100000 }",
         ]));
     assert!(message.contains("holds no rows"), "{message}");
     write(f.path(), "p.jsonl", &format!("{{\"prompt\": \"{long}\"}}\n"));
     let overlong =
         failure(small_run(f.path(), "out").args([
             "--set",
-            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 0.0, max_prompt_tokens = 100000 }",
+            "tasks.hh.prompts={ paths = [\"p.jsonl\"], test_share = 1e-6, max_prompt_tokens = 100000 }",
         ]));
     insta::assert_snapshot!("overlong", shown(&overlong, f.path()));
 }
@@ -79,17 +79,16 @@ fn failing_rewards_name_the_example() {
     let f = folder();
     let script = |source: &str| {
         let text = format!(
-            "let task = cfg.tasks.hh;\nrewards(\"rewards\", #{{ sources: [reward(\"R\", {source})], policy: path(task.policy),\n\
+            "let task = cfg.tasks.hh;\nrewards(\"rewards\", #{{ sources: [{source}], policy: path(task.policy),\n\
              prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, samples: 8, generate: #{{ max_new_tokens: 4 }} }});\n"
         );
         write(f.path(), "r.rhai", &text);
         shown(&failure(motrain(f.path()).args(["--script", "r.rhai", "--out", "out"])), f.path())
     };
-    insta::assert_snapshot!("no_column_reward", script("\"column\", #{ column: \"score\" }"));
-    insta::assert_snapshot!("constant", script("\"regex\", #{ pattern: \"zzzz\" }"));
-    let infinite = script(
-        "\"lexicon\", #{ words: #{ \"first\": 1e308, \"a\": 1e308, \"the\": 1e308, \"is\": 1e308, \"it\": 1e308, \"i\": 1e308, \"be\": 1e308, \"am\": 1e308, \"safer\": 1e308, \"careful\": 1e308, \"sorry\": 1e308, \"will\": 1e308, \"cannot\": 1e308, \"not\": 1e308 } }",
-    );
+    insta::assert_snapshot!("no_column_reward", script("reward(\"R\", \"column\", #{ column: \"score\" })"));
+    insta::assert_snapshot!("constant", script("reward(\"R\", \"regex\", #{ pattern: \"zzzz\" })"));
+    let infinite =
+        script("reward_fn(\"R\", |prompt, answer| if prompt.len() > 9 && answer.len() > 2 { 1.0 / 0.0 } else { 1.0 })");
     assert!(
         infinite.contains("reward \"R\" gave inf for this completion; a score must be a finite number"),
         "{infinite}"

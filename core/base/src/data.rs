@@ -1,6 +1,5 @@
 //! Data files: JSON lines, plain or gzipped, with prompts or preference pairs.
 
-use crate::options::{Checked, Options};
 use crate::rng::sub_seed;
 use crate::{Error, Message, Prompt, Result};
 use flate2::read::MultiGzDecoder;
@@ -27,18 +26,22 @@ pub enum Part {
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
     /// One file, or several that are read one after the other: .jsonl or .jsonl.gz.
+    #[schemars(length(min = 1, max = 10_000), inner(length(min = 1, max = 4096)))]
     pub paths: Vec<String>,
     /// "train", "test" or "all".
     #[serde(default)]
     pub part: Part,
     /// The share of conversations that "test" gets.
     #[serde(default = "tenth")]
+    #[schemars(range(min = 0, max = 1))]
     pub test_share: f64,
     /// Keep at most this many rows, evenly from all files.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub limit: Option<usize>,
     /// Leave out (and count) rows whose prompt is longer than this many tokens.
     #[serde(default)]
+    #[schemars(range(min = 1, max = 10_000_000))]
     pub max_prompt_tokens: Option<usize>,
 }
 
@@ -46,15 +49,15 @@ fn tenth() -> f64 {
     0.1
 }
 
-impl Options for DataSpec {
-    fn check(&self) -> Checked {
-        if self.paths.is_empty() {
-            return Err(("paths", "must name at least one file".into()));
-        }
-        if !(0.0..=1.0).contains(&self.test_share) {
-            return Err(("test_share", format!("must be from 0 to 1, not {}", self.test_share)));
-        }
-        Ok(())
+impl DataSpec {
+    /// Why there can be no rows, whatever the files hold.
+    pub fn is_void(&self) -> Option<String> {
+        let part = match (self.part, self.test_share) {
+            (Part::Test, 0.0) => "test",
+            (Part::Train, 1.0) => "train",
+            _ => return None,
+        };
+        Some(format!("the {part} part of {} is empty, since test_share is {}", self.paths.join(", "), self.test_share))
     }
 }
 

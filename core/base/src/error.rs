@@ -28,6 +28,9 @@ pub enum Error {
     RewardSource { reward: String, what: String },
     #[error("{0}")]
     Invalid(String),
+    /// Everything that is wrong with one thing, a line each.
+    #[error("{}", .0.iter().map(Error::to_string).collect::<Vec<_>>().join("\n"))]
+    Several(Vec<Error>),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
 }
@@ -35,6 +38,15 @@ pub enum Error {
 impl Error {
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io { path: path.to_owned(), source }
+    }
+
+    /// `Ok` for no faults, the fault itself for one.
+    pub fn all(mut faults: Vec<Error>) -> Result<()> {
+        match faults.len() {
+            0 => Ok(()),
+            1 => Err(faults.remove(0)),
+            _ => Err(Error::Several(faults)),
+        }
     }
 
     pub fn file(path: &Path, what: impl Into<String>) -> Self {

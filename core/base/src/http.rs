@@ -13,18 +13,22 @@ use std::time::Duration;
 pub struct Limits {
     /// Seconds after which a request is given up.
     #[serde(default = "timeout")]
+    #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
     pub timeout_seconds: f64,
     /// How often a request is tried again after a time-out, a lost connection, or a status of 429 or 500 and above.
     #[serde(default = "retries")]
+    #[schemars(range(max = 1000))]
     pub retries: usize,
     /// Seconds before the first new try; doubled for each further one.
     #[serde(default = "backoff")]
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub backoff_seconds: f64,
     /// "stop" ends the run; "skip" leaves the samples out and counts them.
     #[serde(default)]
     pub on_failure: Failure,
     /// Requests under way at once.
     #[serde(default = "concurrency")]
+    #[schemars(range(min = 1, max = 1000))]
     pub concurrency: usize,
 }
 
@@ -53,19 +57,6 @@ fn concurrency() -> usize {
 }
 
 impl Limits {
-    pub fn check(&self) -> Checked {
-        if !(self.timeout_seconds > 0.0 && self.timeout_seconds < 1e6) {
-            return Err(("timeout_seconds", format!("must be above 0, not {}", self.timeout_seconds)));
-        }
-        if !(0.0..1e6).contains(&self.backoff_seconds) {
-            return Err(("backoff_seconds", format!("must not be negative, not {}", self.backoff_seconds)));
-        }
-        if self.concurrency == 0 {
-            return Err(("concurrency", "must be at least 1".into()));
-        }
-        Ok(())
-    }
-
     /// Failures by policy: the first one, or `None` in their places.
     pub fn decide<T>(&self, results: Vec<Result<T, String>>) -> Result<Vec<Option<T>>, String> {
         let failed: Vec<String> = results.iter().filter_map(|r| r.as_ref().err().cloned()).collect();
@@ -140,13 +131,17 @@ impl Client {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct ChatServer {
     /// The address up to the version, such as "http://localhost:8000/v1".
+    #[schemars(length(min = 8, max = 4096))]
     pub url: String,
     /// The model's name as the server knows it.
+    #[schemars(length(min = 1, max = 1000))]
     pub model: String,
     /// The environment variable that holds the key, if the server wants one.
     #[serde(default)]
+    #[schemars(length(max = 1000))]
     pub api_key_env: String,
     #[serde(default = "max_tokens")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_tokens: usize,
     #[serde(flatten)]
     pub limits: Limits,
@@ -162,7 +157,7 @@ impl ChatServer {
         if !self.api_key_env.is_empty() && std::env::var_os(&self.api_key_env).is_none() {
             return Err(("api_key_env", format!("names {}, which is not set", self.api_key_env)));
         }
-        self.limits.check()
+        Ok(())
     }
 }
 

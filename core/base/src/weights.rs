@@ -1,7 +1,12 @@
 //! Objective weights: a point on the simplex.
 
 use crate::{Error, Result};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// Points of a grid: more is a slip of the step.
+const POINTS: usize = 100_000;
 
 /// Non-negative weights that sum to 1, one per objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,9 +84,25 @@ impl Weights {
         self.0.is_empty()
     }
 
+    /// Whether they are the same weights, but for rounding.
+    pub fn is_near(&self, other: &Self) -> bool {
+        self.len() == other.len() && self.0.iter().zip(&other.0).all(|(a, b)| (a - b).abs() < 1e-6)
+    }
+
     /// The weighted score of equation 1: `Σ w_k s_k`.
     pub fn dot(&self, scores: &[f64]) -> f64 {
         self.0.iter().zip(scores).map(|(w, s)| w * s).sum()
+    }
+}
+
+impl JsonSchema for Weights {
+    fn schema_name() -> Cow<'static, str> {
+        "Weights".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = json_schema!({ "type": "number", "minimum": 0, "maximum": 1 });
+        json_schema!({ "type": "array", "items": one, "minItems": 1, "maxItems": 32, "format": "weights" })
     }
 }
 
@@ -98,13 +119,25 @@ impl From<Weights> for Vec<f64> {
     }
 }
 
-/// The number of parts of a quantisation step: 0.1 gives 10. The step must divide 1.
+/// The number of parts of a quantisation step: 0.1 gives 10. The step must divide 1, and be no dust.
 pub fn steps_of(step: f64) -> std::result::Result<u32, String> {
     let steps = (1.0 / step).round();
-    if !(step > 0.0 && step <= 1.0) || (steps * step - 1.0).abs() > 1e-9 {
+    if !(1e-5..=1.0).contains(&step) || (steps * step - 1.0).abs() > 1e-9 {
         return Err(format!("is {step}, but 1 must be a whole number of steps (0.1, 0.2, 0.05 …)"));
     }
     Ok(steps as u32)
+}
+
+/// The grid of a step over `objectives` objectives, if it has a sensible number of points.
+pub fn grid_of(objectives: usize, step: f64) -> std::result::Result<Vec<Weights>, String> {
+    let steps = steps_of(step)?;
+    // C(steps + objectives − 1, objectives − 1), factor by factor.
+    let points = (1..objectives)
+        .try_fold(1usize, |points, k| Some(points * (steps as usize + k) / k).filter(|points| *points <= POINTS));
+    match points {
+        Some(_) => Ok(Weights::grid(objectives, steps)),
+        None => Err(format!("is {step}, a grid of more than {POINTS} points for {objectives} objectives")),
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +165,15 @@ mod tests {
         assert_eq!(grid.len(), 11);
         assert_eq!(grid[3].values(), [0.3, 0.7]);
         assert_eq!(Weights::grid(3, 10).len(), 66);
+    }
+
+    #[test]
+    fn a_grid_has_a_sensible_number_of_points() {
+        assert_eq!(grid_of(3, 0.1).unwrap(), Weights::grid(3, 10));
+        assert_eq!(grid_of(2, 1e-5).unwrap_err(), "is 0.00001, a grid of more than 100000 points for 2 objectives");
+        assert_eq!(grid_of(5, 0.05).unwrap().len(), 10_626);
+        assert!(grid_of(32, 0.1).is_err());
+        assert!(grid_of(2, 1e-9).is_err() && grid_of(2, 0.0).is_err() && grid_of(2, f64::NAN).is_err());
     }
 
     #[test]

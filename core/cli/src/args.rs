@@ -81,8 +81,8 @@ pub enum Command {
         #[arg(long, value_delimiter = ',')]
         weights: Vec<f64>,
         /// Number of answers
-        #[arg(long, default_value_t = 1)]
-        n: usize,
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        n: u64,
         /// [default: of the policy's generation_config.json, else 128]
         #[arg(long)]
         max_new_tokens: Option<usize>,

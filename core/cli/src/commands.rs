@@ -5,7 +5,7 @@ use crate::out::say;
 use crate::{bench, components, config, locate, out, paper, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
-use motrain_core::plan::{ModelRef, Plan, Sampling, Work};
+use motrain_core::plan::{ModelRef, Plan, Sampling, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sub_seed;
 use motrain_core::task::TASKS;
@@ -54,6 +54,8 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         (Some(folder), _) => {
             let plan = saved_plan(folder)?;
             let registry = components::from_plan(&plan)?;
+            plan.check(&registry)
+                .with_context(|| format!("the plan of {} does not hold together", folder.display()))?;
             (plan, registry, folder.clone())
         }
         (None, Some(script)) => {
@@ -66,6 +68,9 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
     if args.print_plan {
         say!("{}", serde_json::to_string_pretty(&plan)?);
         return Ok(());
+    }
+    if args.resume.is_none() {
+        check_inputs(&plan)?;
     }
     if args.dry_run {
         for stage in &plan.stages {
@@ -89,18 +94,22 @@ fn saved_plan(folder: &Path) -> Result<Plan> {
     let path = folder.join("plan.json");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is no run folder: it has no plan.json", folder.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is damaged", path.display()))
+    let plan = serde_json::from_str::<Value>(&text).and_then(serde_json::from_value);
+    plan.with_context(|| format!("{} cannot be used", path.display()))
 }
 
 fn check(script: &Path, args: &ConfigArgs) -> Result<()> {
     let (plan, _) = make_plan(script, args)?;
-    let inputs: BTreeSet<&str> = plan.stages.iter().flat_map(|s| s.work.inputs()).collect();
-    let missing: Vec<&str> = inputs.into_iter().filter(|path| !Path::new(path).exists()).collect();
-    if !missing.is_empty() {
-        bail!("{}: these inputs do not exist: {}", plan.name, missing.join(", "));
-    }
+    check_inputs(&plan)?;
     say!("{}: {} stages, all well", plan.name, plan.stages.len());
     Ok(())
+}
+
+fn check_inputs(plan: &Plan) -> Result<()> {
+    match plan.missing_inputs() {
+        missing if missing.is_empty() => Ok(()),
+        missing => bail!("{}: inputs are missing\n{}", plan.name, missing.join("\n")),
+    }
 }
 
 fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<()> {
@@ -190,9 +199,9 @@ fn generate(command: Command) -> Result<()> {
     let text = Text::load(&folder, &model.config)?;
     let mut prompt = Prompt::from_dialogue(&prompt);
     if !weights.is_empty() {
-        let registry = match saved_plan(&policy) {
-            Ok(plan) => components::from_plan(&plan)?,
-            Err(_) => components::from_config(&config::load(&plugins)?, &plugins)?,
+        let registry = match policy.join("plan.json").exists() {
+            true => components::from_plan(&saved_plan(&policy)?)?,
+            false => components::from_config(&config::load(&plugins)?, &plugins)?,
         };
         prompt = condition(&folder, &registry, Weights::new(weights)?, &prompt)?;
     }
@@ -203,9 +212,8 @@ fn generate(command: Command) -> Result<()> {
         top_k: top_k.unwrap_or(usual.top_k),
         top_p: top_p.unwrap_or(usual.top_p),
     };
-    motrain_core::options::Options::check(&sampling)
-        .map_err(|(o, what)| anyhow::anyhow!("--{}: {what}", o.replace('_', "-")))?;
-    let seeds = vec![(0..n as u64).map(|i| sub_seed(seed, "generate", i)).collect()];
+    motrain_core::options::check_value("generate", &sampling)?;
+    let seeds = vec![(0..n).map(|i| sub_seed(seed, "generate", i)).collect()];
     let net = model.net(device::kind("auto", device)?)?;
     for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
         say!("{}", answer.text);
@@ -264,11 +272,15 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
         evaluation.prompts.paths = vec![path.to_string_lossy().into_owned()];
         evaluation.prompts.part = Default::default();
     }
-    let rewards = evaluation.rewards.clone();
-    plan.stages.retain(|s| {
-        s.id == rewards || matches!(s.work, Work::RewardModel(_) | Work::InitModel(_) | Work::Sft(_) | Work::RicData(_))
-    });
-    plan.stages.push(motrain_core::plan::Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) });
+    let evaluation = Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) };
+    let mut needed: BTreeSet<String> = evaluation.work.needs().into_iter().map(str::to_owned).collect();
+    for stage in plan.stages.iter().rev().filter(|s| s.id != evaluation.id) {
+        if needed.contains(&stage.id) {
+            needed.extend(stage.work.needs().into_iter().map(str::to_owned));
+        }
+    }
+    plan.stages.retain(|s| needed.contains(&s.id));
+    plan.stages.push(evaluation);
     let registry = components::from_plan(&plan)?;
     plan.check(&registry)?;
     copy_finished(&folder, &out, &plan)?;

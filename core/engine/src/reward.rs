@@ -29,9 +29,11 @@ pub struct RewardModelOptions {
     pub model: ModelRef,
     /// Tokens of prompt and answer together; a longer prompt loses its beginning.
     #[serde(default = "max_tokens")]
+    #[schemars(range(min = 2, max = 10_000_000))]
     pub max_tokens: usize,
     /// Prompts scored at once.
     #[serde(default = "batch_size")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_size: usize,
 }
 

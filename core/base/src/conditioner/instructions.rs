@@ -21,15 +21,18 @@ pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
 struct Instructions {
     /// Per objective its sentences, evenly from weight 0 to weight 1; "" says nothing. For example
     /// { "Helpfulness": ["", "Be helpful.", "Answer the question directly."] }.
-    sentences: BTreeMap<String, Vec<String>>,
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 32))]
+    sentences: BTreeMap<String, Sentences>,
 }
+
+/// Any text is a sentence.
+#[derive(Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Sentences(#[schemars(length(min = 2, max = 1000), inner(length(max = 10_000)))] Vec<String>);
 
 impl Options for Instructions {
     fn check(&self) -> Checked {
-        for (name, sentences) in &self.sentences {
-            if sentences.len() < 2 {
-                return Err(("sentences", format!("of {name} must be at least two, from weight 0 to weight 1")));
-            }
+        for (name, Sentences(sentences)) in &self.sentences {
             if (1..sentences.len()).any(|i| sentences[..i].contains(&sentences[i])) {
                 return Err(("sentences", format!("of {name} must differ")));
             }
@@ -40,7 +43,7 @@ impl Options for Instructions {
 
 impl Instructions {
     fn of(&self, objective: &str) -> Result<&[String]> {
-        self.sentences.get(objective).map(Vec::as_slice).ok_or_else(|| Error::BadOption {
+        self.sentences.get(objective).map(|s| s.0.as_slice()).ok_or_else(|| Error::BadOption {
             owner: "conditioner \"instructions\"".into(),
             option: "sentences".into(),
             what: format!("has none for \"{objective}\""),
@@ -51,7 +54,7 @@ impl Instructions {
     fn choices(&self, objectives: &[String]) -> Option<Vec<(String, Vec<f64>)>> {
         let mut choices: Vec<(Vec<&str>, Vec<f64>)> = vec![(vec![], vec![])];
         for name in objectives {
-            let sentences = self.sentences.get(name)?;
+            let Sentences(sentences) = self.sentences.get(name)?;
             let mut longer = Vec::new();
             for (told, weights) in &choices {
                 for (i, sentence) in sentences.iter().enumerate() {

@@ -19,10 +19,14 @@ pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
     /// Mean and standard deviation by which scores are normalised.
+    #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub mean: Vec<f64>,
+    #[schemars(length(min = 1, max = 32), inner(range(min = 1e-9, max = 1e12)))]
     pub std: Vec<f64>,
     /// Lowest and highest normalised score.
+    #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub low: Vec<f64>,
+    #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub high: Vec<f64>,
 }
 
@@ -49,7 +53,10 @@ impl Statistics {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "option \"statistics\" must be a ric_data stage, or { mean, std, low, high }")]
 enum Fitted {
-    Stage { stage: String },
+    Stage {
+        #[schemars(length(min = 1, max = 100))]
+        stage: String,
+    },
     Here(Statistics),
 }
 
@@ -95,7 +102,7 @@ impl Options for RewardsInContext {
     fn check(&self) -> Checked {
         let Fitted::Here(s) = &self.statistics else { return Ok(()) };
         let all = [&s.std, &s.low, &s.high];
-        if s.mean.is_empty() || all.iter().any(|x| x.len() != s.mean.len()) {
+        if all.iter().any(|x| x.len() != s.mean.len()) {
             return Err(("statistics", "needs mean, std, low and high with a number per objective".into()));
         }
         if s.low.iter().zip(&s.high).any(|(l, h)| l >= h) {

@@ -19,13 +19,16 @@ pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Template {
     /// The text, for example "Be {Helpfulness} helpful and {Harmlessness} harmless.\n{prompt}".
+    #[schemars(length(min = 1, max = 100_000))]
     text: String,
     /// Decimals that a weight is written with.
     #[serde(default = "one")]
+    #[schemars(range(max = 6))]
     decimals: usize,
     /// Words in place of numbers, evenly from weight 0 to weight 1, such as ["not at all", "somewhat", "very"]: small models read
     /// words better.
     #[serde(default)]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 1000)))]
     levels: Vec<String>,
 }
 
@@ -40,6 +43,9 @@ impl Options for Template {
         }
         if self.levels.len() == 1 {
             return Err(("levels", "must have at least two words, or none".into()));
+        }
+        if let Some(i) = (1..self.levels.len()).find(|&i| self.levels[..i].contains(&self.levels[i])) {
+            return Err(("levels", format!("have \"{}\" twice", self.levels[i])));
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! ```
 
 use super::{Conditioner, decimal, on_first_user};
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::{Error, Prompt, Result, Weights};
 use schemars::JsonSchema;
@@ -27,6 +27,7 @@ const END: &str = "\n[End System Instruction]\n";
 #[serde(default, deny_unknown_fields)]
 struct WeightPrefix {
     /// Decimals that a weight is written with.
+    #[schemars(range(min = 1, max = 6))]
     decimals: usize,
 }
 
@@ -36,11 +37,7 @@ impl Default for WeightPrefix {
     }
 }
 
-impl Options for WeightPrefix {
-    fn check(&self) -> Checked {
-        if (1..=6).contains(&self.decimals) { Ok(()) } else { Err(("decimals", "must be from 1 to 6".into())) }
-    }
-}
+impl Options for WeightPrefix {}
 
 impl Conditioner for WeightPrefix {
     fn render(&self, objectives: &[String], weights: &Weights, prompt: &Prompt) -> Result<Prompt> {

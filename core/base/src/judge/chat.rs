@@ -23,9 +23,11 @@ struct ChatOptions {
     #[serde(flatten)]
     server: ChatServer,
     /// What is asked, such as "Which response is more helpful?".
+    #[schemars(length(min = 1, max = 10_000))]
     question: String,
     /// {question}, {prompt}, {first} and {second} are filled in. The model should answer with 1, 2 or 0.
     #[serde(default = "template")]
+    #[schemars(length(min = 1, max = 100_000))]
     template: String,
 }
 

@@ -1,9 +1,9 @@
 //! The programmatic gold scores of the embedded tasks as judge: the higher score is better.
 
 use super::{Duel, Judge, Verdict};
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
-use crate::task::{GoldScore, gold_score};
+use crate::task::{GoldScore, gold_names, gold_score};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,9 +21,11 @@ pub const BUILTIN: Builtin<dyn Judge> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Gold {
     /// "hh_helpful", "hh_harmless", "tldr_quality" or "tldr_entailment".
+    #[schemars(extend("enum" = gold_names()))]
     score: String,
     /// Scores closer than this are a tie.
     #[serde(default = "margin")]
+    #[schemars(range(min = 0, max = 1e6))]
     margin: f64,
 }
 
@@ -31,11 +33,7 @@ fn margin() -> f64 {
     1e-9
 }
 
-impl Options for Gold {
-    fn check(&self) -> Checked {
-        if self.margin >= 0.0 { Ok(()) } else { Err(("margin", format!("must be 0 or more, not {}", self.margin))) }
-    }
-}
+impl Options for Gold {}
 
 struct Scores {
     score: GoldScore,

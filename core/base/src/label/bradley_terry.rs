@@ -3,7 +3,7 @@
 
 use super::{Label, LabelRule};
 use crate::loss::sigmoid;
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::{Result, Weights};
 use schemars::JsonSchema;
@@ -20,6 +20,7 @@ pub const BUILTIN: Builtin<dyn LabelRule> = Builtin {
 #[serde(default, deny_unknown_fields)]
 struct BradleyTerry {
     /// τ: the score gap that counts as one unit of log-odds.
+    #[schemars(range(min = 1e-6, max = 1e6))]
     temperature: f64,
 }
 
@@ -29,11 +30,7 @@ impl Default for BradleyTerry {
     }
 }
 
-impl Options for BradleyTerry {
-    fn check(&self) -> Checked {
-        if self.temperature > 0.0 { Ok(()) } else { Err(("temperature", "must be above 0".into())) }
-    }
-}
+impl Options for BradleyTerry {}
 
 impl LabelRule for BradleyTerry {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {

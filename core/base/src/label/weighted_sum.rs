@@ -2,7 +2,7 @@
 //! label them against the first completion.
 
 use super::{Label, LabelRule};
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::{Result, Weights};
 use schemars::JsonSchema;
@@ -19,14 +19,11 @@ pub const BUILTIN: Builtin<dyn LabelRule> = Builtin {
 #[serde(default, deny_unknown_fields)]
 struct WeightedSum {
     /// Weighted scores closer than this are a tie.
+    #[schemars(range(min = 0, max = 1e6))]
     tolerance: f64,
 }
 
-impl Options for WeightedSum {
-    fn check(&self) -> Checked {
-        if self.tolerance >= 0.0 { Ok(()) } else { Err(("tolerance", "must not be negative".into())) }
-    }
-}
+impl Options for WeightedSum {}
 
 impl LabelRule for WeightedSum {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {

@@ -2,7 +2,7 @@
 
 use super::{PairBatch, PairLoss, PairwiseLoss, neg_log_sigmoid, per_pair, sigmoid};
 use crate::Result;
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,8 +18,10 @@ pub const BUILTIN: Builtin<dyn PairwiseLoss> = Builtin {
 #[serde(default, deny_unknown_fields)]
 struct Dpo {
     /// The KL coefficient.
+    #[schemars(range(min = 1e-6, max = 1000))]
     beta: f64,
     /// The probability that a label is wrong (cDPO), from 0 to below 0.5.
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 0.5))]
     label_smoothing: f64,
 }
 
@@ -29,17 +31,7 @@ impl Default for Dpo {
     }
 }
 
-impl Options for Dpo {
-    fn check(&self) -> Checked {
-        if self.beta.is_nan() || self.beta <= 0.0 {
-            return Err(("beta", format!("must be above 0, not {}", self.beta)));
-        }
-        if !(0.0..0.5).contains(&self.label_smoothing) {
-            return Err(("label_smoothing", format!("must be from 0 to below 0.5, not {}", self.label_smoothing)));
-        }
-        Ok(())
-    }
-}
+impl Options for Dpo {}
 
 impl PairwiseLoss for Dpo {
     fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {

@@ -3,7 +3,7 @@
 
 use super::{PairBatch, PairLoss, PairwiseLoss, per_pair};
 use crate::Result;
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,6 +26,7 @@ pub const MEAN: Builtin<dyn PairwiseLoss> = Builtin {
 #[serde(default, deny_unknown_fields)]
 struct IpoOptions {
     /// The regulariser τ of IPO; the gap aims at 1/(2 beta).
+    #[schemars(range(min = 1e-6, max = 1000))]
     beta: f64,
 }
 
@@ -35,11 +36,7 @@ impl Default for IpoOptions {
     }
 }
 
-impl Options for IpoOptions {
-    fn check(&self) -> Checked {
-        if self.beta > 0.0 { Ok(()) } else { Err(("beta", format!("must be above 0, not {}", self.beta))) }
-    }
-}
+impl Options for IpoOptions {}
 
 struct Ipo {
     beta: f64,

@@ -2,7 +2,7 @@
 
 use super::{PairBatch, PairLoss, PairwiseLoss, per_pair};
 use crate::Result;
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -18,6 +18,7 @@ pub const BUILTIN: Builtin<dyn PairwiseLoss> = Builtin {
 #[serde(default, deny_unknown_fields)]
 struct Slic {
     /// What the log-ratio gap is multiplied by; the hinge opens at 1/beta.
+    #[schemars(range(min = 1e-6, max = 1000))]
     beta: f64,
 }
 
@@ -27,11 +28,7 @@ impl Default for Slic {
     }
 }
 
-impl Options for Slic {
-    fn check(&self) -> Checked {
-        if self.beta > 0.0 { Ok(()) } else { Err(("beta", format!("must be above 0, not {}", self.beta))) }
-    }
-}
+impl Options for Slic {}
 
 impl PairwiseLoss for Slic {
     fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {

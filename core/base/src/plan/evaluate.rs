@@ -1,12 +1,12 @@
 //! Options of the stages that join and judge finished policies: `soup`, `evaluate`, `compare`.
 
-use super::Uses;
 use super::shared::{Component, ModelRef, Sampling};
+use super::{Makes, Uses};
 use crate::data::DataSpec;
 use crate::error::{Error, Result};
 use crate::options::{Checked, Options};
 use crate::registry::Kind;
-use crate::weights::{Weights, steps_of};
+use crate::weights::{Weights, grid_of, steps_of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ pub struct Specialists {
     /// The policy that all of them began at.
     pub base: ModelRef,
     /// Models or PEFT adapter folders (LoRA) of `base`, in the order of the objectives.
+    #[schemars(length(min = 1, max = 32))]
     pub parts: Vec<ModelRef>,
     #[serde(default)]
     pub adapters: Adapters,
@@ -39,6 +40,7 @@ pub enum Adapters {
 pub struct Soup {
     pub of: Specialists,
     /// One per part; any numbers, so that sums other than 1 extrapolate.
+    #[schemars(length(min = 1, max = 32), inner(range(min = -100, max = 100)))]
     pub weights: Vec<f64>,
 }
 
@@ -47,9 +49,6 @@ impl Options for Soup {
         let (given, parts) = (self.weights.len(), self.of.parts.len());
         if given != parts {
             return Err(("weights", format!("has {given} numbers for {parts} parts")));
-        }
-        if let Some(odd) = self.weights.iter().find(|w| !w.is_finite()) {
-            return Err(("weights", format!("holds {odd}")));
         }
         Ok(())
     }
@@ -71,7 +70,7 @@ impl Uses for Soup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyAt {
-    pub weights: Vec<f64>,
+    pub weights: Weights,
     pub policy: ModelRef,
 }
 
@@ -80,6 +79,7 @@ pub struct PolicyAt {
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The method's name in tables and figures.
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
     pub name: String,
     /// One policy for all weights; or else `soup` or `policies`.
     #[serde(default)]
@@ -89,16 +89,21 @@ pub struct Evaluate {
     pub soup: Option<Specialists>,
     /// Policies trained for one weight vector each (MORLHF); they are the grid.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 10_000))]
     pub policies: Option<Vec<PolicyAt>>,
     pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    #[schemars(length(min = 1, max = 100))]
     pub rewards: String,
     pub conditioner: Component,
     /// Distance of neighbouring weights; 0.1 gives the paper's 11 points for two objectives.
     #[serde(default = "tenth")]
+    #[schemars(range(min = 1e-5, max = 1))]
     pub step: f64,
     /// Explicit weights instead of a grid.
     #[serde(default)]
-    pub weights: Option<Vec<Vec<f64>>>,
+    #[schemars(length(min = 1, max = 100_000))]
+    pub weights: Option<Vec<Weights>>,
     #[serde(default)]
     pub generate: Sampling,
 }
@@ -114,9 +119,14 @@ impl Options for Evaluate {
             return Err(("policy", "or \"soup\" or \"policies\" must be given, and only one of them".into()));
         }
         steps_of(self.step).map_err(|what| ("step", what))?;
-        let own = self.policies.iter().flatten().map(|p| &p.weights);
-        for w in self.weights.iter().flatten().chain(own) {
-            Weights::new(w.clone()).map_err(|e| ("weights", format!("is wrong: {e}")))?;
+        if self.weights.is_some() && self.policies.is_some() {
+            return Err(("weights", "do not go with \"policies\", which have their own".into()));
+        }
+        for (option, given) in [("weights", self.weights.clone()), ("policies", self.own_weights())] {
+            let given = given.unwrap_or_default();
+            if let Some(i) = (1..given.len()).find(|&i| given[..i].contains(&given[i])) {
+                return Err((option, format!("have the weights {:?} twice", given[i].values())));
+            }
         }
         Ok(())
     }
@@ -124,17 +134,23 @@ impl Options for Evaluate {
 
 impl Evaluate {
     pub fn grid(&self, objectives: usize) -> Result<Vec<Weights>> {
-        let own = self.policies.as_ref().map(|all| all.iter().map(|p| p.weights.clone()).collect());
-        match self.weights.clone().or(own) {
-            Some(list) => {
-                if let Some(odd) = list.iter().find(|w| w.len() != objectives) {
-                    let what = format!("{odd:?} has {} weights for {objectives} objectives", odd.len());
-                    return Err(Error::BadOption { owner: "evaluate".into(), option: "weights".into(), what });
+        let bad = |option: &str, what: String| {
+            Err(Error::BadOption { owner: "evaluate".into(), option: option.into(), what })
+        };
+        let option = if self.policies.is_some() { "policies" } else { "weights" };
+        match self.weights.clone().or(self.own_weights()) {
+            Some(list) => match list.iter().find(|w| w.len() != objectives) {
+                Some(odd) => {
+                    bad(option, format!("{:?} has {} weights for {objectives} objectives", odd.values(), odd.len()))
                 }
-                list.into_iter().map(Weights::new).collect()
-            }
-            None => Ok(Weights::grid(objectives, steps_of(self.step).map_err(Error::Invalid)?)),
+                None => Ok(list),
+            },
+            None => grid_of(objectives, self.step).or_else(|what| bad("step", what)),
         }
+    }
+
+    fn own_weights(&self) -> Option<Vec<Weights>> {
+        self.policies.as_ref().map(|all| all.iter().map(|p| p.weights.clone()).collect())
     }
 }
 
@@ -148,8 +164,8 @@ impl Uses for Evaluate {
         self.policy.iter().chain(mixed).chain(self.policies.iter().flatten().map(|p| &p.policy)).collect()
     }
 
-    fn stages(&self) -> Vec<&str> {
-        vec![&self.rewards]
+    fn stages(&self) -> Vec<(Makes, &str)> {
+        vec![(Makes::Rewards, &self.rewards)]
     }
 
     fn data(&self) -> Vec<&DataSpec> {
@@ -162,10 +178,13 @@ impl Uses for Evaluate {
 #[serde(deny_unknown_fields)]
 pub struct Compare {
     /// The id of the method's `evaluate` stage.
+    #[schemars(length(min = 1, max = 100))]
     pub method: String,
     /// Ids of the others' `evaluate` stages, over the same prompts.
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 100)))]
     pub against: Vec<String>,
-    /// What is asked, and at which weights.
+    /// What is asked, and at which weights: two, as in the paper's rule.
+    #[schemars(length(equal = 2))]
     pub dimensions: Vec<Dimension>,
 }
 
@@ -173,24 +192,20 @@ pub struct Compare {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Dimension {
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
     pub name: String,
     /// The evaluated weights whose answers are compared, such as [0.8, 0.2].
-    pub weights: Vec<f64>,
+    pub weights: Weights,
     pub judge: Component,
 }
 
 impl Options for Compare {
     fn check(&self) -> Checked {
-        if self.against.is_empty() {
-            return Err(("against", "names no evaluation".into()));
+        let all: Vec<&String> = std::iter::once(&self.method).chain(&self.against).collect();
+        match (1..all.len()).find(|&i| all[..i].contains(&all[i])) {
+            Some(i) => Err(("against", format!("has \"{}\" compared with itself, or twice", all[i]))),
+            None => Ok(()),
         }
-        if self.dimensions.len() != 2 {
-            return Err(("dimensions", format!("must be two, as in the paper's rule, not {}", self.dimensions.len())));
-        }
-        for d in &self.dimensions {
-            Weights::new(d.weights.clone()).map_err(|e| ("dimensions", format!("of {}: {e}", d.name)))?;
-        }
-        Ok(())
     }
 }
 
@@ -199,7 +214,7 @@ impl Uses for Compare {
         self.dimensions.iter().map(|d| (Kind::Judge, &d.judge)).collect()
     }
 
-    fn stages(&self) -> Vec<&str> {
-        std::iter::once(&self.method).chain(&self.against).map(String::as_str).collect()
+    fn stages(&self) -> Vec<(Makes, &str)> {
+        std::iter::once(&self.method).chain(&self.against).map(|id| (Makes::Front, id.as_str())).collect()
     }
 }

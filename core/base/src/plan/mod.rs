@@ -1,5 +1,6 @@
 //! The plan: what a script's value is. Plain data, a graph of stages joined by their ids, checked before any work.
 
+mod check;
 mod evaluate;
 mod online;
 mod samples;
@@ -9,18 +10,22 @@ mod train;
 pub use evaluate::{Adapters, Compare, Dimension, Evaluate, PolicyAt, Soup, Specialists};
 pub use online::{Baseline, Online, OnlinePreference, Reinforce};
 pub use samples::{BestOfN, Reward, Rewards, RicData};
-pub use shared::{Component, ModelRef, Optimizer, PluginFile, Sampling, ScriptSource, Training};
+pub use shared::{
+    Component, ModelRef, Optimizer, OptimizerName, PluginFile, Sampling, Schedule, ScriptSource, Training,
+};
 pub use train::{InitModel, RewardModel, Sft};
 
 use crate::data::DataSpec;
-use crate::error::{Error, Result};
-use crate::registry::{Kind, Registry};
+use crate::error::{Error, Result, did_you_mean};
+use crate::options::{parse, schema_of};
+use crate::registry::Kind;
 use crate::rng::sha256_hex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     pub name: String,
     pub seed: u64,
@@ -37,7 +42,9 @@ pub struct Plan {
     pub stages: Vec<Stage>,
 }
 
+/// A stage's id is the name of its folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Value")]
 pub struct Stage {
     pub id: String,
     #[serde(flatten)]
@@ -45,7 +52,7 @@ pub struct Stage {
 }
 
 /// What a stage does.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Work {
     InitModel(InitModel),
@@ -61,6 +68,80 @@ pub enum Work {
     Compare(Compare),
 }
 
+/// A kind of stage: its name in scripts and plans, and how its options are read.
+pub struct StageKind {
+    pub name: &'static str,
+    pub schema: fn() -> Value,
+    read: fn(&str, &Value) -> Result<Work>,
+}
+
+macro_rules! kind {
+    ($name:literal, $kind:ident) => {
+        StageKind {
+            name: $name,
+            schema: schema_of::<$kind>,
+            read: |owner, options| Ok(Work::$kind(parse(owner, options)?)),
+        }
+    };
+}
+
+pub const KINDS: &[StageKind] = &[
+    kind!("init_model", InitModel),
+    kind!("sft", Sft),
+    kind!("reward_model", RewardModel),
+    kind!("rewards", Rewards),
+    kind!("best_of_n", BestOfN),
+    kind!("ric_data", RicData),
+    kind!("online_preference", OnlinePreference),
+    kind!("reinforce", Reinforce),
+    kind!("soup", Soup),
+    kind!("evaluate", Evaluate),
+    kind!("compare", Compare),
+];
+
+impl Stage {
+    /// A stage with checked id and options; errors speak of `kind("id")`, as scripts write it.
+    pub fn read(kind: &str, id: &str, options: &Value) -> Result<Self> {
+        let Some(found) = KINDS.iter().find(|k| k.name == kind) else {
+            let near = did_you_mean(kind, KINDS.iter().map(|k| k.name));
+            return Err(Error::Invalid(format!("stage \"{id}\" is of no known kind: \"{kind}\"{near}")));
+        };
+        if !(1..=100).contains(&id.len()) || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            let id: String = id.chars().take(100).collect();
+            let what = format!("{id:?} is no stage id; use up to 100 letters, digits, - and _");
+            return Err(Error::Invalid(what));
+        }
+        Ok(Self { id: id.to_owned(), work: (found.read)(&format!("{kind}(\"{id}\")"), options)? })
+    }
+}
+
+impl TryFrom<Value> for Stage {
+    type Error = Error;
+
+    fn try_from(mut stage: Value) -> Result<Self> {
+        let mut text = |key: &str| match stage.as_object_mut().and_then(|s| s.shift_remove(key)) {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(Error::Invalid(format!("a stage needs \"{key}\", a text"))),
+        };
+        let (id, kind) = (text("id")?, text("kind")?);
+        Self::read(&kind, &id, &stage)
+    }
+}
+
+/// What a stage leaves for later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Makes {
+    Policy,
+    RewardModel,
+    Rewards,
+    Samples,
+    /// Of `ric_data` only.
+    ScoredSamples,
+    /// Of an offline `ric_data` only.
+    Statistics,
+    Front,
+}
+
 /// What a stage refers to: the plan checks it, orders stages by it, and makes hashes of it.
 pub trait Uses {
     fn components(&self) -> Vec<(Kind, &Component)> {
@@ -71,8 +152,8 @@ pub trait Uses {
         vec![]
     }
 
-    /// Ids of the stages whose results other than models it reads.
-    fn stages(&self) -> Vec<&str> {
+    /// Ids of the stages whose results other than models it reads, and what it wants of them.
+    fn stages(&self) -> Vec<(Makes, &str)> {
         vec![]
     }
 
@@ -80,7 +161,7 @@ pub trait Uses {
         vec![]
     }
 
-    /// Further files and folders.
+    /// Further files.
     fn files(&self) -> Vec<&str> {
         vec![]
     }
@@ -103,7 +184,22 @@ impl Work {
         }
     }
 
-    /// Whether the stage makes a policy.
+    pub fn makes(&self) -> &'static [Makes] {
+        match self {
+            Work::InitModel(_) | Work::Sft(_) | Work::OnlinePreference(_) | Work::Reinforce(_) | Work::Soup(_) => {
+                &[Makes::Policy]
+            }
+            Work::RewardModel(_) => &[Makes::RewardModel],
+            Work::Rewards(_) => &[Makes::Rewards],
+            Work::BestOfN(_) => &[Makes::Samples],
+            Work::RicData(r) if r.goals.is_none() => &[Makes::Samples, Makes::ScoredSamples, Makes::Statistics],
+            Work::RicData(_) => &[Makes::Samples, Makes::ScoredSamples],
+            Work::Evaluate(_) => &[Makes::Front],
+            Work::Compare(_) => &[],
+        }
+    }
+
+    /// Whether the stage trains a policy, or mixes one.
     pub fn makes_policy(&self) -> bool {
         matches!(self, Work::Sft(_) | Work::OnlinePreference(_) | Work::Reinforce(_) | Work::Soup(_))
     }
@@ -115,22 +211,46 @@ impl Work {
 
     /// The stages that this one needs.
     pub fn needs(&self) -> Vec<&str> {
+        self.wants().into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The stages that this one needs, with what they must make; plugins may take what they like.
+    fn wants(&self) -> Vec<(Option<Makes>, &str)> {
         let models = self.uses().models().into_iter().filter_map(|m| match m {
-            ModelRef::Stage { stage } => Some(stage.as_str()),
+            ModelRef::Stage { stage } => Some((Some(Makes::Policy), stage.as_str())),
             ModelRef::Path(_) => None,
         });
-        let inner = self.components().into_iter().flat_map(|(_, c)| stage_refs(&c.options));
-        models.chain(self.uses().stages()).chain(inner).collect()
+        let stages = self.uses().stages().into_iter().map(|(makes, id)| (Some(makes), id));
+        let inner = self.components().into_iter().flat_map(|(_, c)| {
+            let makes = match c.name.as_str() {
+                "reward_model" => Some(Makes::RewardModel),
+                "rewards_in_context" => Some(Makes::Statistics),
+                _ => None,
+            };
+            stage_refs(&c.options).into_iter().map(move |id| (makes, id))
+        });
+        models.chain(stages).chain(inner).collect()
     }
 
     /// Files and folders that the stage reads.
     pub fn inputs(&self) -> Vec<&str> {
+        self.folders().into_iter().chain(self.files()).collect()
+    }
+
+    /// Model folders that the stage reads.
+    fn folders(&self) -> Vec<&str> {
         let models = self.uses().models().into_iter().filter_map(|m| match m {
             ModelRef::Path(path) => Some(path.as_str()),
             ModelRef::Stage { .. } => None,
         });
+        let scorers = self.components().into_iter().filter(|(_, c)| c.name == "reward_model");
+        models.chain(scorers.filter_map(|(_, c)| c.options.get("model")?.as_str())).collect()
+    }
+
+    /// Files that the stage reads.
+    fn files(&self) -> Vec<&str> {
         let data = self.uses().data().into_iter().flat_map(|d| &d.paths).map(String::as_str);
-        models.chain(data).chain(self.uses().files()).collect()
+        data.chain(self.uses().files()).collect()
     }
 }
 
@@ -147,27 +267,6 @@ fn stage_refs(options: &Value) -> Vec<&str> {
 }
 
 impl Plan {
-    /// Checks that stages refer to earlier ones and that every component exists and takes its options.
-    pub fn check(&self, registry: &Registry) -> Result<()> {
-        let mut seen: Vec<&Stage> = Vec::new();
-        for stage in &self.stages {
-            if seen.iter().any(|s| s.id == stage.id) {
-                return Err(Error::Invalid(format!("two stages are called \"{}\"; rename one", stage.id)));
-            }
-            for id in stage.work.needs() {
-                if !seen.iter().any(|s| s.id == id) {
-                    return Err(Error::Invalid(format!(
-                        "stage \"{}\" needs \"{id}\", which is no earlier stage",
-                        stage.id
-                    )));
-                }
-            }
-            check_components(&stage.work, registry)?;
-            seen.push(stage);
-        }
-        Ok(())
-    }
-
     pub fn stage(&self, id: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.id == id)
     }
@@ -201,20 +300,6 @@ impl Plan {
     }
 }
 
-fn check_components(work: &Work, registry: &Registry) -> Result<()> {
-    if let Work::Rewards(r) = work {
-        if r.objectives().is_empty() {
-            return Err(Error::Invalid("rewards: at least one must be an objective (not only watched)".into()));
-        }
-        for (i, source) in r.sources.iter().enumerate() {
-            if r.sources[..i].iter().any(|s| s.name == source.name) {
-                return Err(Error::Invalid(format!("two rewards are called \"{}\"; rename one", source.name)));
-            }
-        }
-    }
-    work.components().into_iter().try_for_each(|(kind, c)| registry.check(kind, &c.name, &c.options))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -232,18 +317,6 @@ mod tests {
             ]
         }))
         .unwrap()
-    }
-
-    #[test]
-    fn checks_references_and_components() {
-        let registry = Registry::builtin();
-        plan().check(&registry).unwrap();
-        let mut wrong = plan();
-        wrong.stages.swap(1, 2);
-        assert_eq!(
-            wrong.check(&registry).unwrap_err().to_string(),
-            "stage \"eval\" needs \"rewards\", which is no earlier stage"
-        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
-use super::Uses;
 use super::shared::{Component, ModelRef, Optimizer, Sampling, Training};
+use super::{Makes, Uses};
 use crate::data::DataSpec;
 use crate::options::{Checked, Options};
 use crate::registry::Kind;
@@ -14,23 +14,28 @@ pub struct Online {
     pub policy: ModelRef,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
+    #[schemars(length(min = 1, max = 100))]
     pub rewards: String,
     pub sampler: Component,
     pub conditioner: Component,
     /// Completions per prompt, all under the same weights.
     #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub completions: usize,
     /// One weight vector for a whole batch instead of one per prompt.
     #[serde(default)]
     pub one_weight_per_batch: bool,
     /// Stop when the KL (nats per completion, mean of the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_kl: f64,
     /// Steps between evaluations that a weight sampler with feedback is told of; 0 never.
     #[serde(default = "feedback_every")]
+    #[schemars(range(max = 1_000_000_000))]
     pub feedback_every: usize,
     /// Training prompts of such an evaluation.
     #[serde(default = "feedback_prompts")]
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub feedback_prompts: usize,
     /// Whether the reference sees x' (the default) or the plain prompt.
     #[serde(default = "yes")]
@@ -68,8 +73,8 @@ impl Uses for Online {
         vec![&self.policy]
     }
 
-    fn stages(&self) -> Vec<&str> {
-        vec![&self.rewards]
+    fn stages(&self) -> Vec<(Makes, &str)> {
+        vec![(Makes::Rewards, &self.rewards)]
     }
 
     fn data(&self) -> Vec<&DataSpec> {
@@ -105,7 +110,7 @@ impl Uses for OnlinePreference {
         self.online.models()
     }
 
-    fn stages(&self) -> Vec<&str> {
+    fn stages(&self) -> Vec<(Makes, &str)> {
         self.online.stages()
     }
 
@@ -126,9 +131,11 @@ pub struct Reinforce {
     pub baseline: Baseline,
     /// Step size of the value head, as a share of what would fit a batch's mean error at once.
     #[serde(default = "value_rate")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub value_rate: f64,
     /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward.
     #[serde(default = "kl")]
+    #[schemars(range(min = 0, max = 1_000_000))]
     pub kl: f64,
 }
 
@@ -154,12 +161,6 @@ impl Options for Reinforce {
         if self.online.completions < least {
             return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
         }
-        if !(self.kl.is_finite() && self.kl >= 0.0) {
-            return Err(("kl", format!("must be 0 or more, not {}", self.kl)));
-        }
-        if !(self.value_rate > 0.0 && self.value_rate <= 1.0) {
-            return Err(("value_rate", format!("must be above 0 and at most 1, not {}", self.value_rate)));
-        }
         Ok(())
     }
 }
@@ -173,7 +174,7 @@ impl Uses for Reinforce {
         self.online.models()
     }
 
-    fn stages(&self) -> Vec<&str> {
+    fn stages(&self) -> Vec<(Makes, &str)> {
         self.online.stages()
     }
 

@@ -1,7 +1,7 @@
 //! Options of the stages that sample and score: `rewards`, `best_of_n`, `ric_data`.
 
-use super::Uses;
 use super::shared::{Component, ModelRef, Sampling};
+use super::{Makes, Uses};
 use crate::data::DataSpec;
 use crate::options::{Checked, Options};
 use crate::registry::Kind;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Reward {
     /// The objective's name, as in the weight prefix and in metrics.
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
     pub name: String,
     pub source: Component,
     /// Scored and reported, but never trained on.
@@ -20,6 +21,7 @@ pub struct Reward {
     pub watch: bool,
     /// `[low, high]`: the raw scores that become 0 and 1. Without it they are fitted.
     #[serde(default)]
+    #[schemars(inner(range(min = -1e9, max = 1e9)))]
     pub scale: Option<[f64; 2]>,
 }
 
@@ -27,12 +29,14 @@ pub struct Reward {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rewards {
+    #[schemars(length(min = 1, max = 32))]
     pub sources: Vec<Reward>,
     /// The policy whose samples the scales are fitted on.
     pub policy: ModelRef,
     pub prompts: DataSpec,
     /// Number of samples for the fit.
     #[serde(default = "fit_samples")]
+    #[schemars(range(min = 2, max = 10_000_000))]
     pub samples: usize,
     #[serde(default)]
     pub generate: Sampling,
@@ -42,7 +46,25 @@ fn fit_samples() -> usize {
     512
 }
 
-impl Options for Rewards {}
+impl Options for Rewards {
+    fn check(&self) -> Checked {
+        if self.objectives().is_empty() {
+            return Err(("sources", "must hold an objective, not only watched rewards".into()));
+        }
+        for (i, Reward { name, scale, .. }) in self.sources.iter().enumerate() {
+            if self.sources[..i].iter().any(|s| s.name == *name) {
+                return Err(("sources", format!("hold two rewards called \"{name}\"; rename one")));
+            }
+            if let Some([low, high]) = scale.filter(|[low, high]| high - low < 1e-9) {
+                return Err((
+                    "sources",
+                    format!("give \"{name}\" the scale [{low}, {high}]; the first must be below the second"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Uses for Rewards {
     fn components(&self) -> Vec<(Kind, &Component)> {
@@ -55,11 +77,6 @@ impl Uses for Rewards {
 
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
-    }
-
-    fn files(&self) -> Vec<&str> {
-        let own = self.sources.iter().filter(|s| s.source.name == "reward_model");
-        own.filter_map(|s| s.source.options.get("model")?.as_str()).collect()
     }
 }
 
@@ -78,14 +95,17 @@ pub struct BestOfN {
     pub policy: ModelRef,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
+    #[schemars(length(min = 1, max = 100))]
     pub rewards: String,
     pub sampler: Component,
     pub conditioner: Component,
     /// Completions a prompt.
     #[serde(default = "eight")]
+    #[schemars(range(min = 2, max = 10_000))]
     pub completions: usize,
     /// Weight vectors a prompt.
     #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub weights: usize,
     #[serde(default)]
     pub generate: Sampling,
@@ -99,17 +119,7 @@ fn two() -> usize {
     2
 }
 
-impl Options for BestOfN {
-    fn check(&self) -> Checked {
-        if self.completions < 2 {
-            return Err(("completions", format!("must be at least 2, not {}", self.completions)));
-        }
-        if self.weights == 0 {
-            return Err(("weights", "must be at least 1".into()));
-        }
-        Ok(())
-    }
-}
+impl Options for BestOfN {}
 
 impl Uses for BestOfN {
     fn components(&self) -> Vec<(Kind, &Component)> {
@@ -120,8 +130,8 @@ impl Uses for BestOfN {
         vec![&self.policy]
     }
 
-    fn stages(&self) -> Vec<&str> {
-        vec![&self.rewards]
+    fn stages(&self) -> Vec<(Makes, &str)> {
+        vec![(Makes::Rewards, &self.rewards)]
     }
 
     fn data(&self) -> Vec<&DataSpec> {
@@ -138,18 +148,23 @@ pub struct RicData {
     pub policy: ModelRef,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
+    #[schemars(length(min = 1, max = 100))]
     pub rewards: String,
     /// Completions a prompt.
     #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10_000))]
     pub completions: usize,
     /// An online round: the id of the offline stage, whose statistics say what high is.
     #[serde(default)]
+    #[schemars(length(min = 1, max = 100))]
     pub goals: Option<String>,
     /// Ids of `ric_data` stages whose rows are kept too, filtered like the new ones.
     #[serde(default)]
+    #[schemars(length(max = 1000), inner(length(min = 1, max = 100)))]
     pub mix: Vec<String>,
     /// In an online round an answer is kept if any of its scores reaches this quantile of that score.
     #[serde(default = "quantile")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub quantile: f64,
     #[serde(default)]
     pub generate: Sampling,
@@ -165,12 +180,6 @@ fn quantile() -> f64 {
 
 impl Options for RicData {
     fn check(&self) -> Checked {
-        if self.completions == 0 {
-            return Err(("completions", "must be at least 1".into()));
-        }
-        if !(0.0..1.0).contains(&self.quantile) {
-            return Err(("quantile", format!("must be from 0 to below 1, not {}", self.quantile)));
-        }
         if self.goals.is_none() && !self.mix.is_empty() {
             return Err(("mix", "goes with an online round; give \"goals\" too".into()));
         }
@@ -183,9 +192,10 @@ impl Uses for RicData {
         vec![&self.policy]
     }
 
-    fn stages(&self) -> Vec<&str> {
-        let others = self.goals.iter().chain(&self.mix).map(String::as_str);
-        std::iter::once(self.rewards.as_str()).chain(others).collect()
+    fn stages(&self) -> Vec<(Makes, &str)> {
+        let goals = self.goals.iter().map(|id| (Makes::Statistics, id.as_str()));
+        let mix = self.mix.iter().map(|id| (Makes::ScoredSamples, id.as_str()));
+        std::iter::once((Makes::Rewards, self.rewards.as_str())).chain(goals).chain(mix).collect()
     }
 
     fn data(&self) -> Vec<&DataSpec> {

@@ -1,6 +1,5 @@
 //! What the options of several stages share: models, components, sampling, optimisers, training.
 
-use crate::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -10,16 +9,22 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ModelRef {
-    Stage { stage: String },
-    Path(String),
+    Stage {
+        #[schemars(length(min = 1, max = 100))]
+        stage: String,
+    },
+    Path(#[schemars(length(min = 1, max = 4096))] String),
 }
 
 /// A registered component and its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
+    #[schemars(length(min = 1, max = 200))]
     pub name: String,
+    /// They have the component's own schema to fit.
     #[serde(default)]
+    #[schemars(extend("x-any" = true))]
     pub options: Value,
 }
 
@@ -47,11 +52,16 @@ pub struct ScriptSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
+    /// 0 is greedy; between 0 and 0.001 logits overflow.
+    #[schemars(range(min = 0, max = 100), extend("anyOf" = [{"maximum": 0}, {"minimum": 0.001}]))]
     pub temperature: f64,
     /// Keep the k likeliest tokens; 0 keeps all.
+    #[schemars(range(max = 10_000_000))]
     pub top_k: usize,
     /// Keep the likeliest tokens that together have this probability; 1 keeps all.
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub top_p: f64,
 }
 
@@ -61,46 +71,55 @@ impl Default for Sampling {
     }
 }
 
-impl Options for Sampling {
-    fn check(&self) -> Checked {
-        if self.max_new_tokens == 0 {
-            return Err(("max_new_tokens", "must be at least 1".into()));
-        }
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(("temperature", format!("must be 0 (greedy) or more, not {}", self.temperature)));
-        }
-        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return Err(("top_p", format!("must be above 0 and at most 1, not {}", self.top_p)));
-        }
-        Ok(())
-    }
-}
-
 /// How parameters move.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
-    /// "adafactor" (the paper's) or "adamw".
-    pub name: String,
+    pub name: OptimizerName,
+    #[schemars(range(max = 10), extend("exclusiveMinimum" = 0))]
     pub lr: f64,
-    /// "constant", "linear" or "cosine", the latter two decaying to 0.
-    pub schedule: String,
+    pub schedule: Schedule,
     /// Steps over which the learning rate rises from 0.
+    #[schemars(range(max = 1_000_000_000))]
     pub warmup_steps: usize,
+    #[schemars(range(min = 0, max = 10))]
     pub weight_decay: f64,
     /// Gradients are scaled down to this norm; 0 switches it off.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_grad_norm: f64,
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta1: f64,
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta2: f64,
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub epsilon: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerName {
+    /// The paper's.
+    Adafactor,
+    Adamw,
+}
+
+/// The course of the learning rate after its warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    Constant,
+    /// Down to 0 along a line.
+    Linear,
+    /// Down to 0 along half a cosine.
+    Cosine,
 }
 
 impl Default for Optimizer {
     fn default() -> Self {
         Self {
-            name: "adamw".into(),
+            name: OptimizerName::Adamw,
             lr: 1e-5,
-            schedule: "constant".into(),
+            schedule: Schedule::Constant,
             warmup_steps: 0,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
@@ -111,55 +130,28 @@ impl Default for Optimizer {
     }
 }
 
-impl Options for Optimizer {
-    fn check(&self) -> Checked {
-        let known = |option, value: &str, all: &[&str]| {
-            if all.contains(&value) {
-                Ok(())
-            } else {
-                Err((option, format!("is \"{value}\"; it can be {}", all.join(", "))))
-            }
-        };
-        known("name", &self.name, &["adafactor", "adamw"])?;
-        known("schedule", &self.schedule, &["constant", "linear", "cosine"])?;
-        if !(self.lr.is_finite() && self.lr > 0.0) {
-            return Err(("lr", format!("must be above 0, not {}", self.lr)));
-        }
-        Ok(())
-    }
-}
-
 /// How long and in what portions a stage trains on given data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
+    #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
     pub epochs: f64,
     /// Stop after this many optimiser steps, whatever the epochs say; 0 follows the epochs.
+    #[schemars(range(max = 1_000_000_000))]
     pub steps: usize,
     /// Rows (prompts, pairs) per optimiser step.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_size: usize,
-    /// Rows whose gradients are computed at once; the rest of the batch is accumulated.
+    /// Rows whose gradients are computed at once; the rest of the batch is accumulated. More than a batch is a whole batch.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub micro_batch_size: usize,
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_every: usize,
 }
 
 impl Default for Training {
     fn default() -> Self {
         Self { epochs: 1.0, steps: 0, batch_size: 32, micro_batch_size: 8, checkpoint_every: 50 }
-    }
-}
-
-impl Options for Training {
-    fn check(&self) -> Checked {
-        if !(self.epochs.is_finite() && self.epochs > 0.0) {
-            return Err(("epochs", format!("must be above 0, not {}", self.epochs)));
-        }
-        let positive = |name, value: usize| {
-            if value > 0 { Ok(()) } else { Err((name, "must be at least 1".to_owned())) }
-        };
-        positive("batch_size", self.batch_size)?;
-        positive("micro_batch_size", self.micro_batch_size)?;
-        positive("checkpoint_every", self.checkpoint_every)
     }
 }
 

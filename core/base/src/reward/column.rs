@@ -18,6 +18,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Column {
     /// The column's name.
+    #[schemars(length(min = 1, max = 1000))]
     column: String,
 }
 

@@ -4,7 +4,7 @@
 use super::{RewardSource, Sample};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
-use crate::task::{GoldScore, gold_score};
+use crate::task::{GoldScore, gold_names, gold_score};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -22,6 +22,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Gold {
     /// "hh_helpful", "hh_harmless", "tldr_quality" or "tldr_entailment".
+    #[schemars(extend("enum" = gold_names()))]
     score: String,
 }
 

@@ -26,6 +26,7 @@ struct Length {
     /// "words" or "characters".
     unit: Unit,
     /// With a target the score is minus the distance from it; without, the length itself.
+    #[schemars(range(min = 0, max = 1e9))]
     target: Option<f64>,
 }
 

@@ -1,10 +1,11 @@
 //! The sum of the scores that words have.
 
 use super::{RewardSource, Sample, words};
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use std::collections::HashMap;
 
 pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
@@ -22,17 +23,16 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Lexicon {
     /// Score of each word, for example #{ sorry: -1, thanks: 1 }. Case does not matter.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 1_000_000, "additionalProperties" = json!({
+        "type": "number", "minimum": -1e9, "maximum": 1e9
+    })))]
     words: HashMap<String, f64>,
     /// Divide by the completion's number of words.
     #[serde(default)]
     per_word: bool,
 }
 
-impl Options for Lexicon {
-    fn check(&self) -> Checked {
-        if self.words.is_empty() { Err(("words", "must not be empty".into())) } else { Ok(()) }
-    }
-}
+impl Options for Lexicon {}
 
 impl RewardSource for Lexicon {
     fn score(&self, batch: &[Sample]) -> Result<Vec<f64>, String> {

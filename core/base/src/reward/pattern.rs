@@ -27,9 +27,11 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Pattern {
     /// The expression, in the syntax of the regex crate.
+    #[schemars(length(min = 1, max = 100_000), extend("format" = "regex"))]
     pattern: String,
     /// Score of each match.
     #[serde(default = "one")]
+    #[schemars(range(min = -1e9, max = 1e9))]
     score: f64,
 }
 

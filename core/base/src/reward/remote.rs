@@ -28,12 +28,15 @@ pub const CHAT: Builtin<dyn RewardSource> = Builtin {
 // deny_unknown_fields does not go with flatten; the schema has all names, and is checked first.
 struct RemoteOptions {
     /// The whole address, such as "http://localhost:5000/get_reward".
+    #[schemars(length(min = 8, max = 4096))]
     url: String,
     /// What the server scores: {prompt} and {answer} are filled in.
     #[serde(default = "query")]
+    #[schemars(length(min = 1, max = 100_000))]
     query: String,
     /// Samples a request.
     #[serde(default = "batch_size")]
+    #[schemars(range(min = 1, max = 100_000))]
     batch_size: usize,
     #[serde(flatten)]
     limits: Limits,
@@ -49,11 +52,7 @@ fn batch_size() -> usize {
 
 impl Options for RemoteOptions {
     fn check(&self) -> Checked {
-        if self.batch_size == 0 {
-            return Err(("batch_size", "must be at least 1".into()));
-        }
-        check_url(&self.url)?;
-        self.limits.check()
+        check_url(&self.url)
     }
 }
 
@@ -108,9 +107,11 @@ struct ChatOptions {
     #[serde(flatten)]
     server: ChatServer,
     /// What the model is asked: {prompt} and {answer} are filled in. It should ask for a number.
+    #[schemars(length(min = 1, max = 100_000))]
     template: String,
     /// Where the number is in the model's reply: the first match, or its first group.
     #[serde(default = "number")]
+    #[schemars(length(min = 1, max = 10_000), extend("format" = "regex"))]
     pattern: String,
 }
 
@@ -123,7 +124,6 @@ impl Options for ChatOptions {
         if !self.template.contains("{answer}") {
             return Err(("template", "must contain {answer}".into()));
         }
-        Regex::new(&self.pattern).map_err(|e| ("pattern", format!("is no regular expression: {e}")))?;
         self.server.check()
     }
 }

@@ -20,8 +20,8 @@ pub const BUILTIN: Builtin<dyn WeightSampler> = Builtin {
 #[derive(Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Alpha {
-    All(f64),
-    Each(Vec<f64>),
+    All(#[schemars(range(min = 1e-6, max = 1e6))] f64),
+    Each(#[schemars(length(min = 1, max = 32), inner(range(min = 1e-6, max = 1e6)))] Vec<f64>),
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -30,6 +30,7 @@ struct Dirichlet {
     /// Concentration: one number, or one per objective. 1 is uniform, less favours the extremes, more the centre.
     alpha: Alpha,
     /// Weights are rounded to multiples of this; 0 leaves them as drawn.
+    #[schemars(range(min = 0, max = 1))]
     step: f64,
 }
 
@@ -41,13 +42,6 @@ impl Default for Dirichlet {
 
 impl Options for Dirichlet {
     fn check(&self) -> Checked {
-        let alphas = match &self.alpha {
-            Alpha::All(a) => std::slice::from_ref(a),
-            Alpha::Each(a) => a,
-        };
-        if let Some(a) = alphas.iter().find(|a| !(a.is_finite() && **a > 0.0)) {
-            return Err(("alpha", format!("must be above 0, not {a}")));
-        }
         if self.step != 0.0 {
             steps_of(self.step).map_err(|what| ("step", what))?;
         }
@@ -119,6 +113,6 @@ mod tests {
     #[test]
     fn refuses_alpha_of_zero() {
         let error = parse::<Dirichlet>("sampler \"dirichlet\"", &serde_json::json!({"alpha": 0})).err().unwrap();
-        assert_eq!(error.to_string(), "sampler \"dirichlet\": option \"alpha\" must be above 0, not 0");
+        assert_eq!(error.to_string(), "sampler \"dirichlet\": option \"alpha\" must be at least 0.000001, not 0");
     }
 }

@@ -1,7 +1,7 @@
 //! Always the same weights: a policy for one trade-off.
 
 use super::WeightSampler;
-use crate::options::{Checked, Options, parse};
+use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::rng::Rng;
 use crate::{Error, Result, Weights};
@@ -19,14 +19,10 @@ pub const BUILTIN: Builtin<dyn WeightSampler> = Builtin {
 #[serde(deny_unknown_fields)]
 struct Fixed {
     /// One weight per objective; they sum to 1.
-    weights: Vec<f64>,
+    weights: Weights,
 }
 
-impl Options for Fixed {
-    fn check(&self) -> Checked {
-        Weights::new(self.weights.clone()).map(|_| ()).map_err(|e| ("weights", format!("is wrong: {e}")))
-    }
-}
+impl Options for Fixed {}
 
 impl WeightSampler for Fixed {
     fn sample(&self, objectives: usize, _index: u64, _rng: &mut Rng) -> Result<Weights> {
@@ -34,6 +30,6 @@ impl WeightSampler for Fixed {
             let what = format!("has {} weights for {objectives} objectives", self.weights.len());
             return Err(Error::BadOption { owner: "sampler \"fixed\"".into(), option: "weights".into(), what });
         }
-        Weights::new(self.weights.clone())
+        Ok(self.weights.clone())
     }
 }

@@ -4,8 +4,8 @@ use super::WeightSampler;
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::rng::Rng;
-use crate::weights::steps_of;
-use crate::{Result, Weights};
+use crate::weights::{grid_of, steps_of};
+use crate::{Error, Result, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +20,7 @@ pub const BUILTIN: Builtin<dyn WeightSampler> = Builtin {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Grid {
     /// The distance between neighbours.
+    #[schemars(range(min = 1e-5, max = 1))]
     step: f64,
 }
 
@@ -36,14 +37,18 @@ impl Options for Grid {
 }
 
 impl Grid {
-    pub(super) fn points(&self, objectives: usize) -> Vec<Weights> {
-        Weights::grid(objectives, steps_of(self.step).unwrap_or(10))
+    pub(super) fn points(&self, objectives: usize) -> Result<Vec<Weights>> {
+        grid_of(objectives, self.step).map_err(|what| Error::BadOption {
+            owner: "sampler over a grid".into(),
+            option: "step".into(),
+            what,
+        })
     }
 }
 
 impl WeightSampler for Grid {
     fn sample(&self, objectives: usize, index: u64, _rng: &mut Rng) -> Result<Weights> {
-        let points = self.points(objectives);
+        let points = self.points(objectives)?;
         Ok(points[(index % points.len() as u64) as usize].clone())
     }
 }

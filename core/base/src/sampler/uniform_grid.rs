@@ -18,7 +18,7 @@ struct UniformGrid(Grid);
 
 impl WeightSampler for UniformGrid {
     fn sample(&self, objectives: usize, _index: u64, rng: &mut Rng) -> Result<Weights> {
-        let points = self.0.points(objectives);
+        let points = self.0.points(objectives)?;
         Ok(points[rand::Rng::random_range(rng, 0..points.len())].clone())
     }
 }

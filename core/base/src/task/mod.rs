@@ -29,6 +29,10 @@ pub struct Task {
     gold: [(&'static str, GoldScore); 2],
 }
 
+pub fn gold_names() -> Vec<&'static str> {
+    GOLD_SCORES.iter().map(|(name, _)| *name).collect()
+}
+
 /// The gold score of a name that the option `score` of `owner` gives.
 pub fn gold_score(owner: &str, name: &str) -> Result<GoldScore> {
     let found = GOLD_SCORES.iter().find(|(known, _)| *known == name).map(|(_, score)| *score);

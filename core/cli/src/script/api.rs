@@ -1,15 +1,15 @@
-//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: `init_model`, `sft`,
-//! `reward_model`, `rewards`, `best_of_n`, `ric_data`, `online_preference`, `reinforce`, `soup`, `evaluate`, `compare`; each takes an id and its
-//! options and returns a handle that later stages take. Everything is checked where it is written.
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: each of `KINDS` takes an id and
+//! its options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
 use super::functions::{Files, Runtime};
+use super::values;
 use crate::locate;
-use motrain_core::options::{self, Options};
-use motrain_core::plan::{Component, Plan, ScriptSource, Stage, Work};
+use motrain_core::options;
+use motrain_core::plan::{Component, KINDS, Plan, Reward, ScriptSource, Stage};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sha256_hex;
-use rhai::serde::{from_dynamic, to_dynamic};
+use rhai::serde::to_dynamic;
 use rhai::{Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -93,17 +93,9 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
         register_component(engine, builder, kind);
     }
     register_reward(engine, builder);
-    register_stage(engine, builder, "init_model", Work::InitModel);
-    register_stage(engine, builder, "sft", Work::Sft);
-    register_stage(engine, builder, "reward_model", Work::RewardModel);
-    register_stage(engine, builder, "rewards", Work::Rewards);
-    register_stage(engine, builder, "best_of_n", Work::BestOfN);
-    register_stage(engine, builder, "ric_data", Work::RicData);
-    register_stage(engine, builder, "online_preference", Work::OnlinePreference);
-    register_stage(engine, builder, "reinforce", Work::Reinforce);
-    register_stage(engine, builder, "soup", Work::Soup);
-    register_stage(engine, builder, "evaluate", Work::Evaluate);
-    register_stage(engine, builder, "compare", Work::Compare);
+    for kind in KINDS {
+        register_stage(engine, builder, kind.name);
+    }
     extend::register(engine, builder);
     engine.register_fn("path", |path: &str| found(path));
 }
@@ -118,7 +110,7 @@ pub fn error(context: &NativeCallContext, message: impl std::fmt::Display) -> Bo
 }
 
 pub fn to_json(context: &NativeCallContext, map: Map) -> Scripted<Value> {
-    from_dynamic::<Value>(&Dynamic::from_map(map)).map_err(|e| error(context, e))
+    values::json_of(&Dynamic::from_map(map)).map_err(|e| error(context, e))
 }
 
 pub fn from_json(context: &NativeCallContext, value: &Value) -> Scripted<Dynamic> {
@@ -145,7 +137,7 @@ fn register_component(engine: &mut Engine, builder: &Builder, kind: Kind) {
     let own = builder.clone();
     engine.register_fn(kind.name(), move |context: NativeCallContext, map: Map| -> Scripted<Dynamic> {
         let json = to_json(&context, map)?;
-        let given: Component = serde_json::from_value(json).map_err(|e| error(&context, e))?;
+        let given: Component = options::read(kind.name(), &json).map_err(|e| error(&context, e))?;
         own.registry().check(kind, &given.name, &given.options).map_err(|e| error(&context, e))?;
         from_json(&context, &json!({ "name": given.name, "options": given.options }))
     });
@@ -157,7 +149,7 @@ fn register_reward(engine: &mut Engine, builder: &Builder) {
         let mut reward = to_json(context, more)?;
         reward["name"] = json!(name);
         reward["source"] = component;
-        serde_json::from_value::<motrain_core::plan::Reward>(reward.clone()).map_err(|e| error(context, e))?;
+        options::read::<Reward>(&format!("reward \"{name}\""), &reward).map_err(|e| error(context, e))?;
         from_json(context, &reward)
     };
     let own = builder.clone();
@@ -201,34 +193,17 @@ fn ids(given: &Value) -> Value {
     }
 }
 
-fn register_stage<O: Options + 'static>(
-    engine: &mut Engine,
-    builder: &Builder,
-    name: &'static str,
-    wrap: fn(O) -> Work,
-) {
+fn register_stage(engine: &mut Engine, builder: &Builder, kind: &'static str) {
     let own = builder.clone();
-    engine.register_fn(name, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
+    engine.register_fn(kind, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
         let mut options = to_json(&context, map)?;
         for key in IDS {
             if let Some(given) = options.get_mut(key) {
                 *given = ids(given);
             }
         }
-        if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
-            return Err(error(&context, format!("\"{id}\" is no stage id; use letters, digits, - and _")));
-        }
-        let work = wrap(options::parse(&format!("{name}(\"{id}\")"), &options).map_err(|e| error(&context, e))?);
-        let mut plan = own.plan();
-        if plan.stage(id).is_some() {
-            return Err(error(&context, format!("there is a stage \"{id}\" already; give this one another id")));
-        }
-        for needed in work.needs() {
-            if plan.stage(needed).is_none() {
-                return Err(error(&context, format!("stage \"{id}\" needs \"{needed}\", which is no earlier stage")));
-            }
-        }
-        plan.stages.push(Stage { id: id.to_owned(), work });
+        let stage = Stage::read(kind, id, &options).map_err(|e| error(&context, e))?;
+        own.plan().add(stage).map_err(|e| error(&context, e))?;
         from_json(&context, &json!({ "stage": id }))
     });
 }

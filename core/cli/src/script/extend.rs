@@ -2,6 +2,8 @@
 
 use super::api::{Builder, Scripted, error, from_json, to_json};
 use super::functions::{Function, ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
+use motrain_core::options;
+use motrain_core::plan::Reward;
 use motrain_core::plugin;
 use motrain_core::registry::{Entry, Kind, Registry};
 use motrain_core::schema;
@@ -50,7 +52,7 @@ fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
     let make = move |context: &NativeCallContext, builder: &Builder, name: &str, pointer: FnPtr, more: Map| {
         let owner = format!("{} \"{name}\"", kind.name());
         let file = context.call_source().unwrap_or_default().to_owned();
-        let function = Function { runtime: builder.runtime.clone(), pointer, file, owner };
+        let function = Function { runtime: builder.runtime.clone(), pointer, file, owner: owner.clone() };
         add(&mut builder.registry(), kind, name, function).map_err(|e| error(context, e))?;
         builder.uses_functions();
         let component = json!({ "name": name, "options": { "script": builder.script_hash() } });
@@ -60,6 +62,7 @@ fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
         let mut reward = to_json(context, more)?;
         reward["name"] = json!(name);
         reward["source"] = component;
+        options::read::<Reward>(&owner, &reward).map_err(|e| error(context, e))?;
         from_json(context, &reward)
     };
     let name = format!("{}_fn", kind.name());

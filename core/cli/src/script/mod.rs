@@ -6,6 +6,7 @@ mod errors;
 mod extend;
 mod functions;
 mod modules;
+mod values;
 
 use anyhow::{Context, Result};
 use functions::Compiled;
@@ -40,6 +41,7 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
         script: None,
         stages: vec![],
     };
+    plan.check_machine().context("the configuration makes no sense")?;
     let builder = api::Builder::new(plan, registry, script.clone(), roots);
     let engine = engine::build(script, &builder);
     let mut scope = Scope::new();

@@ -153,21 +153,20 @@ fn source(stage: Stage, spec: &Evaluate) -> Result<(Source, Text, i64)> {
 }
 
 /// The answers of a finished evaluation at some weights of its grid.
-pub fn answers(session: &Session, id: &str, weights: &[f64]) -> Result<Vec<Answer>> {
+pub fn answers(session: &Session, id: &str, weights: &Weights) -> Result<Vec<Answer>> {
     let path = session.stage_folder(id).join(ANSWERS);
-    let near =
-        |w: &Weights| w.len() == weights.len() && w.values().iter().zip(weights).all(|(a, b)| (a - b).abs() < 1e-6);
     let mut out = Vec::new();
     for (line, row) in json_lines(&path)? {
         let answer: Answer = serde_json::from_value(row)
             .map_err(|e| Error::file(&path, format!("line {line} is no answer of an evaluation: {e}")))?;
-        if near(&answer.weights) {
+        if answer.weights.is_near(weights) {
             out.push(answer);
         }
     }
     if out.is_empty() {
         return Err(Error::invalid(format!(
-            "evaluation \"{id}\" was not done at the weights {weights:?}; add them to it"
+            "evaluation \"{id}\" was not done at the weights {:?}; add them to it",
+            weights.values()
         )));
     }
     Ok(out)

@@ -4,7 +4,7 @@ mod adafactor;
 mod adamw;
 
 use crate::{Error, Result};
-use motrain_core::plan::Optimizer;
+use motrain_core::plan::{Optimizer, OptimizerName, Schedule};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
 
@@ -24,10 +24,9 @@ pub trait Optim {
 
 /// Makes the optimiser that the options name.
 pub fn build(spec: &Optimizer, params: &Params) -> Result<Box<dyn Optim>> {
-    match spec.name.as_str() {
-        "adamw" => Ok(Box::new(adamw::AdamW::new(spec, params)?)),
-        "adafactor" => Ok(Box::new(adafactor::Adafactor::new(spec, params)?)),
-        other => Err(Error::invalid(format!("optimizer \"{other}\" is unknown; it can be adafactor, adamw"))),
+    match spec.name {
+        OptimizerName::Adamw => Ok(Box::new(adamw::AdamW::new(spec, params)?)),
+        OptimizerName::Adafactor => Ok(Box::new(adafactor::Adafactor::new(spec, params)?)),
     }
 }
 
@@ -39,10 +38,10 @@ pub fn learning_rate(spec: &Optimizer, step: usize, total: usize) -> f64 {
     }
     let progress = (step - warm) as f64 / (total.saturating_sub(warm)).max(1) as f64;
     spec.lr
-        * match spec.schedule.as_str() {
-            "linear" => (1.0 - progress).max(0.0),
-            "cosine" => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
-            _ => 1.0,
+        * match spec.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Linear => (1.0 - progress).max(0.0),
+            Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
         }
 }
 
@@ -82,8 +81,8 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn spec(name: &str) -> Optimizer {
-        Optimizer { name: name.into(), weight_decay: 0.1, ..Optimizer::default() }
+    fn spec(name: OptimizerName) -> Optimizer {
+        Optimizer { name, weight_decay: 0.1, ..Optimizer::default() }
     }
 
     fn param() -> Vec<(String, Tensor)> {
@@ -110,23 +109,23 @@ mod tests {
     /// Three steps, from scripts in tests/goldens/optimisers.py (torch.optim.AdamW and transformers' Adafactor).
     #[test]
     fn golden_trajectories() {
-        let goldens: [(&str, [f64; 4]); 2] = [
-            ("adamw", [0.193_220_35, -0.675_003_23, 1.644_317_03, -0.034_066_7]),
-            ("adafactor", [0.401_077_03, -0.671_985_69, 1.477_057_46, 0.061_002_55]),
+        let goldens: [(OptimizerName, [f64; 4]); 2] = [
+            (OptimizerName::Adamw, [0.193_220_35, -0.675_003_23, 1.644_317_03, -0.034_066_7]),
+            (OptimizerName::Adafactor, [0.401_077_03, -0.671_985_69, 1.477_057_46, 0.061_002_55]),
         ];
         for (name, golden) in goldens {
             let mut params = param();
             let mut optim = build(&spec(name), &params).unwrap();
             train(optim.as_mut(), &mut params, 3);
             for (found, expected) in values(&params).iter().zip(golden) {
-                assert!((found - expected).abs() < 1e-5, "{name}: {:?}", values(&params));
+                assert!((found - expected).abs() < 1e-5, "{name:?}: {:?}", values(&params));
             }
         }
     }
 
     #[test]
     fn restored_state_continues_exactly() {
-        for name in ["adamw", "adafactor"] {
+        for name in [OptimizerName::Adamw, OptimizerName::Adafactor] {
             let mut straight = param();
             let mut optim = build(&spec(name), &straight).unwrap();
             train(optim.as_mut(), &mut straight, 2);
@@ -136,15 +135,15 @@ mod tests {
             let mut fresh = build(&spec(name), &resumed).unwrap();
             fresh.restore(saved).unwrap();
             train(fresh.as_mut(), &mut resumed, 2);
-            assert_eq!(values(&straight), values(&resumed), "{name}");
+            assert_eq!(values(&straight), values(&resumed), "{name:?}");
         }
     }
 
     #[test]
     fn schedules() {
-        let linear = Optimizer { schedule: "linear".into(), warmup_steps: 2, lr: 1.0, ..Optimizer::default() };
+        let linear = Optimizer { schedule: Schedule::Linear, warmup_steps: 2, lr: 1.0, ..Optimizer::default() };
         assert_eq!([0, 1, 2, 6, 10].map(|s| learning_rate(&linear, s, 10)), [0.5, 1.0, 1.0, 0.5, 0.0]);
-        let cosine = Optimizer { schedule: "cosine".into(), lr: 1.0, ..Optimizer::default() };
+        let cosine = Optimizer { schedule: Schedule::Cosine, lr: 1.0, ..Optimizer::default() };
         assert!((learning_rate(&cosine, 5, 10) - 0.5).abs() < 1e-12);
     }
 

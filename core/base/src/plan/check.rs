@@ -1,0 +1,314 @@
+//! What must hold of a plan before any work, wherever it comes from: a script, a run folder, the command line.
+
+use super::{Evaluate, Makes, Plan, Stage, Work, stage_refs};
+use crate::error::{Error, Result, did_you_mean};
+use crate::registry::{Kind, Registry};
+use crate::rng::rng;
+use crate::{Prompt, Weights};
+use std::path::Path;
+
+const STAGES: usize = 10_000;
+
+impl Plan {
+    /// Checks every value, reference and component; the error lists all faults.
+    pub fn check(&self, registry: &Registry) -> Result<()> {
+        let mut faults: Vec<Error> = self.check_machine().err().into_iter().collect();
+        if self.stages.len() > STAGES {
+            faults.push(Error::Invalid(format!("{} stages are too many; at most {STAGES}", self.stages.len())));
+        }
+        for (at, stage) in self.stages.iter().enumerate().take(STAGES) {
+            let checks = stage.check_values().and_then(|()| self.check_references(&self.stages[..at], stage));
+            faults.extend(checks.and_then(|()| self.try_components(stage, registry)).err());
+        }
+        Error::all(faults)
+    }
+
+    /// Device and compute type, which no script gives.
+    pub fn check_machine(&self) -> Result<()> {
+        let number = self
+            .device
+            .strip_prefix("cuda:")
+            .map(|n| (1..=3).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()));
+        let mut faults = Vec::new();
+        if !number.unwrap_or(["cpu", "cuda"].contains(&self.device.as_str())) {
+            faults.push(odd_word("device", &self.device, &["cpu", "cuda", "cuda:1"]));
+        }
+        if !["auto", "f32", "bf16"].contains(&self.dtype.as_str()) {
+            faults.push(odd_word("dtype", &self.dtype, &["auto", "f32", "bf16"]));
+        }
+        Error::all(faults)
+    }
+
+    /// Appends a stage that fits those before it.
+    pub fn add(&mut self, stage: Stage) -> Result<()> {
+        self.check_references(&self.stages, &stage)?;
+        self.stages.push(stage);
+        Ok(())
+    }
+
+    /// Inputs that are not there, a line each.
+    pub fn missing_inputs(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for Stage { id, work } in &self.stages {
+            let models = work.folders().into_iter().filter_map(|path| match std::fs::metadata(path) {
+                Ok(found) if found.is_dir() => None,
+                Ok(_) => Some(format!(
+                    "model {path} is a file, not a Hugging Face folder (`motrain import` makes one of a GGUF file)"
+                )),
+                Err(_) => Some(format!("model {path} does not exist")),
+            });
+            let files = work.files().into_iter().filter_map(|path| match Path::new(path) {
+                file if file.is_dir() => Some(format!("{path} is a folder, not a file")),
+                file if file.exists() => None,
+                _ => Some(format!("{path} does not exist")),
+            });
+            lines.extend(models.chain(files).map(|what| format!("stage \"{id}\": {what}")));
+        }
+        lines.dedup();
+        lines
+    }
+
+    fn check_references(&self, earlier: &[Stage], stage: &Stage) -> Result<()> {
+        let Stage { id, work } = stage;
+        if earlier.iter().any(|s| s.id == *id) {
+            return Err(Error::Invalid(format!("there is a stage \"{id}\" already; give this one another id")));
+        }
+        let mut faults = Vec::new();
+        for (makes, needed) in work.wants() {
+            let found = earlier.iter().find(|s| s.id == needed);
+            let what = match (found, makes) {
+                (None, _) => format!("needs \"{needed}\", which is no earlier stage"),
+                (Some(found), Some(makes)) if !found.work.makes().contains(&makes) => {
+                    format!("refers to \"{needed}\", which makes no {}", makes.words())
+                }
+                _ => continue,
+            };
+            faults.push(Error::Invalid(format!("stage \"{id}\" {what}")));
+        }
+        faults.extend(work.uses().data().iter().filter_map(|d| d.is_void()).map(Error::Invalid));
+        Error::all(faults)?;
+        check_objectives(earlier, stage)
+    }
+
+    /// Builds what is light, and lets it do its work once on as many objectives as there are.
+    fn try_components(&self, stage: &Stage, registry: &Registry) -> Result<()> {
+        let mut faults = Vec::new();
+        let objectives = objectives(&self.stages, &stage.work);
+        for (kind, component) in stage.work.components() {
+            let tried = || {
+                registry.check(kind, &component.name, &component.options)?;
+                match (&objectives, stage_refs(&component.options).is_empty()) {
+                    (Some(names), true) => registry.try_out(kind, &component.name, &component.options, names),
+                    _ => Ok(()),
+                }
+            };
+            faults.extend(tried().err().map(|e| Error::Invalid(format!("stage \"{}\": {e}", stage.id))));
+        }
+        Error::all(faults)
+    }
+}
+
+impl Stage {
+    /// Whether the values make sense, also of a stage that was made or changed in Rust.
+    fn check_values(&self) -> Result<()> {
+        let json = serde_json::to_value(self).map_err(|e| Error::Invalid(format!("stage \"{}\": {e}", self.id)))?;
+        Stage::try_from(json).map(|_| ())
+    }
+}
+
+impl Registry {
+    /// One call of a sampler or conditioner.
+    fn try_out(&self, kind: Kind, name: &str, options: &serde_json::Value, objectives: &[String]) -> Result<()> {
+        let corners = Weights::grid(objectives.len(), 1);
+        match kind {
+            Kind::Sampler => {
+                self.samplers.build(name, options)?.sample(objectives.len(), 0, &mut rng(0, "check", 0)).map(|_| ())
+            }
+            Kind::Conditioner => {
+                let built = self.conditioners.build(name, options)?;
+                corners.iter().try_for_each(|w| built.render(objectives, w, &Prompt::user("Hello")).map(|_| ()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Makes {
+    fn words(self) -> &'static str {
+        match self {
+            Makes::Policy => "policy",
+            Makes::RewardModel => "reward model; name a reward_model stage",
+            Makes::Rewards => "rewards; name a rewards stage",
+            Makes::Samples => "samples; name a best_of_n or ric_data stage",
+            Makes::ScoredSamples => "scored samples; name a ric_data stage",
+            Makes::Statistics => "statistics; name a ric_data stage without goals",
+            Makes::Front => "front; name an evaluate stage",
+        }
+    }
+}
+
+fn odd_word(key: &str, word: &str, known: &[&str]) -> Error {
+    let near = did_you_mean(word, known.iter().copied());
+    let known: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
+    Error::Invalid(format!("{key} is {word:?}; it can be {}{near}", known.join(", ")))
+}
+
+/// The objectives of the rewards that a stage refers to.
+fn objectives(stages: &[Stage], work: &Work) -> Option<Vec<String>> {
+    let (_, id) = work.uses().stages().into_iter().find(|(makes, _)| *makes == Makes::Rewards)?;
+    stages.iter().find(|s| s.id == id).and_then(|s| match &s.work {
+        Work::Rewards(rewards) => Some(rewards.objectives()),
+        _ => None,
+    })
+}
+
+/// Weights, parts and grids have a number per objective, and what is compared was evaluated.
+fn check_objectives(earlier: &[Stage], stage: &Stage) -> Result<()> {
+    let owner = || format!("stage \"{}\"", stage.id);
+    match &stage.work {
+        Work::Evaluate(e) => {
+            let Some(names) = objectives(earlier, &stage.work) else { return Ok(()) };
+            let parts = e.soup.as_ref().map_or(names.len(), |s| s.parts.len());
+            if parts != names.len() {
+                let what = format!("has {parts} parts for {} objectives; give a part per objective", names.len());
+                return Err(Error::BadOption { owner: owner(), option: "soup".into(), what });
+            }
+            e.grid(names.len()).map(|_| ()).map_err(|e| Error::Invalid(format!("{}: {e}", owner())))
+        }
+        Work::Compare(c) => {
+            for id in std::iter::once(&c.method).chain(&c.against) {
+                let found = earlier.iter().find(|s| s.id == *id);
+                let Some(Work::Evaluate(e)) = found.map(|s| &s.work) else { continue };
+                let Some(odd) = c.dimensions.iter().find(|d| !was_evaluated(earlier, e, &d.weights)) else { continue };
+                let what = format!("hold {:?}, at which \"{id}\" is not evaluated", odd.weights.values());
+                return Err(Error::BadOption { owner: owner(), option: "dimensions".into(), what });
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn was_evaluated(earlier: &[Stage], evaluation: &Evaluate, at: &Weights) -> bool {
+    let Some(names) = objectives(earlier, &Work::Evaluate(evaluation.clone())) else { return true };
+    evaluation.grid(names.len()).is_ok_and(|grid| grid.iter().any(|w| w.is_near(at)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn stages() -> Vec<Value> {
+        let prompts = json!({"paths": ["p"]});
+        vec![
+            json!({"id": "rm", "kind": "reward_model", "model": "base", "data": {"paths": ["pairs"]}}),
+            json!({"id": "rewards", "kind": "rewards", "policy": "base", "prompts": prompts, "sources": [
+                {"name": "Short", "source": {"name": "length", "options": {"target": 3}}},
+                {"name": "Long", "source": {"name": "length"}},
+            ]}),
+            json!({"id": "eval", "kind": "evaluate", "name": "start", "policy": "base", "prompts": prompts,
+                   "rewards": "rewards", "conditioner": {"name": "none"}}),
+            json!({"id": "again", "kind": "evaluate", "name": "again", "policy": "base", "prompts": prompts,
+                   "rewards": "rewards", "conditioner": {"name": "weight_prefix"}}),
+            json!({"id": "compare", "kind": "compare", "method": "again", "against": ["eval"], "dimensions": [
+                {"name": "Short", "weights": [0.8, 0.2], "judge": {"name": "gold", "options": {"score": "hh_helpful"}}},
+                {"name": "Long", "weights": [0.2, 0.8], "judge": {"name": "gold", "options": {"score": "hh_helpful"}}},
+            ]}),
+        ]
+    }
+
+    /// What reading and checking the plan says, with the value at `pointer` of the stages changed.
+    fn said(pointer: &str, value: Value) -> String {
+        let mut all = Value::Array(stages());
+        if !pointer.is_empty() {
+            let (parent, key) = pointer.rsplit_once('/').unwrap();
+            all.pointer_mut(parent).unwrap()[key] = value;
+        }
+        let plan = json!({"name": "t", "seed": 1, "device": "cpu", "dtype": "auto", "stages": all});
+        let checked = serde_json::from_value::<Plan>(plan).map_err(|e| e.to_string());
+        let checked = checked.and_then(|p| p.check(&Registry::builtin()).map_err(|e| e.to_string()));
+        checked.err().unwrap_or_default()
+    }
+
+    #[test]
+    fn references_are_to_earlier_stages_that_make_what_is_wanted() {
+        assert_eq!(said("", Value::Null), "");
+        let refused = [
+            ("/2/rewards", json!("later"), "stage \"eval\" needs \"later\", which is no earlier stage"),
+            (
+                "/2/rewards",
+                json!("rm"),
+                "stage \"eval\" refers to \"rm\", which makes no rewards; name a rewards stage",
+            ),
+            ("/2/policy", json!({"stage": "rm"}), "stage \"eval\" refers to \"rm\", which makes no policy"),
+            ("/4/against", json!(["rewards"]), "stage \"compare\" refers to \"rewards\", which makes no front"),
+            ("/3/id", json!("eval"), "there is a stage \"eval\" already; give this one another id"),
+            ("/3/weights", json!([[1.0]]), "option \"weights\" [1.0] has 1 weights for 2 objectives"),
+            ("/3/step", json!(1e-5), "option \"step\" is 0.00001, a grid of more than 100000 points for 2 objectives"),
+            ("/3/step", json!(0.25), "option \"dimensions\" hold [0.8, 0.2], at which \"again\" is not evaluated"),
+            (
+                "/3/conditioner",
+                json!({"name": "instructions", "options": {"sentences": {"Short": ["a", "b"]}}}),
+                "stage \"again\": conditioner \"instructions\": option \"sentences\" has none for \"Long\"",
+            ),
+            (
+                "/2/prompts",
+                json!({"paths": ["p"], "part": "test", "test_share": 0.0}),
+                "the test part of p is empty, since test_share is 0",
+            ),
+        ];
+        for (pointer, value, expected) in refused {
+            let message = said(pointer, value);
+            assert!(message.contains(expected), "{pointer}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_stage_id_is_a_plain_name() {
+        for id in ["", ".", "..", "../../escaped", "/etc", "a/b", "a\\b", "a\nb", "a.b", "ä", &"a".repeat(101)] {
+            let message = said("/0/id", json!(id));
+            assert!(message.contains("is no stage id; use up to 100 letters, digits, - and _"), "{id}: {message}");
+        }
+        let message = said("/0/kind", json!("reward_modle"));
+        assert_eq!(message, "stage \"rm\" is of no known kind: \"reward_modle\"; did you mean \"reward_model\"?");
+    }
+
+    #[test]
+    fn devices_and_types_are_known() {
+        let check = |device: &str, dtype: &str| {
+            let plan = json!({"name": "t", "seed": 1, "device": device, "dtype": dtype, "stages": []});
+            let plan: Plan = serde_json::from_value(plan).unwrap();
+            plan.check_machine().err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        for device in ["cpu", "cuda", "cuda:0", "cuda:7"] {
+            assert_eq!(check(device, "bf16"), "");
+        }
+        for device in ["", "gpu", "CPU", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:9999"] {
+            assert!(check(device, "auto").starts_with(&format!("device is {device:?}; it can be")), "{device}");
+        }
+        let both = check("cpuu", "fp16");
+        assert_eq!(
+            both,
+            "device is \"cpuu\"; it can be \"cpu\", \"cuda\", \"cuda:1\"; did you mean \"cpu\"?\n\
+             dtype is \"fp16\"; it can be \"auto\", \"f32\", \"bf16\"; did you mean \"bf16\"?"
+        );
+    }
+
+    #[test]
+    fn values_changed_in_rust_are_checked_too() {
+        let plan = json!({"name": "t", "seed": 1, "device": "cpu", "dtype": "auto", "stages": stages()});
+        let mut plan: Plan = serde_json::from_value(plan).unwrap();
+        let Work::Evaluate(e) = &mut plan.stages[2].work else { panic!() };
+        (e.generate.temperature, e.prompts.limit) = (f64::NAN, Some(0));
+        let message = plan.check(&Registry::builtin()).unwrap_err().to_string();
+        assert!(
+            message.contains("evaluate(\"eval\"): option \"generate.temperature\" must be a number, not null"),
+            "{message}"
+        );
+        assert!(
+            message.contains("evaluate(\"eval\"): option \"prompts.limit\" must be at least 1, not 0"),
+            "{message}"
+        );
+    }
+}
