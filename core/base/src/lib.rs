@@ -20,6 +20,7 @@ pub mod rng;
 pub mod sampler;
 pub mod scale;
 pub mod schema;
+pub mod shown;
 pub mod task;
 pub mod weights;
 

@@ -1,5 +1,6 @@
 //! A prompt: the turns of a conversation, ending with the user's.
 
+use crate::shown::quoted;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,9 +69,8 @@ impl Prompt {
 
     /// The conversation on one line, for logs and error messages.
     pub fn one_line(&self) -> String {
-        let turns: Vec<String> =
-            self.messages.iter().map(|m| format!("[{}] {}", m.role, m.content.replace('\n', " "))).collect();
-        turns.join(" ")
+        let turns: Vec<String> = self.messages.iter().map(|m| format!("[{}] {}", m.role, m.content)).collect();
+        quoted(&turns.join(" "))
     }
 }
 

@@ -4,6 +4,7 @@ use super::plot;
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Plan, Work};
+use motrain_core::shown::printable;
 use motrain_engine::log::{Metrics, read_metrics, read_timings};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -166,5 +167,5 @@ fn answers(run: &Path, evaluation: &str) -> Result<String> {
 }
 
 pub fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    printable(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -6,6 +6,7 @@ pub mod plot;
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::Plan;
+use motrain_core::shown::printable;
 use std::path::Path;
 
 /// Writes front.svg and report.html into the run folder.
@@ -23,7 +24,7 @@ pub fn table(fronts: &Fronts) -> String {
         let rho: Vec<String> = method.spearman.iter().map(|r| format!("{r:.2}")).collect();
         out += &format!(
             "\n{}   hypervolume {:.3} [{:.3}, {:.3}]   mean inner product {:.3}   steering regret {:.3}   Spearman {}\n",
-            method.name,
+            printable(&method.name),
             method.hypervolume,
             method.hypervolume_ci[0],
             method.hypervolume_ci[1],
@@ -34,10 +35,10 @@ pub fn table(fronts: &Fronts) -> String {
         let watched: Vec<&String> = method.points.first().map(|p| p.watched.keys().collect()).unwrap_or_default();
         let mut header = format!("  {:<14}", "weights");
         for name in &fronts.objectives {
-            header += &format!(" {name:>14} {:>16}", "95 % interval");
+            header += &format!(" {:>14} {:>16}", printable(name), "95 % interval");
         }
         for name in &watched {
-            header += &format!(" {name:>16}");
+            header += &format!(" {:>16}", printable(name));
         }
         out += &format!("{header}\n");
         for point in &method.points {

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use motrain_core::metrics::report::Fronts;
+use motrain_core::shown::one_line;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -19,6 +20,9 @@ const COLOURS: [RGBColor; 6] = [
 const SIZE: (u32, u32) = (820, 560);
 const LEGEND: (i32, i32) = (80, 16);
 const ROW: i32 = 20;
+
+/// Characters of a name in a figure.
+const NAME: usize = 60;
 
 type Canvas<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
@@ -43,7 +47,8 @@ fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
         let margin = ((high - low) * 0.06).max(0.01);
         low - margin..high + margin
     };
-    let label = |k: usize| format!("{} (mean reward, 0–1 scale of the initial policy)", fronts.objectives[k]);
+    let label =
+        |k: usize| format!("{} (mean reward, 0–1 scale of the initial policy)", one_line(&fronts.objectives[k], NAME));
     let mut chart: Chart = ChartBuilder::on(&root)
         .margin(12)
         .margin_top(legend(fronts).last().map_or(LEGEND.1, |l| l.1) + 18)
@@ -88,7 +93,7 @@ fn draw_front(fronts: &Fronts, svg: &mut String) -> Drawn {
 fn legend(fronts: &Fronts) -> Vec<(i32, i32)> {
     let (mut x, mut y) = (LEGEND.0, LEGEND.1);
     let place = |method: &motrain_core::metrics::report::Method| {
-        let width = 60 + 8 * method.name.chars().count() as i32;
+        let width = 60 + 8 * one_line(&method.name, NAME).chars().count() as i32;
         if x > LEGEND.0 && x + width > SIZE.0 as i32 {
             (x, y) = (LEGEND.0, y + ROW);
         }
@@ -104,7 +109,7 @@ fn draw_legend(fronts: &Fronts, root: &Canvas) -> Drawn {
         root.draw(&PathElement::new(vec![(x, y), (x + 26, y)], colour.stroke_width(2)))?;
         draw_marker(root, i, (x + 13, y), colour)?;
         let style = ("sans-serif", 14).into_font().color(&BLACK).pos(Pos::new(HPos::Left, VPos::Center));
-        root.draw(&Text::new(method.name.clone(), (x + 33, y), style))?;
+        root.draw(&Text::new(one_line(&method.name, NAME), (x + 33, y), style))?;
     }
     Ok(())
 }
@@ -137,7 +142,7 @@ fn draw_curve(title: &str, points: &[(f64, f64)], svg: &mut String) -> Drawn {
     let margin = ((high - low) * 0.05).max(1e-6);
     let last = points.last().map_or(1.0, |p| p.0).max(1.0);
     let mut chart: Chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 14))
+        .caption(one_line(title, NAME), ("sans-serif", 14))
         .margin(6)
         .x_label_area_size(28)
         .y_label_area_size(52)
