@@ -1,5 +1,7 @@
 //! Runs the motrain binary as a user would.
 
+pub mod server;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -38,6 +40,10 @@ pub fn motrain(folder: &Path) -> Command {
     command.current_dir(folder).env("MOTRAIN_HOME", root()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
     // Tests run side by side; more threads than cores only wait for each other.
     command.env("OMP_NUM_THREADS", "1");
+    // A proxy of this machine is none of the tests' servers' business.
+    for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
+        command.env_remove(name).env_remove(name.to_uppercase());
+    }
     command
 }
 

@@ -1,87 +1,44 @@
-//! Remote rewards against real servers on loopback: good ones, and ones that are slow, wrong, hang, or die.
+//! Remote rewards against real servers on loopback: good ones, and ones that are slow, wrong, busy, elsewhere, or die.
 
-use motrain_tests::{failure, small, text};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use motrain_tests::server::{Asked, Reply, Seen, lengths, lengths_of, serve};
+use motrain_tests::{failure, motrain, small, text, write};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::Output;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-/// What a server has seen.
-#[derive(Default)]
-struct Seen {
-    requests: AtomicUsize,
-    now: AtomicUsize,
-    most: AtomicUsize,
-    bodies: Mutex<Vec<Value>>,
-}
-
-/// Serves each connection with `answer(request number, body)`; `None` closes it without a word.
-fn serve(answer: impl Fn(usize, &Value) -> Option<(u16, String)> + Send + Sync + 'static) -> (String, Arc<Seen>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (seen, answer) = (Arc::new(Seen::default()), Arc::new(answer));
-    let all = seen.clone();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (seen, answer) = (all.clone(), answer.clone());
-            std::thread::spawn(move || one(stream, &seen, answer.as_ref()));
-        }
-    });
-    (address, seen)
-}
-
-fn one(mut stream: TcpStream, seen: &Seen, answer: &(impl Fn(usize, &Value) -> Option<(u16, String)> + ?Sized)) {
-    while let Some(body) = request(&mut stream) {
-        let number = seen.requests.fetch_add(1, Ordering::SeqCst);
-        seen.most.fetch_max(seen.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-        let body: Value = serde_json::from_str(&body).unwrap();
-        seen.bodies.lock().unwrap().push(body.clone());
-        let reply = answer(number, &body);
-        seen.now.fetch_sub(1, Ordering::SeqCst);
-        let Some((status, text)) = reply else { return };
-        let head =
-            format!("HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", text.len());
-        if stream.write_all(format!("{head}{text}").as_bytes()).is_err() {
-            return;
-        }
-    }
-}
-
-/// The body of the next request on a connection.
-fn request(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut chunk = [0u8; 4096];
-    let (mut wanted, mut start) = (None, 0);
-    while wanted.is_none_or(|w| bytes.len() < w) {
-        let n = stream.read(&mut chunk).ok().filter(|n| *n > 0)?;
-        bytes.extend_from_slice(&chunk[..n]);
-        if let (None, Some(at)) = (wanted, bytes.windows(4).position(|w| w == b"\r\n\r\n")) {
-            let head = String::from_utf8_lossy(&bytes[..at]).to_lowercase();
-            let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.trim().parse::<usize>().ok());
-            start = at + 4;
-            wanted = Some(start + length.expect("a body with a length"));
-        }
-    }
-    Some(String::from_utf8_lossy(&bytes[start..]).into_owned())
-}
-
-/// One number per query: its length.
-fn lengths(body: &Value) -> Option<(u16, String)> {
-    let rewards: Vec<usize> = body["query"].as_array()?.iter().map(|q| q.as_str().unwrap_or("").len()).collect();
-    Some((200, json!({ "rewards": rewards }).to_string()))
-}
+use std::io::Write;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// A small run whose first objective is remote.
-fn run(folder: &tempfile::TempDir, source: &str, options: &str) -> std::process::Command {
+fn run(folder: &tempfile::TempDir, source: &str, options: &str) -> Command {
     let mut command = small(folder.path(), "experiments/hh.rhai", "out");
     let rewards = format!(
         "tasks.hh.rewards=[{{ name = \"Remote\", source = \"{source}\", options = {{ {options} }} }}, {{ name = \"Harmlessness\", model = \"assets/hh/harmless\" }}]"
     );
     command.args(["--set", &rewards]);
     command
+}
+
+/// A run that only fits the scale of a remote reward, on 24 samples.
+fn fit(folder: &tempfile::TempDir, url: &str, options: &str) -> Command {
+    let script = format!(
+        "rewards(\"r\", #{{ sources: [reward(\"Remote\", \"remote\", #{{ url: \"{url}\"{options} }})], policy: path(\"assets/hh/policy\"), \
+         prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, samples: 24, generate: #{{ max_new_tokens: 8 }} }});"
+    );
+    write(folder.path(), "fit.rhai", &script);
+    let mut command = motrain(folder.path());
+    command.args(["--script", "fit.rhai", "--out", "out"]);
+    command
+}
+
+/// The fitted scale of a run that must succeed.
+fn scale(folder: &tempfile::TempDir, command: &mut Command) -> Value {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let scales = std::fs::read_to_string(folder.path().join("out/stages/r/scales.json")).unwrap();
+    serde_json::from_str::<Value>(&scales).unwrap()["scales"]["Remote"].clone()
 }
 
 fn said(output: &Output) -> String {
@@ -92,17 +49,25 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
+/// The error of a fit against a server, with the port taken out; 24 samples make one request.
+fn error(answer: impl Fn(usize, &Asked) -> Option<Reply> + Send + Sync + 'static, more: &str) -> (String, Arc<Seen>) {
+    let f = folder();
+    let (address, seen) = serve(answer);
+    let options = format!(", retries: 1, backoff_seconds: 0.01{more}");
+    (failure(&mut fit(&f, &format!("{address}/get_reward"), &options)).replace(&address, "[server]"), seen)
+}
+
 #[test]
 fn openrlhf_servers_are_asked_in_batches_within_the_bound() {
     let f = folder();
-    let (address, seen) = serve(|_, body| {
+    let (address, seen) = serve(|_, asked| {
         std::thread::sleep(Duration::from_millis(30));
-        lengths(body)
+        lengths(asked)
     });
     let options = format!("url = \"{address}/get_reward\", batch_size = 4, concurrency = 2");
     let output = run(&f, "remote", &options).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
-    let bodies = seen.bodies.lock().unwrap();
+    let bodies = seen.bodies();
     assert!(bodies.iter().all(|b| b["query"].as_array().unwrap().len() <= 4));
     assert_eq!(bodies[0]["query"].as_array().unwrap().len(), bodies[0]["prompts"].as_array().unwrap().len());
     assert!(
@@ -113,54 +78,291 @@ fn openrlhf_servers_are_asked_in_batches_within_the_bound() {
 }
 
 #[test]
-fn a_server_that_recovers_is_tried_again() {
+fn failures_that_may_pass_are_tried_again() {
     let f = folder();
-    let (address, seen) = serve(|n, body| match n {
-        0 => Some((503, "busy".into())),
-        1 => None,
-        _ => lengths(body),
+    let (address, seen) = serve(|n, asked| match n {
+        0 => None,
+        1..=8 => Some(Reply::status([408, 409, 425, 429, 500, 502, 503, 504][n - 1], "busy")),
+        9 => Some(Reply::json(&json!({ "error": { "message": "Provider returned error", "code": 429 } }))),
+        10 => Some(Reply::status(200, "")),
+        11 => Some(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"rewards\": [1")),
+        12 => Some(Reply::raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"rew\r\n")),
+        _ => lengths(asked),
     });
-    let options = format!("url = \"{address}/get_reward\", backoff_seconds = 0.05, concurrency = 1");
-    let output = run(&f, "remote", &options).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    assert!(seen.requests.load(Ordering::SeqCst) > 3);
-}
-
-/// The error of a run against a server, with the port taken out.
-fn error(answer: impl Fn(usize, &Value) -> Option<(u16, String)> + Send + Sync + 'static, more: &str) -> String {
-    let f = folder();
-    let (address, _) = serve(answer);
-    let options = format!("url = \"{address}/get_reward\", retries = 1, backoff_seconds = 0.05{more}");
-    failure(&mut run(&f, "remote", &options)).replace(&address, "[server]")
+    let options = ", retries: 13, backoff_seconds: 0.0001";
+    scale(&f, &mut fit(&f, &format!("{address}/get_reward"), options));
+    assert_eq!(seen.count(), 14);
 }
 
 #[test]
-fn wrong_servers_stop_the_run() {
-    let wrong = [
-        ("no rewards", error(|_, _| Some((200, "{\"scores\": [1]}".into())), "")),
-        ("wrong count", error(|_, _| Some((200, "{\"rewards\": [1, 2]}".into())), "")),
-        ("no JSON", error(|_, _| Some((200, "<html>hello</html>".into())), "")),
-        ("not found", error(|_, _| Some((404, "no such page".into())), "")),
-        ("server error", error(|_, _| Some((500, "out of memory".into())), "")),
-        (
-            "hangs",
-            error(
-                |_, body| {
-                    std::thread::sleep(Duration::from_secs(3));
-                    lengths(body)
-                },
-                ", timeout_seconds = 0.3",
-            ),
+fn failures_that_do_not_pass_are_not_tried_again() {
+    let quota = json!({ "error": { "message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota" } });
+    let invalid = json!({ "error": { "message": "who are you?", "type": "authentication_error" } });
+    let mut replies: Vec<Reply> = [304, 400, 401, 402, 403, 404, 405, 413, 415, 422, 501, 505, 511]
+        .into_iter()
+        .map(|code| Reply::status(code, "{\"detail\": \"no\"}"))
+        .collect();
+    replies.extend([
+        Reply::new(429, &[("Retry-After", "1")], quota.to_string().as_bytes()),
+        Reply::json(&invalid),
+        Reply::status(204, ""),
+        Reply::status(200, "<html>hello</html>"),
+        Reply::status(200, "OK"),
+        Reply::json(&json!({ "rewards": [1, 2] })),
+        Reply::json(&json!({ "scores": { "good": 1 } })),
+        Reply::new(200, &[("Content-Encoding", "br")], b"x"),
+        Reply::new(200, &[("Content-Type", "application/json; charset=klingon")], b"{}"),
+        Reply::status(503, "later").with("Retry-After", "7200"),
+    ]);
+    let mut all = String::new();
+    for reply in replies {
+        let (message, seen) = error(move |_, _| Some(reply.clone()), "");
+        assert_eq!(seen.count(), 1, "{message}");
+        all += &format!("{message}\n");
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn failures_that_last_stop_the_run() {
+    let (busy, _) = error(|_, _| Some(Reply::status(500, "out of memory")), "");
+    let (closed, _) = error(|_, _| None, "");
+    let (cut, _) = error(|_, _| Some(Reply::raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")), "");
+    let (strange, _) = error(|_, _| Some(Reply::raw("SSH-2.0-OpenSSH_9.6\r\n")), "");
+    let (slow, seen) = error(
+        |_, asked| {
+            std::thread::sleep(Duration::from_secs(2));
+            lengths(asked)
+        },
+        ", timeout_seconds: 0.3",
+    );
+    assert_eq!(seen.count(), 2);
+    let f = folder();
+    let unreachable = |url: &str| failure(&mut fit(&f, url, ", retries: 0"));
+    let rest = [unreachable("http://127.0.0.1:9/get_reward"), unreachable("http://no-such-host.invalid/get_reward")];
+    let (plain, _) = serve(|_, _| Some(Reply::status(400, "this is plain HTTP")));
+    let tls = unreachable(&plain.replace("http://", "https://")).replace(&plain.replace("http://", ""), "[server]");
+    insta::assert_snapshot!(
+        [busy, closed, cut, strange, slow].into_iter().chain(rest).chain([tls]).collect::<Vec<_>>().join("\n")
+    );
+}
+
+#[test]
+fn a_server_that_says_when_is_asked_then() {
+    let f = folder();
+    let began = Instant::now();
+    let (address, seen) = serve(move |n, asked| match n {
+        0 => Some(Reply::status(429, "Rate limit reached").with("Retry-After", "1")),
+        1 => Some(
+            Reply::status(503, "")
+                .with("Date", "Wed, 21 Oct 2015 07:28:00 GMT")
+                .with("Retry-After", "Wed, 21 Oct 2015 07:28:01 GMT"),
         ),
+        _ => lengths(asked),
+    });
+    scale(&f, &mut fit(&f, &format!("{address}/get_reward"), ", retries: 2, backoff_seconds: 0.001"));
+    let at: Vec<Instant> = seen.asked().iter().map(|a| a.at).collect();
+    assert_eq!(at.len(), 3);
+    assert!(at.windows(2).all(|w| w[1] - w[0] >= Duration::from_secs(1)), "{:?} after {began:?}", at);
+}
+
+#[test]
+fn replies_are_read_in_every_encoding() {
+    let gzipped = |body: &str| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(body.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let chunked = |body: &str| {
+        let (a, b) = body.split_at(body.len() / 2);
+        format!(
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{a}\r\n{:x}\r\n{b}\r\n0\r\n\r\n",
+            a.len(),
+            b.len()
+        )
+    };
+    let f = folder();
+    let (address, _) = serve(|_, asked| lengths(asked));
+    let expected = scale(&f, &mut fit(&f, &format!("{address}/get_reward"), ""));
+    let forms: Vec<Box<dyn Fn(&str) -> Reply + Send + Sync>> = vec![
+        Box::new(move |body| Reply::new(200, &[("Content-Encoding", "gzip")], &gzipped(body))),
+        Box::new(move |body| Reply::raw(chunked(body))),
+        Box::new(|body| Reply::raw(format!("HTTP/1.1 200 OK\r\n\r\n{body}"))),
+        Box::new(|body| Reply::new(200, &[], format!("\u{feff}{body}").as_bytes())),
     ];
-    insta::assert_snapshot!(wrong.map(|(what, said)| format!("{what}\n{said}")).join("\n"));
+    for form in forms {
+        let f = folder();
+        let (address, _) = serve(move |_, asked| Some(form(&json!({ "rewards": lengths_of(asked)? }).to_string())));
+        assert_eq!(scale(&f, &mut fit(&f, &format!("{address}/get_reward"), "")), expected);
+    }
+}
+
+#[test]
+fn redirects_keep_the_request_or_are_refused() {
+    // To the same server by a path, then to another one, which must not see the key.
+    let (other, elsewhere) = serve(|_, asked| lengths(asked));
+    let to = format!("{other}/scores");
+    let (address, seen) = serve(move |n, _| match n {
+        0 => Some(Reply::status(307, "").with("Location", "/v2/get_reward?x=1")),
+        _ => Some(Reply::status(308, "").with("Location", &to)),
+    });
+    let f = folder();
+    scale(
+        &f,
+        fit(&f, &format!("{address}/get_reward"), ", api_key_env: \"REMOTE_KEY\"").env("REMOTE_KEY", "sk-secret\n"),
+    );
+    let (first, last) = (seen.asked(), elsewhere.asked());
+    assert_eq!(
+        (first[1].line.as_str(), last[0].line.as_str()),
+        ("POST /v2/get_reward?x=1 HTTP/1.1", "POST /scores HTTP/1.1")
+    );
+    assert_eq!((&first[0].body, &first[1].body), (&first[1].body, &last[0].body));
+    assert_eq!(first[1].header("authorization"), Some("Bearer sk-secret"));
+    assert_eq!(last[0].header("authorization"), None);
+
+    let mut refused = String::new();
+    for code in [301, 302, 303] {
+        refused += &error(
+            move |_, _| Some(Reply::status(code, "").with("Location", "https://u:secret@new/path?key=secret")),
+            "",
+        )
+        .0;
+        refused += "\n";
+    }
+    refused += &error(|_, _| Some(Reply::status(308, "").with("Location", "/again")), "").0;
+    refused += "\n";
+    refused += &error(|_, _| Some(Reply::status(307, "")), "").0;
+    insta::assert_snapshot!(refused);
+}
+
+#[test]
+fn proxies_are_used_and_named() {
+    let (proxy, seen) = serve(|_, asked| lengths(asked));
+    let f = folder();
+    let through = |variable: &str, value: &str, url: &str| {
+        let mut command = fit(&f, url, ", retries: 0");
+        command.env(variable, value);
+        command
+    };
+    let with_user = proxy.replace("http://", "http://me:secret@");
+    scale(&f, &mut through("http_proxy", &with_user, "http://reward.invalid:81/get_reward?v=1"));
+    let asked = &seen.asked()[0];
+    assert_eq!(asked.line, "POST http://reward.invalid:81/get_reward?v=1 HTTP/1.1");
+    assert_eq!(asked.header("host"), Some("reward.invalid:81"));
+    assert_eq!(asked.header("proxy-authorization"), Some("Basic bWU6c2VjcmV0"));
+
+    let (direct, alone) = serve(|_, asked| lengths(asked));
+    std::fs::remove_dir_all(f.path().join("out")).unwrap();
+    scale(
+        &f,
+        through("ALL_PROXY", "http://127.0.0.1:9", &format!("{direct}/get_reward"))
+            .env("NO_PROXY", "localhost,127.0.0.1"),
+    );
+    assert_eq!(alone.count(), 1);
+
+    let (broken, tunnels) = serve(|_, asked| Some(Reply::status(502, &format!("cannot reach {}", asked.line))));
+    let mut said = String::new();
+    for (variable, value, url) in [
+        ("http_proxy", broken.as_str(), "http://reward.invalid/get_reward"),
+        ("HTTPS_PROXY", broken.as_str(), "https://reward.invalid/get_reward"),
+        ("all_proxy", "me:secret@127.0.0.1:9", "http://reward.invalid/get_reward"),
+        ("all_proxy", "gopher://me:secret@old", "http://reward.invalid/get_reward"),
+    ] {
+        said += &failure(&mut through(variable, value, url)).replace(&broken, "[proxy]");
+        said += "\n";
+    }
+    assert!(tunnels.asked()[1].line.starts_with("CONNECT reward.invalid:443 "));
+    assert!(!said.contains("secret"), "{said}");
+    insta::assert_snapshot!(said);
+}
+
+#[test]
+fn a_connection_that_the_server_has_closed_meanwhile_costs_no_try() {
+    let f = folder();
+    let (address, seen) = serve(|_, asked| Some(Reply { keep: false, ..lengths(asked)? }));
+    let options = ", retries: 0, batch_size: 1, concurrency: 1";
+    scale(&f, &mut fit(&f, &format!("{address}/get_reward"), options));
+    assert_eq!(seen.count(), 24);
+}
+
+#[test]
+fn secrets_are_sent_and_never_shown() {
+    let echo = |_: usize, asked: &Asked| {
+        let key = asked.header("authorization").unwrap_or("none").to_owned();
+        Some(Reply::status(401, &format!("wrong key: {key} pass%2Fword pass/word")))
+    };
+    let (address, seen) = serve(echo);
+    let f = folder();
+    let url = format!("{}/get_reward?token=query-secret", address.replace("http://", "http://me:pass%2Fword@"));
+    let message = failure(&mut fit(&f, &url, ""));
+    assert_eq!(seen.asked()[0].header("authorization"), Some("Basic bWU6cGFzcy93b3Jk"));
+    assert!(seen.asked()[0].line.contains("?token=query-secret"));
+    let key = failure(fit(&f, &url, ", api_key_env: \"REMOTE_KEY\"").env("REMOTE_KEY", "sk-secret"));
+    assert_eq!(seen.asked()[1].header("authorization"), Some("Bearer sk-secret"));
+    for secret in ["pass%2Fword", "pass/word", "query-secret", "sk-secret", "me:"] {
+        assert!(!message.contains(secret) && !key.contains(secret), "{secret}: {message} {key}");
+    }
+}
+
+#[test]
+fn what_a_server_says_neither_steers_nor_fills_the_terminal() {
+    let (message, _) = error(|_, _| Some(Reply::status(400, &"\u{1b}[2J\u{1b}]0;owned\u{7}\r\n".repeat(50_000))), "");
+    assert!(message.len() < 4000, "{} bytes", message.len());
+    assert!(!message.contains(['\u{1b}', '\u{7}', '\r']), "{message:?}");
+    assert!(message.contains("\\u{1b}[2J") && message.contains("characters)"), "{message}");
+}
+
+#[test]
+fn a_score_that_is_no_number_stops_the_run_or_is_left_out() {
+    let nan = |_: usize, asked: &Asked| {
+        let rewards: Vec<String> = lengths_of(asked)?
+            .iter()
+            .enumerate()
+            .map(|(i, n)| if i == 2 { "NaN".into() } else { n.to_string() })
+            .collect();
+        Some(Reply::new(200, &[], format!("{{\"rewards\": [{}]}}", rewards.join(", ")).as_bytes()))
+    };
+    insta::assert_snapshot!(error(nan, "").0);
+    let f = folder();
+    let (address, _) = serve(nan);
+    let output = fit(&f, &format!("{address}/get_reward"), ", on_failure: \"skip\"").output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("left out 1 of 24 scores; the first: "), "{}", said(&output));
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_before_any_work() {
+    let f = folder();
+    let mut all = String::new();
+    for (url, options) in [
+        ("localhost:5000", ""),
+        ("http://me:secret@ho st", ""),
+        ("ftp://me:secret@host", ""),
+        ("http:///get_reward", ""),
+        ("http://host:99999", ""),
+        ("http://host", ", retries: 9223372036854775807"),
+        ("http://host", ", timeout_seconds: 0"),
+        ("http://host", ", max_wait_seconds: -1"),
+        ("http://host", ", concurrency: 0"),
+        ("http://host", ", batch_size: 0"),
+        ("http://host", ", api_key_env: \"NOT_SET_ANYWHERE\""),
+        ("http://host", ", api_key_env: \"BROKEN_KEY\""),
+        ("http://host", ", on_failure: \"ignore\""),
+    ] {
+        fit(&f, url, options);
+        let mut check = motrain(f.path());
+        check.args(["check", "fit.rhai"]).env("BROKEN_KEY", "sk-secret\r\nX-Admin: 1");
+        all += &format!("{}\n", failure(&mut check));
+    }
+    assert!(!all.contains("secret"), "{all}");
+    insta::assert_snapshot!(all);
 }
 
 #[test]
 fn a_dead_server_stops_the_run_at_once_with_its_checkpoint_kept() {
     let f = folder();
     // The scale's fit and three steps are answered, then the server is gone.
-    let (address, _) = serve(|n, body| if n < 4 { lengths(body) } else { None });
+    let (address, _) = serve(|n, asked| if n < 4 { lengths(asked) } else { None });
     let options = format!("url = \"{address}/get_reward\", retries = 1, backoff_seconds = 0.05, batch_size = 64");
     let said = failure(&mut run(&f, "remote", &options));
     assert!(said.contains("reward \"Remote\" failed: "), "{said}");
@@ -172,129 +374,13 @@ fn a_dead_server_stops_the_run_at_once_with_its_checkpoint_kept() {
 fn failures_can_be_skipped_and_are_counted() {
     let f = folder();
     // 32 requests fit the scale, 96 train; evaluation is left alone, or few prompts would keep all their scores.
-    let (address, _) =
-        serve(
-            |n, body| {
-                if n % 7 == 6 && (32..128).contains(&n) { Some((400, "not this one".into())) } else { lengths(body) }
-            },
-        );
+    let (address, _) = serve(|n, asked| {
+        if n % 7 == 6 && (32..128).contains(&n) { Some(Reply::status(400, "not this one")) } else { lengths(asked) }
+    });
     let options = format!("url = \"{address}/get_reward\", batch_size = 1, on_failure = \"skip\"");
     let output = run(&f, "remote", &options).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("left out 2 of 16 requests; the first: "), "{}", said(&output));
     let metrics = std::fs::read_to_string(f.path().join("out/metrics.jsonl")).unwrap();
     assert!(metrics.contains("\"rewards/Remote/unscored\"") && metrics.contains("\"pairs/unscored\""), "{metrics}");
-}
-
-#[test]
-fn a_language_model_judges_through_chat_completions() {
-    let f = folder();
-    let (address, seen) = serve(|_, body| {
-        let asked = body["messages"][0]["content"].as_str()?;
-        let text = format!("I would say {}/10.", asked.len() % 11);
-        Some((200, json!({ "choices": [{ "message": { "role": "assistant", "content": text } }] }).to_string()))
-    });
-    let template = "template = \"Rate from 0 to 10 how kind this answer is. Question: {prompt} Answer: {answer}\"";
-    let options = format!("url = \"{address}/v1/\", model = \"judge\", {template}, pattern = \"(\\\\d+)/10\"");
-    let output = run(&f, "chat", &options).output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    let bodies = seen.bodies.lock().unwrap();
-    assert_eq!(bodies[0]["model"], "judge");
-    assert!(bodies[0]["messages"][0]["content"].as_str().unwrap().starts_with("Rate from 0 to 10"));
-}
-
-#[test]
-fn a_judge_that_gives_no_number_stops_the_run() {
-    let f = folder();
-    let (address, _) =
-        serve(|_, _| Some((200, json!({ "choices": [{ "message": { "content": "It is very kind." } }] }).to_string())));
-    let options = format!("url = \"{address}/v1\", model = \"judge\", template = \"{{answer}}\"");
-    let said = failure(&mut run(&f, "chat", &options)).replace(&address, "[server]");
-    insta::assert_snapshot!(said);
-}
-
-/// Two evaluations and a comparison of them by a judge behind `address`; what went wrong, or the comparison.
-fn judged(f: &tempfile::TempDir, address: &str) -> Result<Value, String> {
-    let script = format!(
-        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
-         let policy = #{{ policy: path(task.policy) }};\nlet a = steer::front(\"a\", \"A\", task, policy, scored);\n\
-         policy.conditioner = conditioner(\"none\");\nlet b = steer::front(\"b\", \"B\", task, policy, scored);\n\
-         let asked = judge(\"chat\", #{{ url: \"{address}\", model: \"m\", question: \"Which is better?\", retries: 0 }});\n\
-         compare(\"wins\", #{{ method: a, against: [b], dimensions: [\n\
-           #{{ name: \"Helpfulness\", weights: [0.8, 0.2], judge: asked }},\n\
-           #{{ name: \"Harmlessness\", weights: [0.2, 0.8], judge: asked }},\n] }});\n"
-    );
-    motrain_tests::write(f.path(), "judge.rhai", &script);
-    let output = small(f.path(), "judge.rhai", "out").output().unwrap();
-    let matches = f.path().join("out/stages/wins/matches.json");
-    if !output.status.success() {
-        assert!(f.path().join("out/stages/b/answers.jsonl").is_file(), "finished evaluations are kept");
-        return Err(said(&output));
-    }
-    Ok(serde_json::from_str::<Value>(&std::fs::read_to_string(matches).unwrap()).unwrap()[0].clone())
-}
-
-fn reply(text: &str) -> Option<(u16, String)> {
-    Some((200, json!({ "choices": [{ "message": { "content": text } }] }).to_string()))
-}
-
-#[test]
-fn a_judge_that_always_says_first_yields_only_ties() {
-    let f = folder();
-    let (address, seen) = serve(|_, _| reply("1"));
-    let found = judged(&f, &address).unwrap();
-    let counts = |key: &str| found[key].as_u64().unwrap();
-    assert_eq!((counts("wins"), counts("losses"), counts("none")), (0, 0, 6), "{found}");
-    assert_eq!(found["dimensions"][0]["inconsistent"], 1.0);
-    // Both orders, two dimensions, six prompts.
-    assert_eq!(seen.requests.load(Ordering::SeqCst), 24);
-    let bodies = seen.bodies.lock().unwrap();
-    assert!(bodies.iter().all(|b| !b.to_string().contains("System Instruction")), "a judge saw the conditioned prompt");
-}
-
-#[test]
-fn a_judge_with_an_opinion_names_the_same_answer_in_both_orders() {
-    let f = folder();
-    // Prefers the longer answer.
-    let (address, _) = serve(|_, body| {
-        let text = body["messages"][0]["content"].as_str().unwrap();
-        let (first, second) = text.split_once("Response 1:\n").unwrap().1.split_once("\n\nResponse 2:\n").unwrap();
-        let second = second.rsplit_once("\n\nAnswer with").unwrap().0;
-        reply(match first.len().cmp(&second.len()) {
-            std::cmp::Ordering::Greater => "1",
-            std::cmp::Ordering::Less => "Response 2",
-            std::cmp::Ordering::Equal => "0",
-        })
-    });
-    let found = judged(&f, &address).unwrap();
-    assert_eq!(found["dimensions"][0]["inconsistent"], 0.0, "{found}");
-    let total: u64 = ["wins", "losses", "none"].iter().map(|k| found[k].as_u64().unwrap()).sum();
-    assert_eq!(total, 6);
-    // The same counted from the answers: who is longer at the weights of each dimension.
-    let lengths = |stage: &str, weight: f64| {
-        let text = std::fs::read_to_string(f.path().join(format!("out/stages/{stage}/answers.jsonl"))).unwrap();
-        let rows = text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
-        rows.filter(|r| (r["weights"][0].as_f64().unwrap() - weight).abs() < 1e-6)
-            .map(|r| r["completion"].as_str().unwrap().len())
-            .collect::<Vec<_>>()
-    };
-    for (d, weight) in [0.8, 0.2].into_iter().enumerate() {
-        let (a, b) = (lengths("a", weight), lengths("b", weight));
-        let count = |wins: fn(&usize, &usize) -> bool| a.iter().zip(&b).filter(|(x, y)| wins(x, y)).count() as u64;
-        let along = &found["dimensions"][d];
-        assert_eq!(along["wins"].as_u64(), Some(count(|x, y| x > y)), "{found}");
-        assert_eq!(along["losses"].as_u64(), Some(count(|x, y| x < y)), "{found}");
-    }
-    assert_ne!(found["dimensions"][0]["wins"], found["dimensions"][0]["losses"], "{found}: this shows no direction");
-}
-
-#[test]
-fn a_judge_that_cannot_be_reached_or_understood_stops_the_comparison() {
-    let f = folder();
-    let message = judged(&f, "http://127.0.0.1:9").unwrap_err();
-    assert!(message.contains("the judge failed: http://127.0.0.1:9/chat/completions cannot be reached"), "{message}");
-    let f = folder();
-    let (address, _) = serve(|_, _| reply("both are fine"));
-    let message = judged(&f, &address).unwrap_err();
-    assert!(message.contains("no 0, 1 or 2 in the model's reply \"both are fine\""), "{message}");
 }

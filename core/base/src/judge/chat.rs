@@ -1,9 +1,11 @@
 //! A language model behind an OpenAI-compatible server as judge.
 
+use super::verdict::stated;
 use super::{Duel, Judge, Verdict};
-use crate::http::{Chat, ChatServer, fill, in_parallel};
+use crate::http::{Chat, ChatServer, bad_url, fill};
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
+use crate::shown::quoted;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -11,7 +13,7 @@ pub const BUILTIN: Builtin<dyn Judge> = Builtin {
     name: "chat",
     summary: "a language model's choice, by an OpenAI-compatible server",
     schema: schema::<ChatOptions>(),
-    build: |owner, options| Ok(Box::new(ChatJudge::new(parse(owner, options)?))),
+    build: |owner, options| Ok(Box::new(ChatJudge::new(parse(owner, options)?).map_err(|what| bad_url(owner, what))?)),
 };
 
 const TEMPLATE: &str = "{question}\n\nPrompt:\n{prompt}\n\nResponse 1:\n{first}\n\nResponse 2:\n{second}\n\n\
@@ -25,7 +27,7 @@ struct ChatOptions {
     /// What is asked, such as "Which response is more helpful?".
     #[schemars(length(min = 1, max = 10_000))]
     question: String,
-    /// {question}, {prompt}, {first} and {second} are filled in. The model should answer with 1, 2 or 0.
+    /// {question}, {prompt}, {first} and {second} are filled in. The model should answer with 1, 2 or 0 (A, B or C will do).
     #[serde(default = "template")]
     #[schemars(length(min = 1, max = 100_000))]
     template: String,
@@ -50,8 +52,8 @@ struct ChatJudge {
 }
 
 impl ChatJudge {
-    fn new(options: ChatOptions) -> Self {
-        Self { chat: Chat::new(&options.server), options }
+    fn new(options: ChatOptions) -> Result<Self, String> {
+        Ok(Self { chat: Chat::new(&options.server)?, options })
     }
 
     fn one(&self, duel: &Duel) -> Result<Verdict, String> {
@@ -63,20 +65,16 @@ impl ChatJudge {
             ("{second}", duel.second),
         ];
         let said = self.chat.ask(&fill(&self.options.template, &values))?;
-        match said.chars().find(char::is_ascii_digit) {
-            Some('1') => Ok(Verdict::First),
-            Some('2') => Ok(Verdict::Second),
-            Some('0') => Ok(Verdict::Tie),
-            _ => Err(format!("{}: no 0, 1 or 2 in the model's reply \"{}\"", self.chat.url(), said.replace('\n', " "))),
-        }
+        stated(&said).map_err(|why| {
+            let (name, said) = (self.chat.name(), quoted(&said));
+            format!("{name}: no 0, 1 or 2 that is sure in the model's reply \"{said}\": {why}; ask for the verdict alone on the last line")
+        })
     }
 }
 
 impl Judge for ChatJudge {
-    /// With `on_failure = "skip"`, a duel that could not be asked counts as a tie.
-    fn judge(&self, duels: &[Duel]) -> Result<Vec<Verdict>, String> {
-        let limits = &self.options.server.limits;
-        let replies = in_parallel(duels.len(), limits.concurrency, |i| self.one(&duels[i]));
-        Ok(limits.decide(replies)?.into_iter().map(|v| v.unwrap_or(Verdict::Tie)).collect())
+    /// With `on_failure = "skip"`, there is no verdict on a duel that could not be asked or read.
+    fn judge(&self, duels: &[Duel]) -> Result<Vec<Option<Verdict>>, String> {
+        self.options.server.limits.ask(duels.len(), |i| self.one(&duels[i]))
     }
 }

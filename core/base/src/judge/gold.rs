@@ -41,7 +41,7 @@ struct Scores {
 }
 
 impl Judge for Scores {
-    fn judge(&self, duels: &[Duel]) -> Result<Vec<Verdict>, String> {
+    fn judge(&self, duels: &[Duel]) -> Result<Vec<Option<Verdict>>, String> {
         let verdict = |d: &Duel| {
             let gap = (self.score)(d.prompt.last_user(), d.first) - (self.score)(d.prompt.last_user(), d.second);
             match gap {
@@ -50,6 +50,6 @@ impl Judge for Scores {
                 _ => Verdict::Tie,
             }
         };
-        Ok(duels.iter().map(verdict).collect())
+        Ok(duels.iter().map(|d| Some(verdict(d))).collect())
     }
 }

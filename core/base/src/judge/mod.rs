@@ -2,6 +2,7 @@
 
 mod chat;
 mod gold;
+mod verdict;
 
 use crate::registry::Builtin;
 use crate::{Error, Prompt, Result};
@@ -22,8 +23,8 @@ pub enum Verdict {
 
 /// Compares answers. It may prefer a place, such as the first: whoever asks does so in both orders.
 pub trait Judge: Send + Sync {
-    /// A verdict per duel, in order; the message of what went wrong otherwise.
-    fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String>;
+    /// A verdict per duel, in order, `None` where the judge left one out; the message of what went wrong otherwise.
+    fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String>;
 }
 
 pub const BUILTINS: &[Builtin<dyn Judge>] = &[gold::BUILTIN, chat::BUILTIN];
@@ -36,8 +37,8 @@ pub struct Asked {
     pub consistent: bool,
 }
 
-/// Asks a judge twice, with the answers swapped the second time.
-pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Asked>> {
+/// Asks a judge twice, with the answers swapped the second time; `None` for duels that it left out in either order.
+pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Option<Asked>>> {
     let swapped: Vec<Duel> =
         duels.iter().map(|d| Duel { prompt: d.prompt, first: d.second, second: d.first }).collect();
     let ask = |duels: &[Duel]| {
@@ -52,7 +53,7 @@ pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Asked>> {
         (Verdict::Second, Verdict::First) => Asked { verdict: Verdict::Second, consistent: true },
         (a, b) => Asked { verdict: Verdict::Tie, consistent: a == Verdict::Tie && b == Verdict::Tie },
     };
-    Ok(ask(duels)?.into_iter().zip(ask(&swapped)?).map(joined).collect())
+    Ok(ask(duels)?.into_iter().zip(ask(&swapped)?).map(|(a, b)| Some(joined((a?, b?)))).collect())
 }
 
 /// Who wins a prompt: better on one dimension and not worse on the other (paper section 5.2).
@@ -87,21 +88,21 @@ mod tests {
     struct AlwaysFirst;
 
     impl Judge for AlwaysFirst {
-        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String> {
-            Ok(vec![First; duels.len()])
+        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String> {
+            Ok(vec![Some(First); duels.len()])
         }
     }
 
     struct Longest;
 
     impl Judge for Longest {
-        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Verdict>, String> {
+        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String> {
             let by_length = |d: &Duel| match d.first.len().cmp(&d.second.len()) {
                 std::cmp::Ordering::Greater => First,
                 std::cmp::Ordering::Less => Second,
                 std::cmp::Ordering::Equal => Tie,
             };
-            Ok(duels.iter().map(by_length).collect())
+            Ok(duels.iter().map(|d| Some(by_length(d))).collect())
         }
     }
 
@@ -111,8 +112,9 @@ mod tests {
         let duels =
             [("a", "bb"), ("ccc", "d"), ("e", "f")].map(|(first, second)| Duel { prompt: &prompt, first, second });
         let tie = Asked { verdict: Tie, consistent: false };
-        assert_eq!(in_both_orders(&AlwaysFirst, &duels).unwrap(), vec![tie; 3]);
-        let by_length: Vec<Verdict> = in_both_orders(&Longest, &duels).unwrap().iter().map(|a| a.verdict).collect();
+        assert_eq!(in_both_orders(&AlwaysFirst, &duels).unwrap(), vec![Some(tie); 3]);
+        let by_length: Vec<Verdict> =
+            in_both_orders(&Longest, &duels).unwrap().iter().flatten().map(|a| a.verdict).collect();
         assert_eq!(by_length, [Second, First, Tie]);
     }
 }

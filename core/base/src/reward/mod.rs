@@ -1,16 +1,20 @@
 //! Reward sources. They score plain text (the prompt without weights, and the completion), so any tokenizer or language
 //! may stand behind them.
 
+mod chat;
 mod column;
 mod gold;
 mod length;
 mod lexicon;
+mod number;
 mod pattern;
 mod remote;
+mod stated;
 
 use crate::Prompt;
 use crate::error::{Error, Result};
 use crate::registry::Builtin;
+use crate::shown::quoted;
 use serde_json::Value;
 
 /// What a reward source sees of one completion.
@@ -44,8 +48,8 @@ pub const BUILTINS: &[Builtin<dyn RewardSource>] = &[
     lexicon::BUILTIN,
     pattern::BUILTIN,
     column::BUILTIN,
-    remote::REMOTE,
-    remote::CHAT,
+    remote::BUILTIN,
+    chat::BUILTIN,
     gold::BUILTIN,
 ];
 
@@ -66,9 +70,14 @@ pub fn score_checked(name: &str, source: &dyn RewardSource, batch: &[Sample]) ->
                 scores[i].unwrap_or(f64::NAN)
             ),
             prompt: batch[i].prompt.one_line(),
-            completion: batch[i].completion.replace('\n', " "),
+            completion: quoted(batch[i].completion),
         }),
     }
+}
+
+/// The scores, where none may be missing.
+fn all(scores: Vec<Option<f64>>) -> std::result::Result<Vec<f64>, String> {
+    scores.into_iter().collect::<Option<_>>().ok_or_else(|| "left out samples".into())
 }
 
 /// Lower-case words of a text.

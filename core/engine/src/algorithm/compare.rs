@@ -23,6 +23,9 @@ pub struct Match {
     pub losses: usize,
     /// Prompts that neither wins.
     pub none: usize,
+    /// Prompts that a judge left out along a dimension; they count nowhere else.
+    #[serde(default)]
+    pub unjudged: usize,
     /// Wins among prompts that someone wins; 0.5 where nobody wins any.
     pub win_rate: f64,
     /// The same with half a win for prompts that nobody wins, and its 95 % bootstrap interval over prompts.
@@ -56,7 +59,7 @@ pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
 }
 
 fn compare(stage: Stage, spec: &Compare, other: &str) -> Result<Match> {
-    let mut asked: Vec<Vec<Asked>> = Vec::new();
+    let mut asked: Vec<Vec<Option<Asked>>> = Vec::new();
     for d in &spec.dimensions {
         let judge = stage.session.registry.judges.build(&d.judge.name, &d.judge.options)?;
         let ours = evaluate::answers(stage.session, &spec.method, &d.weights)?;
@@ -72,13 +75,18 @@ fn compare(stage: Stage, spec: &Compare, other: &str) -> Result<Match> {
             .collect();
         asked.push(in_both_orders(judge.as_ref(), &duels)?);
     }
-    let winners: Vec<Verdict> = asked[0].iter().zip(&asked[1]).map(|(a, b)| winner([a.verdict, b.verdict])).collect();
+    let joined = |(a, b): (&Option<Asked>, &Option<Asked>)| Some(winner([(*a)?.verdict, (*b)?.verdict]));
+    let winners: Vec<Option<Verdict>> = asked[0].iter().zip(&asked[1]).map(joined).collect();
+    if winners.iter().all(Option::is_none) {
+        return Err(Error::invalid(format!("compare: the judges gave no verdict on any of {} prompts", winners.len())));
+    }
     let name = |id: &str| Ok::<_, Error>(evaluate::load(&stage.session.stage_folder(id))?.1.name);
     Ok(tally(name(&spec.method)?, name(other)?, &winners, along(spec, &asked), stage.session.plan.seed))
 }
 
-fn along(spec: &Compare, asked: &[Vec<Asked>]) -> Vec<Along> {
-    let one = |(d, asked): (&motrain_core::plan::Dimension, &Vec<Asked>)| {
+fn along(spec: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
+    let one = |(d, asked): (&motrain_core::plan::Dimension, &Vec<Option<Asked>>)| {
+        let asked: Vec<&Asked> = asked.iter().flatten().collect();
         let count = |v: Verdict| asked.iter().filter(|a| a.verdict == v).count();
         let odd = asked.iter().filter(|a| !a.consistent).count();
         Along {
@@ -92,7 +100,9 @@ fn along(spec: &Compare, asked: &[Vec<Asked>]) -> Vec<Along> {
     spec.dimensions.iter().zip(asked).map(one).collect()
 }
 
-fn tally(method: String, against: String, winners: &[Verdict], dimensions: Vec<Along>, seed: u64) -> Match {
+fn tally(method: String, against: String, winners: &[Option<Verdict>], dimensions: Vec<Along>, seed: u64) -> Match {
+    let unjudged = winners.iter().filter(|w| w.is_none()).count();
+    let winners: Vec<Verdict> = winners.iter().flatten().copied().collect();
     let count = |v: Verdict| winners.iter().filter(|w| **w == v).count();
     let (wins, losses, none) = (count(Verdict::First), count(Verdict::Second), count(Verdict::Tie));
     let points: Vec<f64> = winners
@@ -114,6 +124,7 @@ fn tally(method: String, against: String, winners: &[Verdict], dimensions: Vec<A
         wins,
         losses,
         none,
+        unjudged,
         win_rate,
         win_rate_half: mean(&points),
         ci,
