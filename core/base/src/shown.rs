@@ -33,6 +33,21 @@ pub fn quoted(text: &str) -> String {
     one_line(text, QUOTED)
 }
 
+/// Text of the user's own, with user and password of the addresses in it starred out; as long as before, so that columns stay.
+pub fn without_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        let host = after.find(|c: char| "/?#\"'".contains(c)).unwrap_or(after.len());
+        let user = after[..host].rfind('@').unwrap_or(0);
+        out += before;
+        out.extend(after[..user].chars().map(|_| '*'));
+        rest = &after[user..];
+    }
+    out + rest
+}
+
 fn unprintable(c: char) -> bool {
     let reverses = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
@@ -50,6 +65,14 @@ mod tests {
         assert_eq!(printable("a\u{1b}[2Jb\u{7}\u{9b}c\0"), "a\\u{1b}[2Jb\\u{7}\\u{9b}c\\u{0}");
         assert_eq!(printable("\u{202e}txt.exe\u{ffff}"), "\\u{202e}txt.exe\\u{ffff}");
         assert_eq!(one_line("  two\r\nlines\t\u{1b}[31m ", 100), "two  lines \\u{1b}[31m");
+    }
+
+    #[test]
+    fn passwords_in_addresses_are_starred_out() {
+        let line = "reward(\"R\", #{ url: \"http://me:pä@ss@host/a@b\", other: \"https://host/x\" }) // a@b";
+        let starred = "reward(\"R\", #{ url: \"http://********@host/a@b\", other: \"https://host/x\" }) // a@b";
+        assert_eq!(without_passwords(line), starred);
+        assert_eq!(without_passwords("no address"), "no address");
     }
 
     #[test]

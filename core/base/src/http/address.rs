@@ -63,13 +63,13 @@ fn decoded(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(text).collect()
 }
 
-/// The password of an address as it was given and as it is sent.
-pub fn passwords(url: &Url) -> Vec<String> {
-    let password = url.password().unwrap_or("");
-    [password.to_owned(), String::from_utf8_lossy(&decoded(password)).into_owned()]
-        .into_iter()
-        .filter(|p| !p.is_empty())
-        .collect()
+/// What may be secret in an address, as it was given and as it is sent: the password, a user without one, the values of the query.
+pub fn secrets(url: &Url) -> Vec<String> {
+    let user = url.password().unwrap_or(url.username()).to_owned();
+    let decoded = String::from_utf8_lossy(&decoded(&user)).into_owned();
+    let query = url.query_pairs().map(|(_, value)| value.into_owned());
+    // What is shorter hides nothing and would garble messages.
+    [user, decoded].into_iter().chain(query).filter(|secret| secret.chars().count() >= 4).collect()
 }
 
 /// The address without user, password and fragment, as it is asked for.

@@ -1,6 +1,6 @@
 //! A language model behind an OpenAI-compatible server: what it is asked and what it says, without its reasoning.
 
-use super::failure::{Failed, Fault};
+use super::failure::{Again, Failed, Fault};
 use super::{Client, Limits, check_url, parse_url, reasoning};
 use crate::options::Checked;
 use crate::shown::quoted;
@@ -79,14 +79,14 @@ impl Chat {
     pub fn ask(&self, message: &str) -> Result<String, String> {
         let renamed = self.renamed.load(Ordering::Relaxed);
         let asked = self.client.post(&self.body(message, renamed), |reply| self.read(reply));
-        let failed = match asked {
+        let answer = match asked {
             Err(failed) if !renamed && wants_other_name(&failed) => {
                 self.renamed.store(true, Ordering::Relaxed);
                 self.client.post(&self.body(message, true), |reply| self.read(reply))
             }
             other => other,
         };
-        failed.map_err(|failed| format!("{}{}", failed.what, self.hint(&failed)))
+        answer.map_err(|failed| format!("{}{}", failed.what, self.hint(&failed)))
     }
 
     fn body(&self, message: &str, renamed: bool) -> Value {
@@ -97,8 +97,7 @@ impl Chat {
             "temperature": 0.0,
             length: self.server.max_tokens,
         });
-        let fields = body.as_object_mut().into_iter();
-        for fields in fields {
+        if let Some(fields) = body.as_object_mut() {
             if LENGTHS.iter().any(|name| self.server.request.contains_key(*name)) {
                 fields.shift_remove(length);
             }
@@ -108,14 +107,16 @@ impl Chat {
         body
     }
 
-    /// How to send another request, if it is a field that the server refuses.
+    /// How to send another request, if the server complains about a field of it.
     fn hint(&self, failed: &Failed) -> String {
-        let field = failed.fault.as_ref().map_or("", |fault| fault.field.as_str());
-        let sent = self.body("", self.renamed.load(Ordering::Relaxed)).get(field).is_some();
-        if sent && !OWN.contains(&field) {
-            format!("; leave_out: [\"{field}\"] sends the request without it, `request` with another value")
-        } else {
-            String::new()
+        let Some(fault) = failed.fault.as_ref().filter(|_| failed.again == Again::Never) else { return String::new() };
+        let body = self.body("", self.renamed.load(Ordering::Relaxed));
+        let mut fields = body.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        match fields.find(|name| !OWN.contains(name) && (fault.field == *name || fault.message.contains(name))) {
+            Some(name) => {
+                format!("; leave_out: [\"{name}\"] sends the request without it, `request` with another value")
+            }
+            None => String::new(),
         }
     }
 
@@ -139,7 +140,9 @@ impl Chat {
         if !answer.is_empty() {
             return Ok(answer);
         }
-        let thought = ["reasoning_content", "reasoning", "thinking"].iter().any(|key| !message[*key].is_null());
+        let thought = ["reasoning_content", "reasoning", "thinking"]
+            .iter()
+            .any(|key| !message[*key].is_null() && message[*key] != "");
         if thought || !text.trim().is_empty() {
             return Err(Failed::never(self.cut("gave only reasoning and no answer", &text)));
         }

@@ -49,7 +49,7 @@ impl Client {
             url: address::bare(url),
             limits: limits.clone(),
             authorization,
-            secrets: key.into_iter().chain(address::passwords(url)).collect(),
+            secrets: key.into_iter().chain(address::secrets(url)).collect(),
             agents: Mutex::default(),
             answered: AtomicBool::default(),
             resume: Mutex::default(),
@@ -125,8 +125,11 @@ impl Client {
 
     /// The message under the address, without secrets.
     fn clean(&self, what: &str) -> String {
-        let what = self.secrets.iter().fold(what.to_owned(), |text, secret| text.replace(secret, "[hidden]"));
-        format!("{} {what}", self.name())
+        format!("{} {}", self.name(), self.redacted(what))
+    }
+
+    fn redacted(&self, text: &str) -> String {
+        self.secrets.iter().fold(text.to_owned(), |text, secret| text.replace(secret, "[hidden]"))
     }
 
     /// One try, along redirects that keep the request as it is.
@@ -139,7 +142,9 @@ impl Client {
         for _ in 0..=REDIRECTS {
             // The key is for the server that the user named.
             let authorization = self.authorization.as_deref().filter(|_| url.origin() == self.url.origin());
-            let answer = self.send(&url, authorization, body)?;
+            let proxy = proxy::of(&url).map_err(Failed::never)?;
+            let through = |failed| through(failed, proxy.as_ref());
+            let answer = self.send(&url, proxy.as_ref(), authorization, body).map_err(through)?;
             match answer.status {
                 307 | 308 => url = target(&url, &answer)?,
                 301..=303 => {
@@ -150,11 +155,13 @@ impl Client {
                         answer.status
                     )));
                 }
-                200..=299 if answer.status != 204 && answer.status != 205 => return body::json(&answer.text),
+                200..=299 if answer.status != 204 && answer.status != 205 => {
+                    return body::json(&answer.text).map_err(through);
+                }
                 code => {
-                    let reply = body::json(&answer.text).ok();
-                    let failed = status(code, &answer.headers, reply.as_ref().and_then(Fault::find), &answer.text);
-                    return Err(through(failed, proxy::of(&url).ok().flatten().as_ref()));
+                    let text = self.redacted(&answer.text);
+                    let fault = body::json(&text).ok().as_ref().and_then(Fault::find);
+                    return Err(through(status(code, &answer.headers, fault, &text)));
                 }
             }
         }
@@ -162,15 +169,20 @@ impl Client {
     }
 
     /// One request. A connection that was kept open and is found closed says nothing about the server: a new one is opened.
-    fn send(&self, url: &Url, authorization: Option<&str>, body: &str) -> Result<Answer, Failed> {
-        let proxy = proxy::of(url).map_err(Failed::never)?;
-        let agent = self.agent(url, proxy.as_ref()).map_err(Failed::never)?;
-        let send = || request(&agent, url, proxy.as_ref(), authorization, body);
+    fn send(
+        &self,
+        url: &Url,
+        proxy: Option<&Proxy>,
+        authorization: Option<&str>,
+        body: &str,
+    ) -> Result<Answer, Failed> {
+        let agent = self.agent(url, proxy).map_err(Failed::never)?;
+        let send = || request(&agent, url, proxy, authorization, body);
         let sent = match send() {
             Err(ureq::Error::Io(e)) if lost(&e) && self.answered.load(Ordering::Relaxed) => send(),
             other => other,
         };
-        let mut reply = sent.map_err(|e| through(transport(&e, self.limits.timeout_seconds), proxy.as_ref()))?;
+        let mut reply = sent.map_err(|e| transport(&e, self.limits.timeout_seconds))?;
         self.answered.store(true, Ordering::Relaxed);
         let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
         let bytes = reply.body_mut().with_config().limit(body::LIMIT).read_to_vec().map_err(|e| match e {

@@ -51,7 +51,9 @@ impl Fault {
             ["error", "errors", "detail", "base_resp"].iter().map(|key| &reply[*key]).find(|v| said(v) && **v != true);
         match inner {
             Some(inner) => Some(Self::from(inner.get(0).unwrap_or(inner), reply)),
-            None if MESSAGE.iter().any(|key| said(&reply[*key])) => Some(Self::from(reply, &Value::Null)),
+            None if MESSAGE.iter().any(|key| reply[*key].is_string() && said(&reply[*key])) => {
+                Some(Self::from(reply, &Value::Null))
+            }
             None => None,
         }
     }
@@ -203,7 +205,7 @@ pub fn transport(error: &ureq::Error, seconds: f64) -> Failed {
     use ureq::Error;
     match error {
         Error::Timeout(_) => Failed::later(format!("did not answer within {seconds} s (timeout_seconds)")),
-        Error::HostNotFound => Failed::later("cannot be reached: no such host is known; check the host of url"),
+        Error::HostNotFound => unknown_host(),
         Error::Io(e) => match e.kind() {
             ErrorKind::ConnectionRefused => {
                 Failed::later("cannot be reached: nothing listens at this port; is the server running?")
@@ -213,6 +215,8 @@ pub fn transport(error: &ureq::Error, seconds: f64) -> Failed {
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe => Failed::later("cannot be reached: the connection was closed without an answer"),
             ErrorKind::InvalidData => tls(&e.to_string()),
+            // The standard library has no kind for it.
+            _ if e.to_string().contains("lookup address") => unknown_host(),
             _ => Failed::later(format!("cannot be reached: {}", quoted(&e.to_string()))),
         },
         Error::Rustls(e) => tls(&e.to_string()),
@@ -228,6 +232,10 @@ pub fn transport(error: &ureq::Error, seconds: f64) -> Failed {
         }
         other => Failed::never(format!("cannot be reached: {}", quoted(&other.to_string()))),
     }
+}
+
+fn unknown_host() -> Failed {
+    Failed::later("cannot be reached: no such host is known; check the host of url, and the network")
 }
 
 fn tls(what: &str) -> Failed {
@@ -294,6 +302,7 @@ mod tests {
             json!({"base_resp": {"status_code": 1002, "status_msg": "rate limit"}, "choices": null}),
             json!({"success": false, "msg": "no"}),
             json!({"error": true, "message": "broken"}),
+            json!({"message": {"role": "assistant", "content": "8"}, "done": true}),
             json!({"error": null, "choices": []}),
             json!({"error": {}, "errors": [null], "base_resp": {"status_code": 0, "status_msg": "ok"}}),
         ];

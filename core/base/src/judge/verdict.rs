@@ -113,8 +113,7 @@ fn on_line(p: &Patterns, line: &str) -> Vec<Option<Verdict>> {
         if letter && !rest.trim_matches(|c: char| !c.is_alphanumeric()).is_empty() {
             return None;
         }
-        let odd = rest.starts_with(|c: char| c == '.' || c == '/' || c == '-')
-            && rest[1..].starts_with(|c: char| c.is_alphanumeric());
+        let odd = rest.starts_with(['.', '/', '-']) && rest[1..].starts_with(|c: char| c.is_alphanumeric());
         let sure = !odd && !p.either.is_match(rest) && !p.negated.is_match(line);
         Some(verdict(name.as_str()).filter(|_| sure))
     };

@@ -158,3 +158,32 @@ fn draw_curve(title: &str, points: &[(f64, f64)], svg: &mut String) -> Drawn {
     root.present()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{html::escape, table};
+    use motrain_core::Weights;
+    use motrain_core::metrics::report::{Scored, method};
+
+    #[test]
+    fn names_from_elsewhere_break_neither_figure_nor_page_nor_terminal() {
+        let name = "\u{1b}[31mred & <b>\u{0}";
+        let at = |a: f64| Scored {
+            weights: Weights::new(vec![a, 1.0 - a]).unwrap(),
+            rewards: vec![vec![a, 0.4], vec![0.3, 1.0 - a]],
+            watched: [(name.to_owned(), vec![0.1, 0.2])].into(),
+        };
+        let method = method(name, &[at(0.0), at(1.0)], &[0.0, 0.0], 0);
+        let fronts = Fronts {
+            objectives: vec![name.into(), "B".into()],
+            reference_point: vec![0.0, 0.0],
+            methods: vec![method],
+        };
+        let raw = |text: &str| text.contains(|c: char| c.is_control() && c != '\n');
+        let svg = front(&fronts).unwrap();
+        assert!(!raw(&svg) && !raw(&table(&fronts)) && !raw(&curve(name, &[(0.0, 1.0), (1.0, 2.0)]).unwrap()));
+        assert!(svg.contains("\\u{1b}[31mred &amp; &lt;b&gt;"), "{svg}");
+        assert_eq!(escape(name), "\\u{1b}[31mred &amp; &lt;b&gt;\\u{0}");
+    }
+}

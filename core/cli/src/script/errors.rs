@@ -1,12 +1,13 @@
 //! Script errors with file, line, column and a caret.
 
+use motrain_core::shown::without_passwords;
 use rhai::{EvalAltResult, Position};
 
 /// `hh.rhai:14:10: message`, the line, and a caret under the column.
 pub fn render(file: &str, source: &str, position: Position, message: &str) -> String {
     let Some(line) = position.line() else { return format!("{file}: {message}") };
     let column = position.position().unwrap_or(1);
-    let text = source.lines().nth(line - 1).unwrap_or("");
+    let text = without_passwords(source.lines().nth(line - 1).unwrap_or(""));
     format!("{file}:{line}:{column}: {message}\n  {text}\n  {}^", " ".repeat(column.saturating_sub(1)))
 }
 
