@@ -1,6 +1,6 @@
 //! Language models as rewards and as judges, behind OpenAI-compatible servers on loopback: what counts as an answer, and what does not.
 
-use motrain_tests::server::{Asked, Reply, Seen, serve};
+use motrain_tests::server::{self, Asked, Reply, Seen, serve};
 use motrain_tests::{failure, motrain, small, text, write};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
@@ -8,22 +8,13 @@ use std::sync::Arc;
 
 /// A run that only fits the scale of a model's judgements, on 24 samples.
 fn fit(folder: &tempfile::TempDir, address: &str, options: &str) -> Command {
-    let script = format!(
-        "rewards(\"r\", #{{ sources: [reward(\"Kind\", \"chat\", #{{ url: \"{address}/v1/\", model: \"judge\", \
-         template: \"Rate from 0 to 10. {{prompt}} {{answer}}\"{options} }})], policy: path(\"assets/hh/policy\"), \
-         prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, samples: 24, generate: #{{ max_new_tokens: 8 }} }});"
-    );
-    write(folder.path(), "fit.rhai", &script);
-    let mut command = motrain(folder.path());
-    command.args(["--script", "fit.rhai", "--out", "out"]);
-    command
+    let template = "Rate from 0 to 10. {prompt} {answer}";
+    let options = format!("url: \"{address}/v1/\", model: \"judge\", template: \"{template}\"{options}");
+    server::fit(folder.path(), "Kind", "chat", &options)
 }
 
 fn scale(folder: &tempfile::TempDir, command: &mut Command) -> Value {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    let scales = std::fs::read_to_string(folder.path().join("out/stages/r/scales.json")).unwrap();
-    serde_json::from_str::<Value>(&scales).unwrap()["scales"]["Kind"].clone()
+    server::scale(folder.path(), command)
 }
 
 fn said(output: &Output) -> String {

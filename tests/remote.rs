@@ -2,8 +2,8 @@
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use motrain_tests::server::{Asked, Reply, Seen, lengths, lengths_of, serve};
-use motrain_tests::{failure, motrain, small, text, write};
+use motrain_tests::server::{self, Asked, Reply, Seen, lengths, lengths_of, serve};
+use motrain_tests::{failure, motrain, small, text};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::{Command, Output};
@@ -23,22 +23,12 @@ fn run(folder: &tempfile::TempDir, source: &str, options: &str) -> Command {
 
 /// A run that only fits the scale of a remote reward, on 24 samples.
 fn fit(folder: &tempfile::TempDir, url: &str, options: &str) -> Command {
-    let script = format!(
-        "rewards(\"r\", #{{ sources: [reward(\"Remote\", \"remote\", #{{ url: \"{url}\"{options} }})], policy: path(\"assets/hh/policy\"), \
-         prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, samples: 24, generate: #{{ max_new_tokens: 8 }} }});"
-    );
-    write(folder.path(), "fit.rhai", &script);
-    let mut command = motrain(folder.path());
-    command.args(["--script", "fit.rhai", "--out", "out"]);
-    command
+    server::fit(folder.path(), "Remote", "remote", &format!("url: \"{url}\"{options}"))
 }
 
 /// The fitted scale of a run that must succeed.
 fn scale(folder: &tempfile::TempDir, command: &mut Command) -> Value {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    let scales = std::fs::read_to_string(folder.path().join("out/stages/r/scales.json")).unwrap();
-    serde_json::from_str::<Value>(&scales).unwrap()["scales"]["Remote"].clone()
+    server::scale(folder.path(), command)
 }
 
 fn said(output: &Output) -> String {

@@ -1,8 +1,11 @@
 //! HTTP servers on loopback that answer whatever a test wants, byte by byte if need be.
 
+use crate::{motrain, text, write};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -156,4 +159,25 @@ pub fn lengths(asked: &Asked) -> Option<Reply> {
 
 pub fn lengths_of(asked: &Asked) -> Option<Vec<usize>> {
     Some(asked.body["query"].as_array()?.iter().map(|q| q.as_str().unwrap_or("").len()).collect())
+}
+
+/// A run that only fits the scale of one reward, on 24 samples of the embedded policy.
+pub fn fit(folder: &Path, name: &str, source: &str, options: &str) -> Command {
+    let script = format!(
+        "rewards(\"r\", #{{ sources: [reward(\"{name}\", \"{source}\", #{{ {options} }})], policy: path(\"assets/hh/policy\"), \
+         prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, samples: 24, generate: #{{ max_new_tokens: 8 }} }});"
+    );
+    write(folder, "fit.rhai", &script);
+    let mut command = motrain(folder);
+    command.args(["--script", "fit.rhai", "--out", "out"]);
+    command
+}
+
+/// The scale that such a run fits.
+pub fn scale(folder: &Path, command: &mut Command) -> Value {
+    let output = command.output().expect("motrain starts");
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let scales = std::fs::read_to_string(folder.join("out/stages/r/scales.json")).expect("scales");
+    let scales: Value = serde_json::from_str(&scales).expect("JSON");
+    scales["scales"].as_object().and_then(|all| all.values().next()).cloned().expect("a scale")
 }
