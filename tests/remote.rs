@@ -187,7 +187,8 @@ fn replies_are_read_in_every_encoding() {
     let f = folder();
     let (address, _) = serve(|_, asked| lengths(asked));
     let expected = scale(&f, &mut fit(&f, &format!("{address}/get_reward"), ""));
-    let forms: Vec<Box<dyn Fn(&str) -> Reply + Send + Sync>> = vec![
+    type Form = Box<dyn Fn(&str) -> Reply + Send + Sync>;
+    let forms: Vec<Form> = vec![
         Box::new(move |body| Reply::new(200, &[("Content-Encoding", "gzip")], &gzipped(body))),
         Box::new(move |body| Reply::raw(chunked(body))),
         Box::new(|body| Reply::raw(format!("HTTP/1.1 200 OK\r\n\r\n{body}"))),
