@@ -27,3 +27,9 @@ fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
     }
     others.iter().find(|p| p.exists()).cloned().unwrap_or_else(|| path.to_owned())
 }
+
+/// The text of a script, without the byte-order mark that editors on Windows write.
+pub fn text(path: &Path) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}

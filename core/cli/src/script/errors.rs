@@ -2,6 +2,7 @@
 
 use motrain_core::shown::without_passwords;
 use rhai::{EvalAltResult, Position};
+use std::path::Path;
 
 /// `hh.rhai:14:10: message`, the line, and a caret under the column.
 pub fn render(file: &str, source: &str, position: Position, message: &str) -> String {
@@ -15,7 +16,7 @@ pub fn render(file: &str, source: &str, position: Position, message: &str) -> St
 pub fn describe(file: &str, source: &str, error: &EvalAltResult) -> String {
     match error {
         EvalAltResult::ErrorInFunctionCall(name, module, inner, at) if !module.is_empty() => {
-            let within = std::fs::read_to_string(module).unwrap_or_default();
+            let within = crate::locate::text(Path::new(module)).unwrap_or_default();
             let short = module.rsplit('/').next().unwrap_or(module);
             let inner = describe(short, &within, inner);
             format!("{inner}\n{}", render(file, source, *at, &format!("called here, in {name}()")))

@@ -8,6 +8,7 @@ mod functions;
 mod modules;
 mod values;
 
+use crate::locate;
 use anyhow::{Context, Result};
 use functions::Compiled;
 use motrain_core::plan::{Plan, ScriptSource};
@@ -19,7 +20,7 @@ use std::sync::PoisonError;
 
 /// Reads a script, runs it and checks the plan that it makes.
 pub fn plan(path: &Path, config: &Value, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
-    let source = std::fs::read_to_string(path)
+    let source = locate::text(path)
         .with_context(|| format!("script {} cannot be read; it is looked up here and in scripts/", path.display()))?;
     let path = path.to_string_lossy().into_owned();
     let modules = Default::default();

@@ -46,7 +46,7 @@ impl ModuleResolver for Modules {
             .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(name.to_owned(), position)))?;
         let text = match self.saved.get(name) {
             Some(text) => text.clone(),
-            None => std::fs::read_to_string(&path)
+            None => locate::text(&path)
                 .map_err(|e| EvalAltResult::ErrorRuntime(format!("{}: {e}", path.display()).into(), position))?,
         };
         let mut ast = engine.compile(&text).map_err(|e| {
