@@ -55,10 +55,14 @@ pub fn run(stage: Stage, spec: &InitModel) -> Result<()> {
     save_model(&stage.folder(), &model, &text)
 }
 
-/// All strings of a row.
+/// All texts of a row, those in messages too.
 fn texts(row: &Value) -> Vec<String> {
-    let values = row.as_object().into_iter().flat_map(|map| map.values());
-    values.filter_map(|v| v.as_str().map(str::to_owned)).collect()
+    match row {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(list) => list.iter().flat_map(texts).collect(),
+        Value::Object(map) => map.values().flat_map(texts).collect(),
+        _ => vec![],
+    }
 }
 
 fn train_tokenizer(lines: Vec<String>, vocab_size: usize) -> Result<Tokenizer> {
