@@ -53,7 +53,7 @@ impl Uses for InitModel {
     }
 }
 
-/// Supervised fine-tuning on `{"prompt", "completion"}` rows, or on what a `best_of_n` or `ric_data` stage kept.
+/// Supervised fine-tuning on `{"prompt", "completion"}` rows or conversations, or on what a `best_of_n` or `ric_data` stage kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sft {

@@ -16,8 +16,8 @@ mod step_report;
 
 use crate::session::{Session, Stage};
 use crate::text::Text;
-use crate::{Result, rollout};
-use motrain_core::data::{self, DataSpec, Part, Row};
+use crate::{Error, Result, rollout};
+use motrain_core::data::{self, DataSpec, Part, Place, Row};
 use motrain_core::rng::permutation;
 
 /// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only.
@@ -42,33 +42,39 @@ pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<u
 pub fn load_prompts(spec: &DataSpec, text: &Text, new_tokens: usize, context: i64) -> Result<Vec<Row>> {
     let unlimited =
         DataSpec { limit: if spec.max_prompt_tokens.is_some() { None } else { spec.limit }, ..spec.clone() };
-    let mut rows = Vec::new();
-    let (mut long, mut read) = (0usize, 0usize);
+    let (mut rows, mut long) = (Vec::new(), Vec::new());
     for row in data::prompts(&unlimited)? {
-        read += 1;
-        let tokens = text.encode_prompt(&row.prompt)?.len();
+        let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
+        let tokens = text.encode_prompt(&row.prompt).map_err(at)?.len();
         if spec.max_prompt_tokens.is_some_and(|max| tokens > max) {
-            long += 1;
+            long.push(row.place);
             continue;
         }
-        rollout::fits_context(tokens, new_tokens, context)
-            .map_err(|e| crate::Error::invalid(format!("{}:{}: {e}", spec.paths[row.file], row.line)))?;
+        rollout::fits_context(tokens, new_tokens, context).map_err(at)?;
         rows.push(row);
     }
-    if rows.is_empty() {
-        return Err(crate::Error::invalid(format!(
-            "all {read} prompts of {} are longer than max_prompt_tokens = {}",
-            spec.paths.join(", "),
-            spec.max_prompt_tokens.unwrap_or(0)
-        )));
-    }
-    if long > 0 {
-        tracing::info!("left out {long} of {read} prompts longer than {} tokens", spec.max_prompt_tokens.unwrap_or(0));
-    }
+    say_left_out(spec, rows.len(), &long, &prompt_limit(spec))?;
     if let (Some(limit), Some(_)) = (spec.limit, spec.max_prompt_tokens) {
         rows = spread(rows, limit);
     }
     Ok(rows)
+}
+
+fn prompt_limit(spec: &DataSpec) -> String {
+    format!("whose prompts are longer than max_prompt_tokens = {}", spec.max_prompt_tokens.unwrap_or(0))
+}
+
+/// Says how many rows were left out; fails where none is left.
+fn say_left_out(spec: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
+    let Some(first) = left_out.first() else { return Ok(()) };
+    let (count, first) = (left_out.len(), first.of(spec));
+    if kept == 0 {
+        return Err(Error::invalid(format!(
+            "no row is left: all {count} are rows {why} (the first is {first}); shorten them, or raise the limit"
+        )));
+    }
+    tracing::warn!("left out {count} of {} rows {why} (the first is {first})", kept + count);
+    Ok(())
 }
 
 /// Keeps `limit` rows, evenly spread over the files.
