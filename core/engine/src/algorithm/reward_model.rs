@@ -1,7 +1,7 @@
 //! A Bradley–Terry reward model from preference pairs: `−log σ(r(x, chosen) − r(x, rejected))`, the score read at the end-of-sequence
 //! token. Accuracy and calibration are reported on pairs that it did not train on.
 
-use super::{batch_rows, short};
+use super::{batch_rows, prompt_limit, say_left_out, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, to_vec};
 use crate::model::write_json;
@@ -23,9 +23,10 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
     let session = stage.session;
     let (train, heldout) = read_pairs(spec)?;
     let (backbone, text) = stage.load(&spec.model)?;
+    let max_tokens = spec.max_tokens.min(backbone.config.context as usize);
     let model = backbone.into_reward_model(spec.layers as i64, stage.seed("head", 0))?;
-    let train: Vec<Encoded> = train.iter().map(|p| encode(&text, p, spec.max_tokens)).collect::<Result<_>>()?;
-    let heldout: Vec<Encoded> = heldout.iter().map(|p| encode(&text, p, spec.max_tokens)).collect::<Result<_>>()?;
+    let train = encode_all(&text, &spec.data, &train, max_tokens)?;
+    let heldout = encode_all(&text, spec.heldout.as_ref().unwrap_or(&spec.data), &heldout, max_tokens)?;
     let total = spec.train.total_steps(train.len());
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
     while t.running() {
@@ -81,6 +82,34 @@ fn read_pairs(spec: &RewardModel) -> Result<(Vec<Pair>, Vec<Pair>)> {
         None => return Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
     };
     Ok((data::pairs(&spec.data)?, heldout))
+}
+
+/// The pairs as tokens. Says how many lose a part of their prompt to `max_tokens`, and leaves out those that would lose all of it.
+fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded>> {
+    let (mut out, mut cut, mut long, mut long_prompts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for pair in pairs {
+        let at = |e: Error| Error::invalid(format!("{}: {e}", pair.place.of(spec)));
+        let whole = text.encode_prompt(&pair.prompt).map_err(at)?.len();
+        let encoded = encode(text, pair, max_tokens).map_err(at)?;
+        let left = encoded.0.len();
+        if spec.max_prompt_tokens.is_some_and(|max| whole > max) {
+            long_prompts.push(pair.place);
+        } else if left < whole && left <= 1 {
+            long.push(pair.place);
+        } else {
+            cut.extend((left < whole).then_some(pair.place));
+            out.push(encoded);
+        }
+    }
+    say_left_out(spec, out.len() + long.len(), &long_prompts, &prompt_limit(spec))?;
+    say_left_out(spec, out.len(), &long, &format!("whose answers alone are longer than max_tokens = {max_tokens}"))?;
+    if let Some(first) = cut.first() {
+        let (count, of, first) = (cut.len(), out.len(), first.of(spec));
+        tracing::warn!(
+            "{count} of {of} pairs are longer than max_tokens = {max_tokens}: the beginning of their prompts is cut (the first is {first})"
+        );
+    }
+    Ok(out)
 }
 
 fn encode(text: &Text, pair: &Pair, max_tokens: usize) -> Result<Encoded> {

@@ -1,33 +1,31 @@
 //! Supervised fine-tuning: mean cross-entropy of the completions' tokens, prompts masked.
 
-use super::{batch_rows, samples, short};
-use crate::Result;
+use super::{batch_rows, prompt_limit, samples, say_left_out, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
 use crate::session::{Stage, Trainer};
-use crate::steering;
-use motrain_core::data;
+use crate::text::Text;
+use crate::{Error, Result, steering};
+use motrain_core::data::{self, DataSpec};
 use motrain_core::plan::Sft;
 use tch::Kind;
 
+/// Tokens of a prompt and its completion.
+type Encoded = (Vec<u32>, Vec<u32>);
+
 pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let session = stage.session;
-    let rows = match (&spec.data, &spec.samples) {
-        (Some(data), _) => data::completions(data)?,
-        (None, kept) => data::completions(&samples(session, kept.as_deref().unwrap_or_default()))?,
+    let data = match (&spec.data, &spec.samples) {
+        (Some(data), _) => data.clone(),
+        (None, kept) => samples(session, kept.as_deref().unwrap_or_default()),
     };
     let (model, text) = stage.load(&spec.model)?;
+    let rows = encode(&data, &text, model.config.context)?;
     let total = spec.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
     while t.running() {
-        let mut examples = Vec::new();
-        for i in batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step) {
-            let mut completion = t.text.encode_completion(&rows[i].completion)?;
-            if !rows[i].finished {
-                completion.pop();
-            }
-            examples.push((t.text.encode_prompt(&rows[i].prompt)?, completion));
-        }
+        let drawn = batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step);
+        let mut examples: Vec<&Encoded> = drawn.into_iter().map(|i| &rows[i]).collect();
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let mut loss_sum = 0.0;
@@ -49,4 +47,29 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
         (Some(conditioner), Some(id)) => steering::save(stage, session.rewards(id)?.objectives(), conditioner),
         _ => Ok(()),
     }
+}
+
+/// The demonstrations as tokens. What the model's context cannot hold is left out: cut, it would teach to end in the middle.
+fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Encoded>> {
+    let (mut rows, mut long_prompts, mut long) = (Vec::new(), Vec::new(), Vec::new());
+    for row in data::completions(spec)? {
+        let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
+        let prompt = text.encode_prompt(&row.prompt).map_err(at)?;
+        let mut completion = text.encode_completion(&row.completion).map_err(at)?;
+        if !row.finished {
+            completion.pop();
+        }
+        if spec.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
+            long_prompts.push(row.place);
+        } else if prompt.len() + completion.len() > context as usize {
+            long.push(row.place);
+        } else {
+            rows.push((prompt, completion));
+        }
+    }
+    let kept = rows.len();
+    say_left_out(spec, kept + long.len(), &long_prompts, &prompt_limit(spec))?;
+    let why = format!("longer than the model's context of {context} tokens");
+    say_left_out(spec, kept, &long, &why)?;
+    Ok(rows)
 }
