@@ -1,6 +1,7 @@
 //! A score that the data set carries.
 
 use super::{RewardSource, Sample};
+use crate::data::columns::{found, missing};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
 use schemars::JsonSchema;
@@ -24,12 +25,32 @@ struct Column {
 
 impl Options for Column {}
 
+impl Column {
+    /// The row's score; none where the column is null.
+    fn of(&self, sample: &Sample) -> Result<Option<f64>, String> {
+        let name = &self.column;
+        let wrong = |what: String| format!("{what}\n  prompt:     {}", sample.prompt.one_line());
+        match sample.row.get(name) {
+            Some(Value::Null) => Ok(None),
+            Some(Value::Number(n)) => Ok(n.as_f64()),
+            Some(other) => {
+                let mend = "a score is a number without quotes, or null where there is none";
+                Err(wrong(format!("column \"{name}\" is {}; {mend}", found(other))))
+            }
+            None => {
+                Err(wrong(format!("the row {} (write null in rows without a score)", missing(sample.row, &[name]))))
+            }
+        }
+    }
+}
+
 impl RewardSource for Column {
     fn score(&self, batch: &[Sample]) -> Result<Vec<f64>, String> {
-        let value = |s: &Sample| s.row.get(&self.column).and_then(Value::as_f64);
-        batch
-            .iter()
-            .map(|s| value(s).ok_or_else(|| format!("the data has no numeric column \"{}\"", self.column)))
-            .collect()
+        let none = || format!("column \"{}\" is null, and here every row needs a score", self.column);
+        batch.iter().map(|s| self.of(s)?.ok_or_else(none)).collect()
+    }
+
+    fn score_where_possible(&self, batch: &[Sample]) -> Result<Vec<Option<f64>>, String> {
+        batch.iter().map(|s| self.of(s)).collect()
     }
 }

@@ -110,11 +110,26 @@ mod tests {
         assert_eq!(score("lexicon", per_word, "good one", Value::Null).unwrap(), [0.5]);
         assert_eq!(score("regex", json!({"pattern": "(?i)sorry"}), "Sorry, sorry", Value::Null).unwrap(), [2.0]);
         assert_eq!(score("column", json!({"column": "s"}), "x", json!({"s": 0.25})).unwrap(), [0.25]);
-        assert_eq!(
-            score("column", json!({"column": "s"}), "x", json!({"t": 1})).unwrap_err(),
-            "the data has no numeric column \"s\""
-        );
         assert!(score("regex", json!({"pattern": "("}), "x", Value::Null).unwrap_err().contains("option \"pattern\""));
+    }
+
+    #[test]
+    fn a_column_without_a_number_says_what_it_has() {
+        let column = |row: Value| {
+            let prompt = Prompt::user("why?");
+            let source = Registry::builtin().rewards.build("column", &json!({"column": "score"})).unwrap();
+            source.score_where_possible(&[Sample { prompt: &prompt, completion: "x", row: &row }]).map(|s| s[0])
+        };
+        assert_eq!(column(json!({"score": u64::MAX})), Ok(Some(u64::MAX as f64)));
+        assert_eq!(column(json!({"score": null})), Ok(None));
+        assert_eq!(
+            column(json!({"score": "0.5"})).unwrap_err(),
+            "column \"score\" is the text \"0.5\"; a score is a number without quotes, or null where there is none\n  prompt:     [user] why?"
+        );
+        assert_eq!(
+            column(json!({"scores": 1})).unwrap_err(),
+            "the row has no column \"score\", only \"scores\"; did you mean \"score\"? (write null in rows without a score)\n  prompt:     [user] why?"
+        );
     }
 
     struct Broken(Vec<f64>);
