@@ -23,9 +23,16 @@ pub fn library(name: &str) -> PathBuf {
     built().join(file)
 }
 
-/// Compiles a plugin in C.
+/// Compiles a plugin of tests/fixtures into a folder.
+pub fn fixture(folder: &Path, source: &str, name: &str, flags: &[&str]) -> PathBuf {
+    let include = root().join("plugins/abi/include");
+    compile(&root().join("tests/fixtures").join(source), &include, &folder.join(name), flags)
+}
+
+/// Compiles a plugin in C or C++.
 pub fn compile(source: &Path, include: &Path, to: &Path, flags: &[&str]) -> PathBuf {
-    let mut command = Command::new(std::env::var("CC").unwrap_or_else(|_| "cc".into()));
+    let (variable, usual) = if source.extension().is_some_and(|e| e == "cpp") { ("CXX", "c++") } else { ("CC", "cc") };
+    let mut command = Command::new(std::env::var(variable).unwrap_or_else(|_| usual.into()));
     command.args(["-shared", "-fPIC", "-I"]).arg(include).args(flags).arg(source).arg("-o").arg(to);
     let output = command.output().expect("a C compiler");
     assert!(output.status.success(), "{}", text(&output.stderr));
@@ -38,6 +45,8 @@ pub fn motrain(folder: &Path) -> Command {
     assert!(binary.is_file(), "{} is missing; run: cargo build -p motrain", binary.display());
     let mut command = Command::new(binary);
     command.current_dir(folder).env("MOTRAIN_HOME", root()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
+    // What a test allows is no other test's, and not the user's.
+    command.env("MOTRAIN_CACHE", folder.join(".cache"));
     // Tests run side by side; more threads than cores only wait for each other.
     command.env("OMP_NUM_THREADS", "1");
     // A proxy of this machine is none of the tests' servers' business.

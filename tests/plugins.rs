@@ -156,7 +156,7 @@ fn a_slow_call_is_reported_and_its_time_is_in_the_report() {
         .unwrap();
     let said = text(&output.stderr);
     assert!(output.status.success(), "{said}");
-    assert!(said.contains("reward \"hostile.reward\" has been busy for "), "{said}");
+    assert!(said.contains("reward \"hostile.reward\" of ") && said.contains(" has been busy for "), "{said}");
     assert!(said.contains("a native call cannot be cancelled safely"), "{said}");
     let timings = std::fs::read_to_string(f.path().join("out/timings.jsonl")).unwrap();
     assert!(timings.contains("\"rewards/H/seconds\""), "{timings}");

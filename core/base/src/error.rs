@@ -22,6 +22,8 @@ pub enum Error {
     Data { path: PathBuf, line: usize, what: String },
     #[error("{path}: {what}")]
     File { path: PathBuf, what: String },
+    #[error("{path}: {what}")]
+    NotAllowed { path: PathBuf, what: String },
     #[error("reward \"{reward}\" {what}\n  prompt:     {prompt}\n  completion: {completion}")]
     Reward { reward: String, what: String, prompt: String, completion: String },
     #[error("reward \"{reward}\" {what}")]

@@ -123,6 +123,8 @@ pub enum Command {
         /// Where front.json and the report go
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        plugins: ConfigArgs,
     },
     /// Draw the paper's figures and tables from finished runs of paper.rhai, one run folder a seed
     Paper { folder: PathBuf },
@@ -150,13 +152,28 @@ pub enum Command {
 
 #[derive(Subcommand)]
 pub enum PluginCommand {
-    /// Load a plugin and try every component with ordinary and hostile input
+    /// Try every component of a plugin with ordinary and hostile input, in a process of its own
     Check {
         library: PathBuf,
         /// Only this component
         #[arg(long)]
         component: Option<String>,
         /// Its options, as JSON
+        #[arg(long, default_value = "{}")]
+        options: String,
+        /// Seconds that one trial may take
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// The process that `check` tries a component in, or lists them
+    #[command(hide = true)]
+    Trial {
+        library: PathBuf,
+        /// What happened, as JSON lines
+        #[arg(long)]
+        report: PathBuf,
+        #[arg(long)]
+        component: Option<String>,
         #[arg(long, default_value = "{}")]
         options: String,
     },

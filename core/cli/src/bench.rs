@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use motrain_core::Prompt;
 use motrain_core::loss::PairBatch;
 use motrain_core::plan::ScriptSource;
-use motrain_core::plugin::{self, Request};
+use motrain_core::plugin::{self, Asker, Permit, Request};
 use motrain_core::registry::Registry;
 use motrain_core::reward::{RewardSource, Sample};
 use serde_json::{Value, json};
@@ -94,7 +94,8 @@ fn script_reward(registry: Registry) -> Result<()> {
     "#;
     let config = json!({ "seed": 0, "device": "cpu", "dtype": "f32" });
     let script = ScriptSource { path: "bench.rhai".into(), source: source.into(), modules: Default::default(), config };
-    let (_, registry) = script::run(&script, registry, vec![])?;
+    let permit = Permit { asker: Asker::Script, roots: vec![], hashes: Default::default() };
+    let (_, registry) = script::run(&script, registry, permit)?;
     let built = registry.rewards.build("R", &Value::Null)?;
     with_samples(|samples| {
         say!("script reward function: {:.0} calls/s", 1.0 / per_sample(built.as_ref(), samples));

@@ -1,8 +1,9 @@
 //! What each command does.
 
-use crate::args::{Args, Command, ConfigArgs, PluginCommand, RunArgs};
+use crate::args::{Args, Command, ConfigArgs, RunArgs};
+use crate::components::Plugins;
 use crate::out::say;
-use crate::{bench, components, config, locate, out, paper, report, script};
+use crate::{allowed, bench, components, config, locate, out, paper, plugin_check, report, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Stage, Work};
@@ -24,9 +25,7 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
         None => train(&args.run, stop),
         Some(Command::Check { script, config }) => check(&script, &config),
         Some(Command::List { kind, script, config }) => list(kind.as_deref(), script.as_deref(), &config),
-        Some(Command::Plugin { command: PluginCommand::Check { library, component, options } }) => {
-            plugin_check(&library, component.as_deref(), &options)
-        }
+        Some(Command::Plugin { command }) => plugin_check::run(command),
         Some(Command::Import { file, folder }) => {
             import::import(&file, &folder)?;
             say!("{}", folder.display());
@@ -45,15 +44,24 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
 fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let config = config::load(args)?;
     let script = locate::script(script);
-    let roots = components::roots(&config, &script);
-    script::plan(&script, &config, components::from_config(&config, args)?, roots)
+    let plugins = Plugins::read(&config, args)?;
+    let registry = components::from_config(&config, &plugins)?;
+    let (mut plan, registry) = script::plan(&script, &config, registry, plugins.for_script(&script))?;
+    plan.call_seconds = (!plan.plugins.is_empty()).then_some(plugins.call_seconds);
+    Ok((plan, registry))
+}
+
+/// The components of the configuration and the command line.
+fn configured(args: &ConfigArgs) -> Result<Registry> {
+    let config = config::load(args)?;
+    components::from_config(&config, &Plugins::read(&config, args)?)
 }
 
 fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
     let (plan, registry, out) = match (&args.resume, &args.script) {
         (Some(folder), _) => {
             let plan = saved_plan(folder)?;
-            let registry = components::from_plan(&plan)?;
+            let registry = components::from_plan(&plan, &args.config)?;
             plan.check(&registry)
                 .with_context(|| format!("the plan of {} does not hold together", folder.display()))?;
             (plan, registry, folder.clone())
@@ -80,6 +88,7 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         say!("would run in {}", out.display());
         return Ok(());
     }
+    allowed::remember(&plan.plugins);
     let outcome = run::run(&plan, &registry, &out, stop)?;
     if let Some(fronts) = &outcome.fronts {
         report::write(&out, &plan, fronts, &outcome.evaluations)?;
@@ -115,7 +124,7 @@ fn check_inputs(plan: &Plan) -> Result<()> {
 fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<()> {
     let registry = match script {
         Some(script) => make_plan(script, args)?.1,
-        None => components::from_config(&config::load(args)?, args)?,
+        None => configured(args)?,
     };
     for k in Kind::ALL.into_iter().filter(|k| kind.is_none_or(|name| name == k.name())) {
         say!("{}", k.name());
@@ -125,20 +134,6 @@ fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<
                 say!("      {line}");
             }
         }
-    }
-    Ok(())
-}
-
-/// Prints a verdict per component; an error if one does not pass.
-fn plugin_check(library: &Path, only: Option<&str>, options: &str) -> Result<()> {
-    let options: Value = serde_json::from_str(options).with_context(|| format!("--options {options} is no JSON"))?;
-    let verdicts = motrain_core::plugin::check::check(&locate::find(library), only, &options)?;
-    for verdict in &verdicts {
-        say!("{verdict}");
-    }
-    let bad = verdicts.iter().filter(|v| !v.passed()).count();
-    if bad > 0 {
-        bail!("{bad} of {} components did not pass", verdicts.len());
     }
     Ok(())
 }
@@ -200,8 +195,8 @@ fn generate(command: Command) -> Result<()> {
     let mut prompt = Prompt::from_dialogue(&prompt);
     if !weights.is_empty() {
         let registry = match policy.join("plan.json").exists() {
-            true => components::from_plan(&saved_plan(&policy)?)?,
-            false => components::from_config(&config::load(&plugins)?, &plugins)?,
+            true => components::from_plan(&saved_plan(&policy)?, &plugins)?,
+            false => configured(&plugins)?,
         };
         prompt = condition(&folder, &registry, Weights::new(weights)?, &prompt)?;
     }
@@ -241,7 +236,9 @@ fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prom
 
 /// The run's plan up to its rewards, and one evaluation with other prompts, policy or grid.
 fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
-    let Command::Evaluate { run: folder, policy, prompts, limit, step, name, out } = command else { return Ok(()) };
+    let Command::Evaluate { run: folder, policy, prompts, limit, step, name, out, plugins } = command else {
+        return Ok(());
+    };
     let mut plan = saved_plan(&folder)?;
     let last = plan.stages.iter().rev().find_map(|s| match &s.work {
         Work::Evaluate(e) => Some(e.clone()),
@@ -281,7 +278,7 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
     }
     plan.stages.retain(|s| needed.contains(&s.id));
     plan.stages.push(evaluation);
-    let registry = components::from_plan(&plan)?;
+    let registry = components::from_plan(&plan, &plugins)?;
     plan.check(&registry)?;
     copy_finished(&folder, &out, &plan)?;
     let outcome = run::run(&plan, &registry, &out, stop)?;

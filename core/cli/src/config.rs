@@ -14,7 +14,7 @@ const DEPTH: usize = 16;
 
 /// Reads all layers and refuses, of each, keys that the defaults do not know and values of another type than theirs.
 pub fn load(args: &ConfigArgs) -> Result<Value> {
-    let defaults: Value = toml::from_str(DEFAULTS)?;
+    let defaults = defaults()?;
     let mut config = defaults.clone();
     let mut lay = |origin: String, layer: Result<Value>| {
         let checked = layer.and_then(|layer| {
@@ -42,6 +42,11 @@ pub fn load(args: &ConfigArgs) -> Result<Value> {
         lay(format!("--set {shown}"), nested(&key.split('.').collect::<Vec<_>>(), parse(value)))?;
     }
     Ok(config)
+}
+
+/// The layer below all others.
+pub fn defaults() -> Result<Value> {
+    Ok(toml::from_str(DEFAULTS)?)
 }
 
 /// Names without the prefix, and values.

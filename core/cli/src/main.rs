@@ -2,6 +2,7 @@
 
 #![deny(clippy::print_stdout)]
 
+mod allowed;
 mod args;
 mod bench;
 mod commands;
@@ -11,11 +12,14 @@ mod environment;
 mod locate;
 mod out;
 mod paper;
+mod plugin_check;
 mod report;
 mod script;
 
 use anyhow::Result;
+use args::{Command, PluginCommand};
 use clap::Parser;
+use motrain_core::plugin;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -31,13 +35,38 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     environment::settle(&args);
-    match out::keep().and_then(|()| start(args)).and_then(|()| out::finish()) {
+    let _main = plugin::Main::begin();
+    let trial = matches!(args.command, Some(Command::Plugin { command: PluginCommand::Trial { .. } }));
+    // A trial's standard output is what the plugin prints.
+    let kept = if trial { Ok(()) } else { out::keep() };
+    match kept.and_then(|()| start(args)).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// Found by plugins before the C library's (build.rs exports it): a plugin that ends the process must not pass for success.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+extern "C" fn _exit(code: std::ffi::c_int) -> ! {
+    plugin::raw_exit(code)
+}
+
+/// As `_exit`.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+extern "C" fn _Exit(code: std::ffi::c_int) -> ! {
+    plugin::raw_exit(code)
+}
+
+/// As `_exit`.
+#[cfg(target_os = "linux")]
+#[unsafe(no_mangle)]
+extern "C" fn quick_exit(code: std::ffi::c_int) -> ! {
+    plugin::raw_exit(code)
 }
 
 /// The error and its causes, each said once.
@@ -57,7 +86,7 @@ fn start(args: args::Args) -> Result<()> {
     let flag = stop.clone();
     ctrlc::set_handler(move || {
         if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+            plugin::exit(130);
         }
         eprintln!("\nsaving after this step, then stopping; Ctrl-C again stops at once");
     })?;

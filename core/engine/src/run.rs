@@ -9,6 +9,7 @@ use crate::time_left::TimeLeft;
 use crate::{Error, Result, device, generation};
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
+use motrain_core::plugin::keep_note;
 use motrain_core::registry::Registry;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -37,6 +38,7 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
         .map_err(|e| Error::file(run, format!("the run folder cannot be made ({e}); choose another with --out")))?;
     let fingerprints = RefCell::new(BTreeMap::new());
     let hashes = plan.hashes(|path| fingerprint(path, &fingerprints))?;
+    let _note = plugin_note(plan, run);
     let session = Session { plan, registry, run: run.to_owned(), device, kind, stop };
     write_json(&run.join("plan.json"), &serde_json::to_value(plan).map_err(|e| Error::invalid(e.to_string()))?)?;
     write_json(&run.join("manifest.json"), &manifest(&session, &hashes, &fingerprints.borrow()))?;
@@ -70,6 +72,19 @@ pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> R
     }
     publish_policy(&session)?;
     outcome(&session)
+}
+
+/// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.
+fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
+    let file = run.join("plugin-call.txt");
+    let (note, left) = (!plan.plugins.is_empty()).then(|| keep_note(&file))?;
+    if let Some(calls) = left {
+        tracing::warn!(
+            "the last run here ended within {calls}; if nobody stopped it, mend that plugin (`motrain plugin check` tries it alone). It goes \
+             on from its last checkpoint"
+        );
+    }
+    Some(note)
 }
 
 fn run_stage(stage: Stage, work: &Work) -> Result<()> {

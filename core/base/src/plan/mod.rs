@@ -36,6 +36,9 @@ pub struct Plan {
     /// The libraries whose components the plan uses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plugins: Vec<PluginFile>,
+    /// Seconds after which a call into one of them is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_seconds: Option<f64>,
     /// Only where functions of the script are components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptSource>,

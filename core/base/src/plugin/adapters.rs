@@ -1,26 +1,27 @@
 //! A plugin's instances as motrain's five traits.
 
 use super::call::{Instance, lent};
-use super::library::{field, text};
+use super::describe::field;
+use super::room::Room;
+use super::turns::Turns;
 use crate::conditioner::Conditioner;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::label::{Label, LabelRule};
 use crate::loss::{PairBatch, PairLoss, PairwiseLoss};
 use crate::reward::{RewardSource, Sample};
 use crate::rng::Rng;
 use crate::sampler::{FrontPoint, WeightSampler};
-use crate::{Message, Prompt, Weights};
+use crate::{Prompt, Weights};
 use motrain_abi as abi;
 use rand::RngCore;
-use std::ffi::c_void;
 
 /// A required function of a component's table.
 macro_rules! function {
     ($instance:expr, $table:ty, $name:ident) => {{
         let component = $instance.component;
+        let failed = |what: String| $instance.failed(what);
         // SAFETY: the table lives as long as the library; only what lies inside its struct_size is read.
         let found = unsafe { field!(component.functions.cast::<$table>(), $table, $name) };
-        let failed = |what: String| Error::Component { owner: component.owner(), what };
         found.map_err(failed)?.ok_or_else(|| failed(format!("has no function \"{}\"", stringify!($name))))?
     }};
 }
@@ -73,12 +74,14 @@ impl RewardSource for PluginReward {
             })
             .collect();
         let pointers: Vec<*const abi::Sample> = samples.iter().map(std::ptr::from_ref).collect();
-        let mut scores = vec![f64::NAN; batch.len()];
+        let mut scores = Room::new(batch.len());
         let mut written = 0usize;
+        let out = scores.as_mut_ptr();
         // SAFETY: all arrays have `batch.len()` entries and live through the call.
-        self.instance.call(|instance, error| unsafe {
-            (self.score)(instance, pointers.as_ptr(), batch.len(), scores.as_mut_ptr(), &mut written, error)
+        self.instance.call("score", |instance, error| unsafe {
+            (self.score)(instance, pointers.as_ptr(), batch.len(), out, &mut written, error)
         })?;
+        let scores = scores.take()?;
         if written != batch.len() {
             return Err(format!("the plugin gave {written} scores for {} completions", batch.len()));
         }
@@ -106,14 +109,15 @@ impl PluginSampler {
 
 impl WeightSampler for PluginSampler {
     fn sample(&self, objectives: usize, index: u64, rng: &mut Rng) -> Result<Weights> {
-        let mut weights = vec![f64::NAN; objectives];
+        let mut weights = Room::new(objectives);
         let seed = rng.next_u64();
+        let out = weights.as_mut_ptr();
         // SAFETY: there is room for one weight per objective.
-        self.instance.call_named(|instance, error| unsafe {
-            (self.sample)(instance, objectives, index, seed, weights.as_mut_ptr(), error)
+        self.instance.call_named("sample", |instance, error| unsafe {
+            (self.sample)(instance, objectives, index, seed, out, error)
         })?;
-        Weights::new(weights)
-            .map_err(|e| Error::Component { owner: self.instance.component.owner(), what: e.to_string() })
+        let weights = weights.take().map_err(|what| self.instance.failed(what))?;
+        Weights::new(weights).map_err(|e| self.instance.failed(e.to_string()))
     }
 
     fn wants_feedback(&self) -> bool {
@@ -126,7 +130,7 @@ impl WeightSampler for PluginSampler {
         let rewards: Vec<f64> = front.iter().flat_map(|p| p.rewards.clone()).collect();
         let objectives = first.weights.len();
         // SAFETY: both arrays have `points × objectives` numbers.
-        self.instance.call_named(|instance, error| unsafe {
+        self.instance.call_named("feedback", |instance, error| unsafe {
             feedback(instance, objectives, front.len(), weights.as_ptr(), rewards.as_ptr(), error)
         })?;
         Ok(())
@@ -147,34 +151,6 @@ impl PluginConditioner {
     }
 }
 
-/// Turns pushed by a plugin; text that is not UTF-8 is an error.
-struct Pushed(std::result::Result<Vec<Message>, String>);
-
-impl Pushed {
-    fn new() -> Self {
-        Self(Ok(Vec::new()))
-    }
-
-    unsafe extern "C" fn push(context: *mut c_void, role: abi::Str, content: abi::Str) {
-        // SAFETY: `context` is the `Pushed` that outlives the call; the plugin lends both texts.
-        unsafe {
-            let this = &mut *context.cast::<Self>();
-            let turn = text(role, "a role")
-                .and_then(|role| Ok(Message { role, content: text(content, "the text of a turn")? }));
-            match (turn, &mut this.0) {
-                (Ok(turn), Ok(turns)) => turns.push(turn),
-                (Err(what), Ok(_)) => this.0 = Err(what),
-                (_, Err(_)) => {}
-            }
-        }
-    }
-
-    fn sink(&mut self) -> abi::MessageSink {
-        let context: *mut Self = self;
-        abi::MessageSink { struct_size: size_of::<abi::MessageSink>(), context: context.cast(), push: Some(Self::push) }
-    }
-}
-
 /// Calls `body` with a prompt and its objectives.
 fn with_conditioning<R>(objectives: &[String], prompt: &Prompt, body: impl FnOnce(&abi::Conditioning) -> R) -> R {
     let names: Vec<abi::Str> = objectives.iter().map(|o| lent(o)).collect();
@@ -190,34 +166,34 @@ fn with_conditioning<R>(objectives: &[String], prompt: &Prompt, body: impl FnOnc
 
 impl Conditioner for PluginConditioner {
     fn render(&self, objectives: &[String], weights: &Weights, prompt: &Prompt) -> Result<Prompt> {
-        let mut pushed = Pushed::new();
-        let sink = pushed.sink();
-        // SAFETY: prompt, weights (one per objective) and sink live through the call.
+        let turns = Turns::begin();
+        let sink = turns.sink();
         with_conditioning(objectives, prompt, |conditioning| {
-            self.instance.call_named(|instance, error| unsafe {
+            // SAFETY: prompt, weights (one per objective) and sink live through the call.
+            self.instance.call_named("render", |instance, error| unsafe {
                 (self.render)(instance, conditioning, weights.values().as_ptr(), &sink, error)
             })
         })?;
-        let failed = |what: String| Error::Component { owner: self.instance.component.owner(), what };
-        let messages = pushed.0.map_err(failed)?;
+        let messages = turns.end().map_err(|what| self.instance.failed(what))?;
         if messages.is_empty() {
-            return Err(failed("the plugin rendered a prompt without turns".into()));
+            return Err(self.instance.failed("the plugin rendered a prompt without turns"));
         }
         Ok(Prompt { messages })
     }
 
     fn parse(&self, objectives: &[String], conditioned: &Prompt) -> Option<(Weights, Prompt)> {
         let parse = self.parse?;
-        let mut weights = vec![f64::NAN; objectives.len()];
-        let mut pushed = Pushed::new();
-        let sink = pushed.sink();
-        // SAFETY: as in `render`, with room for one weight per objective.
+        let mut weights = Room::new(objectives.len());
+        let turns = Turns::begin();
+        let sink = turns.sink();
+        let out = weights.as_mut_ptr();
         let found = with_conditioning(objectives, conditioned, |conditioning| {
-            self.instance
-                .call(|instance, error| unsafe { parse(instance, conditioning, weights.as_mut_ptr(), &sink, error) })
+            // SAFETY: as in `render`, with room for one weight per objective.
+            self.instance.call("parse", |instance, error| unsafe { parse(instance, conditioning, out, &sink, error) })
         });
+        let messages = turns.end();
         (found == Ok(true)).then_some(())?;
-        Some((Weights::new(weights).ok()?, Prompt { messages: pushed.0.ok()? }))
+        Some((Weights::new(weights.take().ok()?).ok()?, Prompt { messages: messages.ok()? }))
     }
 }
 
@@ -234,16 +210,18 @@ impl PluginLabel {
 
 impl LabelRule for PluginLabel {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
-        let mut label = f64::NAN;
+        let mut label = Room::new(1);
+        let out = label.as_mut_ptr();
         // SAFETY: the three arrays have one number per objective.
-        let found = self.instance.call_named(|instance, error| unsafe {
+        let found = self.instance.call_named("label", |instance, error| unsafe {
             let (k, w) = (weights.len(), weights.values().as_ptr());
-            (self.label)(instance, k, w, first.as_ptr(), second.as_ptr(), &mut label, error)
+            (self.label)(instance, k, w, first.as_ptr(), second.as_ptr(), out, error)
         })?;
+        let label = label.take().map_err(|what| self.instance.failed(what))?;
         if !found {
             return Ok(Label::Tie);
         }
-        Label::probability(label).map_err(|what| Error::Component { owner: self.instance.component.owner(), what })
+        Label::probability(label[0]).map_err(|what| self.instance.failed(what))
     }
 }
 
@@ -258,11 +236,14 @@ impl PluginLoss {
         let evaluate = function!(instance, abi::LossFns, evaluate);
         let mut beta = 1.0;
         if let Some(read) = optional!(instance, abi::LossFns, beta) {
-            // SAFETY: the instance lives.
-            instance.call_named(|raw, _| {
+            instance.call_named("beta", |raw, _| {
+                // SAFETY: the instance lives.
                 beta = unsafe { read(raw) };
                 abi::STATUS_OK
             })?;
+        }
+        if !beta.is_finite() {
+            return Err(instance.failed(format!("its beta is {beta}; it must be a finite number")));
         }
         Ok(Self { instance, evaluate, beta })
     }
@@ -285,13 +266,29 @@ impl PairwiseLoss for PluginLoss {
             weights: pairs.weights.as_ptr(),
             margins: pairs.margins.as_ptr(),
         };
-        let mut out = PairLoss { loss: vec![f64::NAN; n], d_first: vec![f64::NAN; n], d_second: vec![f64::NAN; n] };
+        let (mut loss, mut first, mut second) = (Room::new(n), Room::new(n), Room::new(n));
+        let out = (loss.as_mut_ptr(), first.as_mut_ptr(), second.as_mut_ptr());
         // SAFETY: the arrays have the sizes that `Pairs` states, and there is room for `n` results each.
-        self.instance.call_named(|instance, error| unsafe {
-            let (loss, first, second) = (out.loss.as_mut_ptr(), out.d_first.as_mut_ptr(), out.d_second.as_mut_ptr());
-            (self.evaluate)(instance, &given, loss, first, second, error)
+        self.instance.call_named("evaluate", |instance, error| unsafe {
+            (self.evaluate)(instance, &given, out.0, out.1, out.2, error)
         })?;
-        Ok(out)
+        let results = |what: &str, room: Room| {
+            let values = room.take().map_err(|wrong| self.instance.failed(format!("{what}: {wrong}")))?;
+            // Training computes with f32.
+            match values.iter().position(|v| !(*v as f32).is_finite()) {
+                Some(at) => Err(self.instance.failed(format!(
+                    "gave the {what} {:?} for pair {} of {n}; it must be a finite number",
+                    values[at],
+                    at + 1
+                ))),
+                None => Ok(values),
+            }
+        };
+        Ok(PairLoss {
+            loss: results("loss", loss)?,
+            d_first: results("derivative d_first", first)?,
+            d_second: results("derivative d_second", second)?,
+        })
     }
 
     fn beta(&self) -> f64 {

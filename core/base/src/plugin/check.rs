@@ -1,8 +1,8 @@
-//! `motrain plugin check`: every component of a library, tried with ordinary and hostile input.
+//! `motrain plugin check`: a component of a library, tried with ordinary and hostile input.
 
-use super::{Request, load};
+use super::{Described, Request, load};
 use crate::conditioner::Conditioner;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::label::{Label, LabelRule};
 use crate::loss::{PairBatch, PairLoss, PairwiseLoss};
 use crate::registry::{Kind, Registry};
@@ -10,15 +10,17 @@ use crate::reward::{RewardSource, Sample, score_checked};
 use crate::rng::rng;
 use crate::sampler::{FrontPoint, WeightSampler};
 use crate::{Prompt, Weights};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::Path;
 
 /// What was tried of a component, and what came of it.
+#[derive(Default)]
 pub struct Verdict {
     pub owner: String,
     pub summary: String,
-    pub tried: Vec<(&'static str, std::result::Result<String, String>)>,
+    pub tried: Vec<(String, Tried)>,
 }
 
 impl Verdict {
@@ -42,46 +44,96 @@ impl fmt::Display for Verdict {
 
 type Tried = std::result::Result<String, String>;
 
-/// Loads a library and tries its components (or only one) with the given options.
-pub fn check(path: &Path, only: Option<&str>, options: &Value) -> Result<Vec<Verdict>> {
-    let mut registry = Registry::builtin();
-    let library = load(&mut registry, &Request { path: path.to_owned(), ..Request::default() }, SEED)?;
-    let chosen: Vec<_> = library.components.iter().filter(|c| only.is_none_or(|name| name == c.name)).collect();
-    if chosen.is_empty() {
-        let names: Vec<&str> = library.components.iter().map(|c| c.name.as_str()).collect();
-        let what = format!("has no component \"{}\"; it has {}", only.unwrap_or_default(), names.join(", "));
-        return Err(Error::file(path, what));
-    }
-    let verdict = |c: &super::Described| {
-        let mut tried =
-            vec![("schema", schema(&c.schema)), ("unknown options", unknown_option(&registry, c.kind, &c.name))];
-        let (name, kind) = (c.name.as_str(), c.kind);
-        match kind {
-            Kind::Reward => {
-                with_two(&mut tried, || registry.rewards.build(name, options), |t, a, b| reward(t, &**a, &**b))
-            }
-            Kind::Sampler => {
-                with_two(&mut tried, || registry.samplers.build(name, options), |t, a, b| sampler(t, &**a, &**b))
-            }
-            Kind::Conditioner => {
-                with_two(
-                    &mut tried,
-                    || registry.conditioners.build(name, options),
-                    |t, a, b| conditioner(t, &**a, &**b),
-                );
-            }
-            Kind::Label => {
-                with_two(&mut tried, || registry.labels.build(name, options), |t, a, b| label(t, &**a, &**b))
-            }
-            Kind::Loss => with_two(&mut tried, || registry.losses.build(name, options), |t, a, b| loss(t, &**a, &**b)),
-            Kind::Judge => {}
-        }
-        Verdict { owner: c.owner(), summary: c.summary.clone(), tried }
-    };
-    Ok(chosen.into_iter().map(verdict).collect())
+/// What is heard of a check while it runs: the process may end within a trial.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Heard {
+    Component {
+        owner: String,
+        name: String,
+        summary: String,
+    },
+    Trying(String),
+    Tried(String, Tried),
+    /// The library cannot be loaded, or has no such component.
+    Refused(String),
+    Done,
 }
 
-type Trials = Vec<(&'static str, Tried)>;
+type Listener<'a> = &'a mut dyn FnMut(Heard);
+
+/// Loads a library and names its components, or tries one of them with the given options.
+pub fn check(path: &Path, component: Option<&str>, options: &Value, heard: Listener) {
+    let mut registry = Registry::builtin();
+    let library = match load(&mut registry, &Request { path: path.to_owned(), ..Request::default() }, SEED) {
+        Ok(library) => library,
+        Err(e) => return heard(Heard::Refused(e.to_string())),
+    };
+    let Some(name) = component else {
+        for c in &library.components {
+            heard(Heard::Component { owner: c.owner(), name: c.name.clone(), summary: c.summary.clone() });
+        }
+        return heard(Heard::Done);
+    };
+    for c in library.components.iter().filter(|c| c.name == name) {
+        try_component(&registry, c, options, &mut Trials { heard });
+    }
+    heard(Heard::Done);
+}
+
+fn try_component(registry: &Registry, c: &Described, options: &Value, trials: &mut Trials) {
+    trials.run("schema", || schema(&c.schema));
+    trials.run("unknown options", || unknown_option(registry, c.kind, &c.name));
+    let name = c.name.as_str();
+    match c.kind {
+        Kind::Reward => trials.with_two(|| registry.rewards.build(name, options), |t, a, b| reward(t, &**a, &**b)),
+        Kind::Sampler => trials.with_two(|| registry.samplers.build(name, options), |t, a, b| sampler(t, &**a, &**b)),
+        Kind::Conditioner => {
+            trials.with_two(|| registry.conditioners.build(name, options), |t, a, b| conditioner(t, &**a, &**b));
+        }
+        Kind::Label => trials.with_two(|| registry.labels.build(name, options), |t, a, b| label(t, &**a, &**b)),
+        Kind::Loss => trials.with_two(|| registry.losses.build(name, options), |t, a, b| loss(t, &**a, &**b)),
+        Kind::Judge => {}
+    }
+}
+
+struct Trials<'a> {
+    heard: Listener<'a>,
+}
+
+impl Trials<'_> {
+    /// Runs a trial whose result is what is said of it.
+    fn run(&mut self, what: &str, body: impl FnOnce() -> Tried) {
+        self.value(what, body, String::clone);
+    }
+
+    /// Runs a trial whose result others build on; `None` where it failed.
+    fn value<T>(
+        &mut self,
+        what: &str,
+        body: impl FnOnce() -> std::result::Result<T, String>,
+        said: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        (self.heard)(Heard::Trying(what.into()));
+        let result = body();
+        (self.heard)(Heard::Tried(what.into(), result.as_ref().map(said).map_err(Clone::clone)));
+        result.ok()
+    }
+
+    /// Tries two instances made with the same seed, for comparing them.
+    fn with_two<T: ?Sized>(
+        &mut self,
+        make: impl Fn() -> Result<Box<T>>,
+        body: impl FnOnce(&mut Self, &Box<T>, &Box<T>),
+    ) {
+        let both = || Ok((make().map_err(|e| e.to_string())?, make().map_err(|e| e.to_string())?));
+        let Some((a, b)) = self.value("create", both, |_| "twice".into()) else { return };
+        body(self, &a, &b);
+        self.run("destroy", || {
+            drop((a, b));
+            Ok("both".into())
+        });
+    }
+}
 
 const SEED: u64 = 7;
 
@@ -97,21 +149,6 @@ fn unknown_option(registry: &Registry, kind: Kind, name: &str) -> Tried {
     match registry.check(kind, name, &json!({ "no such option": 1 })) {
         Err(_) => Ok("refused".into()),
         Ok(()) => Err("accepted".into()),
-    }
-}
-
-/// Makes two instances with the same seed, for comparing them.
-fn with_two<T: ?Sized>(
-    tried: &mut Trials,
-    make: impl Fn() -> Result<Box<T>>,
-    body: impl FnOnce(&mut Trials, &Box<T>, &Box<T>),
-) {
-    match (make(), make()) {
-        (Ok(a), Ok(b)) => {
-            tried.push(("create", Ok("twice".into())));
-            body(tried, &a, &b);
-        }
-        (Err(e), _) | (_, Err(e)) => tried.push(("create", Err(e.to_string()))),
     }
 }
 
@@ -134,11 +171,10 @@ fn scores(source: &dyn RewardSource, texts: &[(String, String)]) -> std::result:
     Ok(scored.into_iter().flatten().collect())
 }
 
-fn reward(tried: &mut Trials, source: &dyn RewardSource, again: &dyn RewardSource) {
+fn reward(t: &mut Trials, source: &dyn RewardSource, again: &dyn RewardSource) {
     let texts = ORDINARY.map(|(p, c)| (p.to_owned(), c.to_owned()));
-    let ordinary = scores(source, &texts);
-    tried.push(("ordinary input", ordinary.clone().map(|s| format!("scores {s:.4?}"))));
-    let Ok(ordinary) = ordinary else { return };
+    let ordinary = t.value("ordinary input", || scores(source, &texts), |s| format!("scores {s:.4?}"));
+    let Some(ordinary) = ordinary else { return };
     let hostile: Vec<(String, String)> = [
         String::new(),
         " ".into(),
@@ -151,20 +187,18 @@ fn reward(tried: &mut Trials, source: &dyn RewardSource, again: &dyn RewardSourc
     .into_iter()
     .map(|text| (text.clone(), text))
     .collect();
-    tried.push(("hostile input", scores(source, &hostile).map(|s| format!("{} texts scored", s.len()))));
-    tried.push(("empty batch", scores(source, &[]).map(|_| "no scores".into())));
-    tried.push(("repeatable", scores(again, &texts).and_then(|s| same(s, ordinary.clone()))));
-    let alone: std::result::Result<Vec<f64>, String> = texts
-        .iter()
-        .map(|t| Ok(scores(source, std::slice::from_ref(t))?.first().copied().unwrap_or(f64::NAN)))
-        .collect();
-    tried.push((
-        "one by one",
-        alone.and_then(|alone| {
-            let close = alone.iter().zip(&ordinary).all(|(a, b)| (a - b).abs() <= 1e-6 * (1.0 + b.abs()));
-            if close { Ok("as in a batch".into()) } else { Err("a score depends on what else is in the batch".into()) }
-        }),
-    ));
+    t.run("hostile input", || scores(source, &hostile).map(|s| format!("{} texts scored", s.len())));
+    t.run("empty batch", || scores(source, &[]).map(|_| "no scores".into()));
+    t.run("repeatable", || scores(again, &texts).and_then(|s| same(s, ordinary.clone())));
+    t.run("one by one", || {
+        for (text, expected) in texts.iter().zip(&ordinary) {
+            let alone = scores(source, std::slice::from_ref(text))?.first().copied().unwrap_or(f64::NAN);
+            if (alone - expected).abs() > 1e-6 * (1.0 + expected.abs()) {
+                return Err("a score depends on what else is in the batch".into());
+            }
+        }
+        Ok("as in a batch".into())
+    });
 }
 
 fn draws(sampler: &dyn WeightSampler, objectives: usize) -> std::result::Result<Vec<Vec<f64>>, String> {
@@ -175,57 +209,47 @@ fn draws(sampler: &dyn WeightSampler, objectives: usize) -> std::result::Result<
         .collect()
 }
 
-fn sampler(tried: &mut Trials, sampler: &dyn WeightSampler, again: &dyn WeightSampler) {
+fn sampler(t: &mut Trials, sampler: &dyn WeightSampler, again: &dyn WeightSampler) {
     for (what, k) in [("two objectives", 2), ("three objectives", 3), ("five objectives", 5)] {
-        tried.push((what, draws(sampler, k).map(|_| "200 draws on the simplex".into())));
+        t.run(what, || draws(sampler, k).map(|_| "200 draws on the simplex".into()));
     }
-    let both = draws(sampler, 2).and_then(|a| draws(again, 2).and_then(|b| same(a, b)));
-    tried.push(("repeatable", both));
+    t.run("repeatable", || draws(sampler, 2).and_then(|a| draws(again, 2).and_then(|b| same(a, b))));
     if sampler.wants_feedback() {
         let front: Vec<FrontPoint> = Weights::grid(2, 4)
             .into_iter()
             .map(|weights| FrontPoint { rewards: weights.values().iter().map(|w| w * w).collect(), weights })
             .collect();
         let told = |s: &dyn WeightSampler| s.feedback(&front).map_err(|e| e.to_string());
-        let after = told(sampler).and_then(|()| told(again)).and_then(|()| Ok((draws(sampler, 2)?, draws(again, 2)?)));
-        tried.push(("after feedback", after.and_then(|(a, b)| same(a, b))));
+        t.run("after feedback", || {
+            told(sampler).and_then(|()| told(again))?;
+            same(draws(sampler, 2)?, draws(again, 2)?)
+        });
     }
 }
 
-fn conditioner(tried: &mut Trials, conditioner: &dyn Conditioner, again: &dyn Conditioner) {
+fn conditioner(t: &mut Trials, conditioner: &dyn Conditioner, again: &dyn Conditioner) {
     let objectives = ["Helpfulness".to_owned(), "Harmlessness".to_owned()];
     let plain = Prompt::user("How do I boil an egg?");
     let render = |c: &dyn Conditioner, w: f64, prompt: &Prompt| {
         let weights = Weights::new(vec![w, 1.0 - w]).map_err(|e| e.to_string())?;
         c.render(&objectives, &weights, prompt).map_err(|e| e.to_string())
     };
-    tried.push(("renders", render(conditioner, 0.8, &plain).map(|p| p.one_line())));
-    let told_apart = render(conditioner, 0.8, &plain).and_then(|a| Ok((a, render(conditioner, 0.2, &plain)?)));
-    tried.push((
-        "other weights",
-        told_apart.and_then(
-            |(a, b)| {
-                if a == b { Err("0.8 and 0.2 render alike".into()) } else { Ok("another prompt".into()) }
-            },
-        ),
-    ));
-    tried.push(("repeatable", render(conditioner, 0.3, &plain).and_then(|a| same(a, render(again, 0.3, &plain)?))));
+    t.run("renders", || render(conditioner, 0.8, &plain).map(|p| p.one_line()));
+    t.run("other weights", || {
+        let alike = render(conditioner, 0.8, &plain)? == render(conditioner, 0.2, &plain)?;
+        if alike { Err("0.8 and 0.2 render alike".into()) } else { Ok("another prompt".into()) }
+    });
+    t.run("repeatable", || same(render(conditioner, 0.3, &plain)?, render(again, 0.3, &plain)?));
     let hostile = Prompt::user("\0🙂\u{202e}".repeat(2000));
-    tried.push(("hostile input", render(conditioner, 1.0, &hostile).map(|_| "rendered".into())));
-    let back = render(conditioner, 0.8, &plain).map(|p| conditioner.parse(&objectives, &p));
-    tried.push((
-        "reads back",
-        back.and_then(|found| match found {
-            None => Ok("no inverse".into()),
-            Some((w, prompt)) if (w.values()[0] - 0.8).abs() < 0.051 && prompt == plain => {
-                Ok("weights and prompt".into())
-            }
-            Some((w, prompt)) => Err(format!("0.8, 0.2 came back as {:?} and {}", w.values(), prompt.one_line())),
-        }),
-    ));
+    t.run("hostile input", || render(conditioner, 1.0, &hostile).map(|_| "rendered".into()));
+    t.run("reads back", || match conditioner.parse(&objectives, &render(conditioner, 0.8, &plain)?) {
+        None => Ok("no inverse".into()),
+        Some((w, prompt)) if (w.values()[0] - 0.8).abs() < 0.051 && prompt == plain => Ok("weights and prompt".into()),
+        Some((w, prompt)) => Err(format!("0.8, 0.2 came back as {:?} and {}", w.values(), prompt.one_line())),
+    });
 }
 
-fn label(tried: &mut Trials, rule: &dyn LabelRule, again: &dyn LabelRule) {
+fn label(t: &mut Trials, rule: &dyn LabelRule, again: &dyn LabelRule) {
     let cases: [([f64; 2], [f64; 2]); 5] = [
         ([0.9, 0.1], [0.2, 0.3]),
         ([0.5, 0.5], [0.5, 0.5]),
@@ -238,17 +262,20 @@ fn label(tried: &mut Trials, rule: &dyn LabelRule, again: &dyn LabelRule) {
         let one = |a: &[f64], b: &[f64]| rule.label(&weights, a, b).map_err(|e| e.to_string());
         cases.iter().map(|(a, b)| Ok([one(a, b)?, one(b, a)?])).collect()
     };
-    let labels = all(rule);
-    tried.push(("labels", labels.clone().map(|l| format!("{} pairs", l.len()))));
-    let Ok(labels) = labels else { return };
-    let fair = labels.iter().all(|pair| match pair {
+    let Some(labels) = t.value("labels", || all(rule), |l| format!("{} pairs", l.len())) else { return };
+    let fair = |pair: &[Label; 2]| match pair {
         [Label::First(p), Label::First(q)] => (p + q - 1.0).abs() < 1e-9,
         [Label::Tie, Label::Tie] => true,
         _ => false,
+    };
+    t.run("swapped pairs", || {
+        if labels.iter().all(fair) {
+            Ok("the other way round".into())
+        } else {
+            Err("p(a, b) + p(b, a) is not 1".into())
+        }
     });
-    let fair = if fair { Ok("the other way round".into()) } else { Err("p(a, b) + p(b, a) is not 1".into()) };
-    tried.push(("swapped pairs", fair));
-    tried.push(("repeatable", all(again).and_then(|l| same(l, labels))));
+    t.run("repeatable", || all(again).and_then(|l| same(l, labels.clone())));
 }
 
 fn pairs() -> PairBatch {
@@ -265,19 +292,14 @@ fn pairs() -> PairBatch {
     }
 }
 
-fn loss(tried: &mut Trials, loss: &dyn PairwiseLoss, again: &dyn PairwiseLoss) {
+fn loss(t: &mut Trials, loss: &dyn PairwiseLoss, again: &dyn PairwiseLoss) {
     let evaluate = |l: &dyn PairwiseLoss, p: &PairBatch| l.evaluate(p).map_err(|e| e.to_string());
-    let found = evaluate(loss, &pairs());
-    tried.push(("ordinary and extreme pairs", found.clone().and_then(|l| finite(&l))));
-    let Ok(found) = found else { return };
-    tried.push(("repeatable", evaluate(again, &pairs()).and_then(|l| same(l, found.clone()))));
-    tried.push(("empty batch", evaluate(loss, &PairBatch::default()).map(|_| "no losses".into())));
-    tried.push(("derivatives", derivatives(|p| evaluate(loss, p), &found)));
-}
-
-fn finite(l: &PairLoss) -> Tried {
-    let bad = l.loss.iter().chain(&l.d_first).chain(&l.d_second).find(|v| !v.is_finite());
-    bad.map_or(Ok(format!("losses {:.4?}", l.loss)), |v| Err(format!("gave {v}: {:?}", l.loss)))
+    let found =
+        t.value("ordinary and extreme pairs", || evaluate(loss, &pairs()), |l| format!("losses {:.4?}", l.loss));
+    let Some(found) = found else { return };
+    t.run("repeatable", || evaluate(again, &pairs()).and_then(|l| same(l, found.clone())));
+    t.run("empty batch", || evaluate(loss, &PairBatch::default()).map(|_| "no losses".into()));
+    t.run("derivatives", || derivatives(|p| evaluate(loss, p), &found));
 }
 
 /// Against central differences, where the loss is smooth.

@@ -1,15 +1,20 @@
-//! From a path to a loaded library: allowed folder, pinned hash, entry symbol and layout are checked before its code runs.
+//! From a path to a loaded library: permission, pinned hash, format and entry symbol are checked before its code runs.
 
+use super::death;
+use super::describe::describe;
+use super::image::{self, Image};
+use super::inspect::{entry_name, inspect};
+use super::reason::reason;
+use super::running::{self, Call};
 use crate::error::{Error, Result};
 use crate::plan::PluginFile;
 use crate::registry::Kind;
-use crate::rng::sha256_hex;
+use libloading::os::unix::{Library as Loaded, RTLD_LOCAL, RTLD_NOW, Symbol};
 use motrain_abi as abi;
-use object::{Object, ObjectSymbol};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 /// What to load.
 #[derive(Clone, Debug, Default)]
@@ -17,8 +22,49 @@ pub struct Request {
     pub path: PathBuf,
     /// The SHA-256 that the file must have.
     pub sha256: Option<String>,
-    /// The folders that it must lie in; `None` for a library that the user named.
-    pub roots: Option<Vec<PathBuf>>,
+    /// What allows it; `None` for a library that the user named.
+    pub permit: Option<Permit>,
+}
+
+/// Which libraries a script or a saved plan may load.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    pub asker: Asker,
+    /// Those that lie in these folders,
+    pub roots: Vec<PathBuf>,
+    /// and those of these SHA-256 hashes.
+    pub hashes: BTreeSet<String>,
+}
+
+/// Who wants a library that the user did not name.
+#[derive(Clone, Copy, Debug)]
+pub enum Asker {
+    Script,
+    SavedPlan,
+}
+
+impl Permit {
+    fn check(&self, path: &Path, shown: &Path, sha256: &str) -> Result<()> {
+        let inside = |root: &PathBuf| root.canonicalize().is_ok_and(|root| path.starts_with(root));
+        if self.hashes.contains(sha256) || self.roots.iter().any(inside) {
+            return Ok(());
+        }
+        let what = match self.asker {
+            Asker::Script => {
+                let roots: Vec<String> = self.roots.iter().map(|r| r.display().to_string()).collect();
+                format!(
+                    "a script may load plugins only from {}; add its folder to plugins.roots, or name the plugin with --plugin",
+                    roots.join(", ")
+                )
+            }
+            Asker::SavedPlan => format!(
+                "the run's plan names this library (SHA-256 {sha256}), and nothing of yours allows it; native code can do whatever you \
+                 can. If you trust it, add to this command: --plugin {}",
+                shown.display()
+            ),
+        };
+        Err(Error::NotAllowed { path: shown.to_owned(), what })
+    }
 }
 
 /// A component as a library describes it.
@@ -26,6 +72,8 @@ pub struct Described {
     pub kind: Kind,
     pub flags: u32,
     pub name: String,
+    /// The component and its library.
+    pub who: String,
     pub summary: String,
     pub schema: Value,
     pub(super) create:
@@ -61,181 +109,52 @@ static LOADED: Mutex<BTreeMap<PathBuf, &'static Library>> = Mutex::new(BTreeMap:
 pub fn open(request: &Request) -> Result<&'static Library> {
     let shown = &request.path;
     let path = shown.canonicalize().map_err(|_| Error::file(shown, "there is no such plugin; build it first"))?;
-    if let Some(roots) = &request.roots {
-        let inside = roots.iter().filter_map(|r| r.canonicalize().ok()).any(|root| path.starts_with(root));
-        if !inside {
-            let roots: Vec<String> = roots.iter().map(|r| r.display().to_string()).collect();
-            let what = format!(
-                "a script may load plugins only from {}; add its folder to plugins.roots, or name the plugin with --plugin",
-                roots.join(", ")
-            );
-            return Err(Error::file(shown, what));
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(library) = loaded.get(&path) {
+        permitted(request, &path, &library.file.sha256)?;
+        if image::sha256(&path, shown)? != library.file.sha256 {
+            return Err(Error::file(shown, "has changed since this process loaded it; start motrain again"));
         }
+        return Ok(library);
     }
-    let bytes = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-    let sha256 = sha256_hex(&bytes);
-    if let Some(pin) = request.sha256.as_ref().filter(|pin| !pin.eq_ignore_ascii_case(&sha256)) {
+    let image = Image::read(&path, shown)?;
+    permitted(request, &path, &image.sha256)?;
+    inspect(shown, &image.file)?;
+    let library: &'static Library = Box::leak(Box::new(load(shown, &path, image)?));
+    loaded.insert(path, library);
+    Ok(library)
+}
+
+fn permitted(request: &Request, path: &Path, sha256: &str) -> Result<()> {
+    let shown = &request.path;
+    if let Some(pin) = request.sha256.as_ref().filter(|pin| !pin.eq_ignore_ascii_case(sha256)) {
         return Err(Error::file(
             shown,
             format!("the plugin has SHA-256 {sha256}, but {pin} was asked for; rebuild or fetch the right one"),
         ));
     }
-    let mut loaded = LOADED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(library) = loaded.get(&path) {
-        return Ok(library);
-    }
-    check_symbols(shown, &bytes)?;
-    let library = load(shown, path.clone(), sha256)?;
-    let library: &'static Library = Box::leak(Box::new(library));
-    loaded.insert(path, library);
-    Ok(library)
+    request.permit.as_ref().map_or(Ok(()), |permit| permit.check(path, shown, sha256))
 }
 
-/// Reads the entry symbol from the file, before any of its code runs.
-fn check_symbols(path: &Path, bytes: &[u8]) -> Result<()> {
-    let wanted = entry_name();
-    let file = object::File::parse(bytes).map_err(|_| Error::file(path, "is no shared library"))?;
-    // Mach-O puts an underscore before names.
-    let names: Vec<&str> = file
-        .dynamic_symbols()
-        .chain(file.symbols())
-        .filter_map(|s| s.name().ok())
-        .map(|n| n.trim_start_matches('_'))
-        .collect();
-    if names.contains(&wanted) {
-        return Ok(());
-    }
-    let what = match names.iter().find(|n| n.starts_with("motrain_plugin_v")) {
-        Some(other) => format!(
-            "was built for {other}, and this motrain ({}) loads {wanted} ({}.{}); rebuild it against this version's SDK or header",
-            env!("CARGO_PKG_VERSION"),
-            abi::VERSION_MAJOR,
-            abi::VERSION_MINOR
-        ),
-        None => format!("is no motrain plugin: it exports no {wanted}; in Rust, export! does that"),
-    };
-    Err(Error::file(path, what))
-}
-
-fn entry_name() -> &'static str {
-    abi::ENTRY.to_str().unwrap_or_default()
-}
-
-fn load(shown: &Path, path: PathBuf, sha256: String) -> Result<Library> {
+/// Binds every symbol at once, so that a missing one is known now and not at the first call of it.
+fn load(shown: &Path, path: &Path, image: Image) -> Result<Library> {
     let bad = |what: String| Error::file(shown, what);
+    let who: &'static str = String::leak(path.display().to_string());
+    death::suspect(who);
     // SAFETY: loading runs the library's initialisers: a native plugin is trusted code.
-    let library = unsafe { libloading::Library::new(&path) }.map_err(|e| bad(format!("cannot be loaded: {e}")))?;
+    let open = || unsafe { Loaded::open(Some(&image.path), RTLD_NOW | RTLD_LOCAL) };
+    let library = running::run(Call { who, function: "the initialisers", number: 1 }, open);
+    let library = library.map_err(|e| bad(reason(&e, &image, shown)))?;
     // SAFETY: the symbol's type is fixed by its name.
-    let plugin = unsafe {
-        let entry: libloading::Symbol<abi::Entry> =
-            library.get(abi::ENTRY).map_err(|e| bad(format!("cannot be loaded: {e}")))?;
-        entry()
-    };
+    let entry: Symbol<abi::Entry> =
+        unsafe { library.get(abi::ENTRY.to_bytes_with_nul()) }.map_err(|e| bad(reason(&e, &image, shown)))?;
+    // SAFETY: as above.
+    let plugin = running::run(Call { who, function: entry_name(), number: 1 }, || unsafe { entry() });
     std::mem::forget(library);
+    let sha256 = image.keep();
     // SAFETY: the entry returned a description that lives as long as the process, or null.
-    unsafe { describe(plugin, path, sha256) }.map_err(bad)
-}
-
-type Read<T> = std::result::Result<T, String>;
-
-/// A field of a plugin's struct, read only if it lies inside the struct's `struct_size`.
-macro_rules! field {
-    ($pointer:expr, $type:ty, $field:ident) => {{
-        let pointer: *const $type = $pointer;
-        let size = pointer.cast::<usize>().read();
-        let end = std::mem::offset_of!($type, $field) + size_of_val(&(*pointer).$field);
-        if end <= size {
-            Ok((*pointer).$field)
-        } else {
-            Err(format!(
-                "{} has struct_size {size} and ends before its field {}; set struct_size to sizeof the struct",
-                stringify!($type).trim_start_matches("abi::"),
-                stringify!($field)
-            ))
-        }
-    }};
-}
-pub(super) use field;
-
-unsafe fn describe(plugin: *const abi::Plugin, path: PathBuf, sha256: String) -> Read<Library> {
-    if plugin.is_null() {
-        return Err(format!("{} returned nothing", entry_name()));
-    }
-    // SAFETY: `plugin` points to a struct that begins with struct_size; `field!` reads no further than that.
-    unsafe {
-        let (major, minor) = (field!(plugin, abi::Plugin, version_major)?, field!(plugin, abi::Plugin, version_minor)?);
-        if major != abi::VERSION_MAJOR {
-            return Err(format!(
-                "says that it was built for version {major}.{minor}, and this motrain loads {}.x; rebuild it",
-                abi::VERSION_MAJOR
-            ));
-        }
-        let name = text(field!(plugin, abi::Plugin, name)?, "the plugin's name")?;
-        let version = text(field!(plugin, abi::Plugin, version)?, "the plugin's version")?;
-        let count = field!(plugin, abi::Plugin, component_count)?;
-        let list = field!(plugin, abi::Plugin, components)?;
-        if count == 0 || list.is_null() {
-            return Err("offers no components".into());
-        }
-        let mut components = Vec::new();
-        for i in 0..count {
-            let component = list.add(i).read();
-            let found = if component.is_null() { Err("is null".to_owned()) } else { describe_component(component) };
-            components.push(found.map_err(|what| format!("component {}: {what}", i + 1))?);
-        }
-        let names = components.iter().map(|c: &Described| format!("{} {}", c.kind.name(), c.name)).collect();
-        let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names };
-        Ok(Library { file, name, version, components })
-    }
-}
-
-unsafe fn describe_component(c: *const abi::Component) -> Read<Described> {
-    // SAFETY: as in `describe`.
-    unsafe {
-        let kind = match field!(c, abi::Component, kind)? {
-            abi::KIND_SAMPLER => Kind::Sampler,
-            abi::KIND_CONDITIONER => Kind::Conditioner,
-            abi::KIND_REWARD => Kind::Reward,
-            abi::KIND_LABEL => Kind::Label,
-            abi::KIND_LOSS => Kind::Loss,
-            other => return Err(format!("has the unknown kind {other}; it may need a newer motrain")),
-        };
-        let name = text(field!(c, abi::Component, name)?, "its name")?;
-        if name.is_empty() {
-            return Err("has no name".into());
-        }
-        let schema = text(field!(c, abi::Component, schema)?, "its schema")?;
-        let schema: Value =
-            serde_json::from_str(&schema).map_err(|e| format!("\"{name}\": its schema is no JSON: {e}"))?;
-        if !schema.is_object() {
-            return Err(format!("\"{name}\": its schema is no JSON object"));
-        }
-        let functions = field!(c, abi::Component, functions)?;
-        if functions.is_null() {
-            return Err(format!("\"{name}\" has no functions"));
-        }
-        Ok(Described {
-            kind,
-            flags: field!(c, abi::Component, flags)?,
-            summary: text(field!(c, abi::Component, summary)?, "its summary")?,
-            schema,
-            create: field!(c, abi::Component, create)?.ok_or(format!("\"{name}\" has no create"))?,
-            destroy: field!(c, abi::Component, destroy)?,
-            functions,
-            name,
-        })
-    }
-}
-
-/// A plugin's text, copied.
-pub(super) unsafe fn text(text: abi::Str, what: &str) -> Read<String> {
-    if text.length == 0 {
-        return Ok(String::new());
-    }
-    if text.data.is_null() {
-        return Err(format!("{what} is null but {} bytes long", text.length));
-    }
-    // SAFETY: the plugin lends `length` bytes.
-    let bytes = unsafe { std::slice::from_raw_parts(text.data, text.length) };
-    Ok(std::str::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))?.to_owned())
+    let (name, version, components) = unsafe { describe(plugin, path) }.map_err(bad)?;
+    let names = components.iter().map(|c| format!("{} {}", c.kind.name(), c.name)).collect();
+    let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names };
+    Ok(Library { file, name, version, components })
 }

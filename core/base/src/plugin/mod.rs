@@ -1,21 +1,32 @@
 //! Third parties' components, loaded from shared libraries through `motrain-abi` into the same registry as the built-ins.
 //!
-//! A native plugin is trusted code: it runs inside motrain and can do whatever motrain can. What is checked here guards
-//! against mistakes (another version, a missing symbol, a changed file, a library from an unexpected folder).
+//! A native plugin is trusted code: it runs inside motrain and can do whatever motrain can. What is checked before loading is whether the
+//! user trusts it; all else guards against mistakes (another version, a missing symbol, writing beyond an array, a crash without a name).
 
 mod adapters;
 mod call;
 pub mod check;
+mod death;
+mod describe;
+mod host;
+mod image;
+mod inspect;
 mod library;
+mod reason;
+mod room;
+mod running;
+mod turns;
 
-pub use call::set_time_limit;
-pub use library::{Described, Library, Request, open};
+pub use death::{Main, exit, raw_exit};
+pub use library::{Asker, Described, Library, Permit, Request, open};
+pub use running::{keep_note, set_time_limit};
 
 use crate::error::{Error, Result};
 use crate::registry::{Kind, Registry};
 use adapters::{PluginConditioner, PluginLabel, PluginLoss, PluginReward, PluginSampler};
 use call::Instance;
 use serde_json::Value;
+use std::path::Path;
 
 /// Loads a library and registers its components. A library that the registry already has is left as it is.
 pub fn load(registry: &mut Registry, request: &Request, seed: u64) -> Result<&'static Library> {
@@ -28,6 +39,11 @@ pub fn load(registry: &mut Registry, request: &Request, seed: u64) -> Result<&'s
     }
     registry.plugins.push(library.file.clone());
     Ok(library)
+}
+
+/// The SHA-256 of a library, by which a pin or a permit names it.
+pub fn sha256(path: &Path) -> Result<String> {
+    image::sha256(path, path)
 }
 
 fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result<()> {

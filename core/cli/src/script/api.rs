@@ -7,6 +7,7 @@ use super::values;
 use crate::locate;
 use motrain_core::options;
 use motrain_core::plan::{Component, KINDS, Plan, Reward, ScriptSource, Stage};
+use motrain_core::plugin::Permit;
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sha256_hex;
 use rhai::serde::to_dynamic;
@@ -29,13 +30,13 @@ pub struct Builder {
     pub modules: Arc<Mutex<Files>>,
     /// The script's folder.
     pub folder: Arc<PathBuf>,
-    /// Where scripts may load plugins from.
-    pub roots: Arc<Vec<PathBuf>>,
+    /// Which plugins the script may load.
+    pub permit: Arc<Permit>,
     source: Arc<ScriptSource>,
 }
 
 impl Builder {
-    pub fn new(plan: Plan, registry: Registry, source: ScriptSource, roots: Vec<PathBuf>) -> Self {
+    pub fn new(plan: Plan, registry: Registry, source: ScriptSource, permit: Permit) -> Self {
         let folder = Path::new(&source.path).parent().unwrap_or(Path::new(".")).to_owned();
         Self {
             plan: Arc::new(Mutex::new(plan)),
@@ -43,7 +44,7 @@ impl Builder {
             runtime: Arc::default(),
             modules: Arc::default(),
             folder: Arc::new(folder),
-            roots: Arc::new(roots),
+            permit: Arc::new(permit),
             source: Arc::new(source),
         }
     }

@@ -22,7 +22,7 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
 fn register_plugin(engine: &mut Engine, builder: &Builder) {
     let load = |context: &NativeCallContext, builder: &Builder, path: &str, name: &str, map: Map| {
         let request =
-            plugin::Request { path: builder.found(path), sha256: None, roots: Some(builder.roots.as_ref().clone()) };
+            plugin::Request { path: builder.found(path), sha256: None, permit: Some(builder.permit.as_ref().clone()) };
         let options = to_json(context, map)?;
         let mut registry = builder.registry();
         let library = plugin::load(&mut registry, &request, builder.seed()).map_err(|e| error(context, e))?;

@@ -12,23 +12,24 @@ use crate::locate;
 use anyhow::{Context, Result};
 use functions::Compiled;
 use motrain_core::plan::{Plan, ScriptSource};
+use motrain_core::plugin::Permit;
 use motrain_core::registry::Registry;
 use rhai::{Dynamic, Scope};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::PoisonError;
 
 /// Reads a script, runs it and checks the plan that it makes.
-pub fn plan(path: &Path, config: &Value, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
+pub fn plan(path: &Path, config: &Value, registry: Registry, permit: Permit) -> Result<(Plan, Registry)> {
     let source = locate::text(path)
         .with_context(|| format!("script {} cannot be read; it is looked up here and in scripts/", path.display()))?;
     let path = path.to_string_lossy().into_owned();
     let modules = Default::default();
-    run(&ScriptSource { path, source, modules, config: config.clone() }, registry, roots)
+    run(&ScriptSource { path, source, modules, config: config.clone() }, registry, permit)
 }
 
 /// Runs a script. The registry comes back with the script's own components.
-pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Result<(Plan, Registry)> {
+pub fn run(script: &ScriptSource, registry: Registry, permit: Permit) -> Result<(Plan, Registry)> {
     let (path, source, config) = (Path::new(&script.path), &script.source, &script.config);
     let shown = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -39,11 +40,12 @@ pub fn run(script: &ScriptSource, registry: Registry, roots: Vec<PathBuf>) -> Re
         device: text("device"),
         dtype: text("dtype"),
         plugins: vec![],
+        call_seconds: None,
         script: None,
         stages: vec![],
     };
     plan.check_machine().context("the configuration makes no sense")?;
-    let builder = api::Builder::new(plan, registry, script.clone(), roots);
+    let builder = api::Builder::new(plan, registry, script.clone(), permit);
     let engine = engine::build(script, &builder);
     let mut scope = Scope::new();
     let cfg = rhai::serde::to_dynamic(config).map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
