@@ -8,12 +8,16 @@ pub mod checkpoint;
 pub mod device;
 pub mod error;
 pub mod events;
+mod fields;
+pub mod finite;
 pub mod generation;
 pub mod gguf;
 pub mod import;
 pub mod log;
 pub mod logprob;
 pub mod model;
+#[cfg(test)]
+mod mutants;
 pub mod optim;
 pub mod reward;
 pub mod rollout;

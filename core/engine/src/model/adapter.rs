@@ -1,155 +1,200 @@
-//! LoRA adapters as PEFT saves them: adapter_config.json and adapter_model.safetensors.
+//! LoRA adapters as PEFT saves them: adapter_config.json (`peft.rs` reads it) and adapter_model.safetensors.
 
+use super::config::Head;
 use super::llama::{Llama, slots};
-use super::load::read_file;
+use super::peft::LoraConfig;
+use super::weights::{Tensors, read_weights};
+use crate::finite::not_finite;
 use crate::{Error, Result};
-use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Tensor, no_grad};
 
 const PREFIX: &str = "base_model.model.";
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// What of adapter_config.json matters; what would change the result and is not supported is refused.
-#[derive(Deserialize)]
-struct Raw {
-    peft_type: String,
-    r: i64,
-    lora_alpha: f64,
-    #[serde(default)]
-    use_rslora: bool,
-    #[serde(default)]
-    use_dora: bool,
-    #[serde(default)]
-    fan_in_fan_out: bool,
-    #[serde(default)]
-    bias: Option<String>,
-    #[serde(default)]
-    modules_to_save: Option<Value>,
-    #[serde(default)]
-    rank_pattern: Option<BTreeMap<String, Value>>,
-    #[serde(default)]
-    alpha_pattern: Option<BTreeMap<String, Value>>,
-}
-
-/// Low-rank changes `scale·B·A` of a model's matrices.
+/// Changes of a model's matrices, by the checkpoint's names of them.
 pub struct Adapter {
     name: String,
+    config: LoraConfig,
+    factors: BTreeMap<String, Factors>,
+    /// Matrices and norms that take the place of the base's.
+    whole: Tensors,
+}
+
+/// A low-rank change `scale·B·A`: A is `[r, in]`, B `[out, r]`.
+struct Factors {
+    a: Tensor,
+    b: Tensor,
     scale: f64,
-    /// (A `[r, in]`, B `[out, r]`) by the checkpoint's name of the matrix.
-    factors: BTreeMap<String, (Tensor, Tensor)>,
 }
 
 impl Adapter {
     pub fn is_one(folder: &Path) -> bool {
-        folder.join("adapter_config.json").is_file()
+        folder.join(CONFIG).is_file()
     }
 
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
-        let path = folder.join("adapter_config.json");
+        let path = folder.join(CONFIG);
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let raw: Raw = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
-        if let Some(what) = raw.unsupported() {
-            return Err(Error::file(
-                &path,
-                format!("{what}, which motrain does not mix; merge it into its base first"),
-            ));
+        let config = LoraConfig::parse(&text).map_err(|what| Error::file(&path, what))?;
+        let file = folder.join(WEIGHTS);
+        if !file.is_file() && folder.join("adapter_model.bin").is_file() {
+            let what = format!(
+                "has its weights as adapter_model.bin, and motrain reads {WEIGHTS}; load and save it with a newer peft"
+            );
+            return Err(Error::file(folder, what));
         }
-        let scale = raw.lora_alpha / if raw.use_rslora { (raw.r as f64).sqrt() } else { raw.r as f64 };
-        let file = folder.join("adapter_model.safetensors");
-        let mut tensors = BTreeMap::new();
-        read_file(&file, &mut tensors)?;
-        let mut factors = BTreeMap::new();
-        let modules: Vec<String> =
-            tensors.keys().filter_map(|k| k.strip_suffix(".lora_A.weight")).map(str::to_owned).collect();
-        for module in modules {
-            let mut take = |part: &str| {
-                let key = format!("{module}.{part}.weight");
-                tensors.remove(&key).ok_or_else(|| Error::file(&file, format!("has no {key}")))
+        let mut tensors = Tensors::new();
+        read_weights(&file, &mut tensors)?;
+        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_to_device(device)?))).collect::<Result<_>>()?;
+        Self::of(folder.display().to_string(), config, tensors).map_err(|what| Error::file(&file, what))
+    }
+
+    /// Sorts the tensors of an adapter's file by what they do.
+    fn of(name: String, config: LoraConfig, tensors: Tensors) -> std::result::Result<Self, String> {
+        let (mut a, mut b, mut whole) = (Tensors::new(), Tensors::new(), Tensors::new());
+        for (name, tensor) in tensors {
+            let odd = || {
+                format!(
+                    "holds {name}, which is neither a LoRA factor of a matrix nor a module that modules_to_save names"
+                )
             };
-            let pair = (take("lora_A")?.f_to_device(device)?, take("lora_B")?.f_to_device(device)?);
-            factors.insert(format!("{}.weight", module.strip_prefix(PREFIX).unwrap_or(&module)), pair);
+            let inner = name.strip_prefix(PREFIX).ok_or_else(odd)?;
+            let part = |end: &str| inner.strip_suffix(end).map(str::to_owned);
+            let turned = || tensor.f_transpose(0, 1).map_err(|_| odd());
+            if let Some(module) = part(".lora_A.weight") {
+                a.insert(module, tensor);
+            } else if let Some(module) = part(".lora_B.weight") {
+                b.insert(module, tensor);
+            } else if let Some(module) = part(".lora_embedding_A") {
+                // Of the embedding's transpose.
+                b.insert(module, turned()?);
+            } else if let Some(module) = part(".lora_embedding_B") {
+                a.insert(module, turned()?);
+            } else {
+                let module = part(".base_layer.weight").or(part(".weight")).ok_or_else(odd)?;
+                let layer_of_own_head = module == "model.embed_tokens" || module == "lm_head";
+                if !config.replaces(&module) && !layer_of_own_head {
+                    return Err(odd());
+                }
+                whole.insert(format!("{module}.weight"), tensor);
+            }
         }
-        if let Some(odd) = tensors.keys().next() {
-            return Err(Error::file(&file, format!("holds {odd}, which is no LoRA factor of a matrix")));
+        let mut factors = BTreeMap::new();
+        for (module, a) in a {
+            let b = b.remove(&module).ok_or_else(|| format!("has no lora_B of {module}"))?;
+            let rank = config.rank(&module);
+            if a.dim() != 2 || b.dim() != 2 || a.size()[0] != rank || b.size()[1] != rank {
+                let what = format!("holds factors {:?} and {:?} of {module}", b.size(), a.size());
+                return Err(format!("{what}, where {CONFIG} says a rank of {rank} (r, rank_pattern)"));
+            }
+            factors.insert(format!("{module}.weight"), Factors { a, b, scale: config.scale(&module) });
         }
-        if factors.is_empty() {
-            return Err(Error::file(&file, "holds no LoRA factors"));
+        match b.keys().next() {
+            Some(module) => Err(format!("has no lora_A of {module}")),
+            None if factors.is_empty() && whole.is_empty() => Err("holds no LoRA factors".into()),
+            None => Ok(Self { name, config, factors, whole }),
         }
-        Ok(Self { name: folder.display().to_string(), scale, factors })
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
+    /// Whether the factors of both can be added up. Whole matrices have none.
     pub fn same_shape(&self, other: &Self) -> bool {
-        let shapes = |a: &Self| a.factors.iter().map(|(k, (a, b))| (k.clone(), a.size(), b.size())).collect::<Vec<_>>();
-        self.scale == other.scale && shapes(self) == shapes(other)
+        let shapes =
+            |a: &Self| a.factors.iter().map(|(k, f)| (k.clone(), f.a.size(), f.b.size(), f.scale)).collect::<Vec<_>>();
+        self.whole.is_empty() && other.whole.is_empty() && shapes(self) == shapes(other)
     }
 
-    /// An adapter whose factors are the weighted sums of these adapters' factors, which have the same shapes.
-    pub fn mixed(adapters: &[Self], weights: &[f64]) -> Result<Self> {
+    /// A copy of `base` with the changes of an adapter whose factors are the weighted sums of these adapters' factors, which have the
+    /// same shapes.
+    pub fn mixed_onto(base: &Llama, adapters: &[Self], weights: &[f64]) -> Result<Llama> {
         let mut factors = BTreeMap::new();
-        for module in adapters[0].factors.keys() {
-            let sum = |pick: fn(&(Tensor, Tensor)) -> &Tensor| -> Result<Tensor> {
-                let mut sum = pick(&adapters[0].factors[module]).f_zeros_like()?;
+        for (module, first) in &adapters[0].factors {
+            let sum = |pick: fn(&Factors) -> &Tensor| -> Result<Tensor> {
+                let mut sum = pick(first).f_zeros_like()?;
                 for (adapter, &w) in adapters.iter().zip(weights) {
                     sum = sum.f_add(&pick(&adapter.factors[module]).f_mul_scalar(w)?)?;
                 }
                 Ok(sum)
             };
-            factors.insert(module.clone(), (sum(|f| &f.0)?, sum(|f| &f.1)?));
+            factors.insert(module.clone(), Factors { a: sum(|f| &f.a)?, b: sum(|f| &f.b)?, scale: first.scale });
         }
-        Ok(Self { name: "mixed".into(), scale: adapters[0].scale, factors })
+        changed(base, "the mixed adapter", &factors, &Tensors::new())
     }
 
     /// A copy of `base` with the changes added.
     pub fn applied_to(&self, base: &Llama) -> Result<Llama> {
-        no_grad(|| {
-            let mut model = base.frozen_copy()?;
-            let mut left: Vec<&String> = self.factors.keys().collect();
-            for (slot, (_, param)) in slots(&base.config).into_iter().zip(&mut model.params) {
-                let mut row = 0;
-                for (name, rows) in &slot.parts {
-                    if let Some((a, b)) = self.factors.get(name) {
-                        let delta = b.f_matmul(a)?.f_mul_scalar(self.scale)?;
-                        let mut target = param.f_narrow(0, row, *rows)?;
-                        if target.size() != delta.size() {
-                            let (got, wanted) = (delta.size(), target.size());
-                            let what =
-                                format!("{}: its change of {name} is {got:?}, the base's is {wanted:?}", self.name);
-                            return Err(Error::invalid(what));
-                        }
-                        let _ = target.f_add_(&delta)?;
-                        left.retain(|l| *l != name);
-                    }
-                    row += rows;
-                }
+        self.fits(base).map_err(|what| Error::invalid(format!("{}: {what}", self.name)))?;
+        changed(base, &self.name, &self.factors, &self.whole)
+    }
+
+    /// Whether the adapter's file holds what its configuration says it changes of this base, and nothing else.
+    fn fits(&self, base: &Llama) -> std::result::Result<(), String> {
+        let made_for = self.config.base.as_ref().map_or(String::new(), |b| format!("; it was made for \"{b}\""));
+        let names: Vec<String> = slots(&base.config).into_iter().flat_map(|s| s.parts).map(|(name, _)| name).collect();
+        let own = self.factors.keys().chain(self.whole.keys());
+        let tied = |name: &str| {
+            base.config.head == Head::TiedLm && (name == "model.embed_tokens.weight" || name == "lm_head.weight")
+        };
+        if let Some(name) = own.clone().find(|name| tied(name)) {
+            return Err(format!(
+                "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
+                 with tie_word_embeddings = false and an lm_head.weight of its own"
+            ));
+        }
+        if let Some(odd) = own.clone().find(|name| !names.contains(name)) {
+            return Err(format!("the base has no {odd}{made_for}"));
+        }
+        for name in &names {
+            let module = name.strip_suffix(".weight").unwrap_or(name);
+            let (said, there) = (self.config.changes(module), self.factors.contains_key(name));
+            if said != there {
+                let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
+                return Err(format!(
+                    "{WEIGHTS} {has} factors of {module}, which {CONFIG} {says} (target_modules, exclude_modules, layers_to_transform){made_for}"
+                ));
             }
-            match left.first() {
-                Some(odd) => Err(Error::invalid(format!("{}: the base has no {odd}", self.name))),
-                None => Ok(model),
+            if self.config.replaces(module) && !self.whole.contains_key(name) {
+                return Err(format!("{WEIGHTS} lacks {name}, which {CONFIG} names (modules_to_save)"));
             }
-        })
+        }
+        Ok(())
     }
 }
 
-impl Raw {
-    fn unsupported(&self) -> Option<String> {
-        let some = |x: &Option<BTreeMap<String, Value>>| x.as_ref().is_some_and(|x| !x.is_empty());
-        let saved = self.modules_to_save.as_ref().is_some_and(|m| !m.is_null() && m.as_array() != Some(&vec![]));
-        match self {
-            _ if self.peft_type != "LORA" => Some(format!("is of type {}", self.peft_type)),
-            _ if self.use_dora => Some("uses DoRA".into()),
-            _ if self.fan_in_fan_out => Some("has fan_in_fan_out".into()),
-            _ if self.bias.as_deref().is_some_and(|b| b != "none") => Some("trains biases".into()),
-            _ if saved => Some("saves whole modules".into()),
-            _ if some(&self.rank_pattern) || some(&self.alpha_pattern) => Some("has ranks or scales by module".into()),
-            _ => None,
+fn changed(base: &Llama, who: &str, factors: &BTreeMap<String, Factors>, whole: &Tensors) -> Result<Llama> {
+    no_grad(|| {
+        let mut model = base.frozen_copy()?;
+        for (slot, (_, param)) in slots(&base.config).into_iter().zip(&mut model.params) {
+            let mut row = 0;
+            for (name, rows) in &slot.parts {
+                let mut target = param.f_narrow(0, row, *rows)?;
+                let wanted = target.size();
+                let fits = |size: Vec<i64>| match size == wanted {
+                    true => Ok(()),
+                    false => Err(Error::invalid(format!("{who}: its {name} is {size:?}, the base's is {wanted:?}"))),
+                };
+                if let Some(own) = whole.get(name) {
+                    fits(own.size())?;
+                    target.f_copy_(own)?;
+                }
+                if let Some(Factors { a, b, scale }) = factors.get(name) {
+                    fits([b.size()[0], a.size()[1]].into())?;
+                    let _ = target.f_add_(&b.f_matmul(a)?.f_mul_scalar(*scale)?)?;
+                    if let Some(what) = not_finite(&target)? {
+                        return Err(Error::invalid(format!("{who}: with its change, of {name} {what}")));
+                    }
+                }
+                row += rows;
+            }
         }
-    }
+        Ok(model)
+    })
 }
 
 #[cfg(test)]
@@ -173,7 +218,8 @@ mod tests {
         folder
     }
 
-    const PLAIN: &str = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "rank_pattern": {}}"#;
+    const PLAIN: &str = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "rank_pattern": {},
+        "target_modules": ["layers.1.self_attn.k_proj"]}"#;
 
     fn adapter(value: f32) -> Adapter {
         Adapter::load(folder(value, PLAIN).path(), Device::Cpu).unwrap()
@@ -209,10 +255,77 @@ mod tests {
         assert!(change(&factor.at(&[0.5, 0.5]).unwrap()).abs() < 1e-6);
     }
 
+    /// What is wrong with an adapter of these tensors, one of 1 in each entry, under this configuration.
+    fn refused(tensors: &[(&str, &[i64])], config: &str) -> String {
+        let folder = folder(1.0, config);
+        let prefixed = |name: &str| name.strip_prefix('!').map_or(format!("{PREFIX}{name}"), str::to_owned);
+        let ones = |shape: &[i64]| Tensor::ones(shape, (tch::Kind::Float, Device::Cpu));
+        let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (prefixed(name), ones(shape))).collect();
+        if !tensors.is_empty() {
+            write_tensors(&folder.path().join(WEIGHTS), &tensors).unwrap();
+        }
+        let result = Adapter::load(folder.path(), Device::Cpu).and_then(|a| a.applied_to(&base()));
+        result.err().unwrap().to_string().replace(&folder.path().display().to_string(), "[adapter]")
+    }
+
     #[test]
-    fn what_is_not_supported_is_named() {
-        let dora = folder(1.0, r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "use_dora": true}"#);
-        let message = Adapter::load(dora.path(), Device::Cpu).err().unwrap().to_string();
-        assert!(message.contains("uses DoRA, which motrain does not mix"), "{message}");
+    fn what_does_not_fit_is_named() {
+        let config = |targets: &str| PLAIN.replace("layers.1.self_attn.k_proj", targets);
+        let (a, b) = ("model.layers.1.self_attn.k_proj.lora_A.weight", "model.layers.1.self_attn.k_proj.lora_B.weight");
+        let said = [
+            refused(&[], &PLAIN.replace("\"r\": 1", "\"r\": 2")),
+            refused(&[], &config("k_proj")),
+            refused(&[], &config("v_proj")),
+            refused(&[(a, &[1, 8])], PLAIN),
+            refused(&[(b, &[4, 1])], PLAIN),
+            refused(&[(a, &[1, 9]), (b, &[4, 1])], PLAIN),
+            refused(&[(a, &[8]), (b, &[4, 1])], PLAIN),
+            refused(
+                &[(a, &[1, 8]), (b, &[4, 1]), ("model.layers.1.self_attn.k_proj.lora_magnitude_vector", &[4])],
+                PLAIN,
+            ),
+            refused(&[(a, &[1, 8]), (b, &[4, 1]), ("model.norm.weight", &[8])], PLAIN),
+            refused(&[(a, &[1, 8]), (b, &[4, 1]), ("model.layers.1.self_attn.k_proj.bias", &[4])], PLAIN),
+            refused(&[("!model.layers.1.self_attn.k_proj.lora_A.weight", &[1, 8])], PLAIN),
+            refused(
+                &[
+                    ("model.layers.9.self_attn.k_proj.lora_A.weight", &[1, 8]),
+                    ("model.layers.9.self_attn.k_proj.lora_B.weight", &[4, 1]),
+                ],
+                PLAIN,
+            ),
+            refused(&[("lm_head.lora_A.weight", &[1, 8]), ("lm_head.lora_B.weight", &[11, 1])], &config("lm_head")),
+            refused(
+                &[],
+                r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1e38, "target_modules": ["layers.1.self_attn.k_proj"], "use_dora": true}"#,
+            ),
+        ];
+        insta::assert_snapshot!(said.join("\n"));
+    }
+
+    #[test]
+    fn a_change_that_overflows_is_named() {
+        let folder = folder(1e30, PLAIN);
+        let adapter = Adapter::load(folder.path(), Device::Cpu).unwrap();
+        let message = adapter.applied_to(&base()).err().unwrap().to_string();
+        assert!(
+            message
+                .contains("with its change, of model.layers.1.self_attn.k_proj.weight 32 of 32 values are not finite"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn whole_modules_take_the_place_of_the_bases() {
+        let folder = folder(1.0, &PLAIN.replace("\"r\"", "\"modules_to_save\": [\"model.norm\"], \"r\""));
+        let file = folder.path().join(WEIGHTS);
+        let mut tensors = Tensors::new();
+        read_weights(&file, &mut tensors).unwrap();
+        tensors.insert(format!("{PREFIX}model.norm.weight"), Tensor::from_slice(&[3f32; 8]));
+        write_tensors(&file, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+        let adapter = Adapter::load(folder.path(), Device::Cpu).unwrap();
+        let model = adapter.applied_to(&base()).unwrap();
+        assert_eq!(model.params.last().unwrap().1, Tensor::from_slice(&[3f32; 8]));
+        assert!(!adapter.same_shape(&adapter), "whole modules have no factors");
     }
 }

@@ -1,7 +1,7 @@
-//! `config.json` of the Llama family.
+//! The configuration of the Llama family, and `config.json` as it is written. `config_json.rs` reads it.
 
+use super::config_json;
 use crate::{Error, Result};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -35,49 +35,61 @@ pub struct Config {
     pub head: Head,
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    model_type: String,
-    #[serde(default)]
-    architectures: Vec<String>,
-    vocab_size: i64,
-    hidden_size: i64,
-    intermediate_size: i64,
-    num_hidden_layers: i64,
-    num_attention_heads: i64,
-    num_key_value_heads: Option<i64>,
-    head_dim: Option<i64>,
-    max_position_embeddings: i64,
-    rms_norm_eps: f64,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<Value>,
-    rope_scaling: Option<Value>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    hidden_act: Option<String>,
-    bos_token_id: Option<i64>,
-    eos_token_id: Option<Value>,
-    pad_token_id: Option<i64>,
-}
+/// No size is larger: so products of two sizes can be computed, and no model that exists is kept out.
+const MAX_SIZE: i64 = 1 << 30;
 
 impl Config {
     /// Reads `config.json` of a Hugging Face folder.
     pub fn load(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        if !folder.is_dir() {
-            return Err(Error::file(
-                folder,
-                "is no model folder; a Hugging Face folder with config.json, model.safetensors and tokenizer.json is needed",
-            ));
+        if let Some(what) = other_than_a_model(folder) {
+            return Err(Error::file(folder, what));
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let raw: Raw = serde_json::from_str(&text)
-            .map_err(|e| Error::file(&path, format!("is not the configuration of a Llama model: {e}")))?;
-        raw.into_config().map_err(|what| Error::file(&path, what))
+        let (config, unknown) = Self::parse(&text).map_err(|what| Error::file(&path, what))?;
+        if !unknown.is_empty() {
+            tracing::warn!("{}: has no meaning for a Llama model: {}", path.display(), unknown.join(", "));
+        }
+        Ok(config)
+    }
+
+    /// The configuration that the text of a `config.json` says, and what of it has no meaning for a Llama model.
+    pub fn parse(text: &str) -> std::result::Result<(Self, Vec<String>), String> {
+        config_json::read(text)
+    }
+
+    /// Whether the sizes make a model.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        for (name, size) in [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.layers),
+            ("num_attention_heads", self.heads),
+            ("num_key_value_heads", self.kv_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.context),
+        ] {
+            if !(1..=MAX_SIZE).contains(&size) {
+                return Err(format!("says {name} = {size}; it must be at least 1 and at most 2^30"));
+            }
+        }
+        if self.heads % self.kv_heads != 0 {
+            let (heads, kv) = (self.heads, self.kv_heads);
+            return Err(format!(
+                "says {heads} attention heads over {kv} key-value heads; the first must be a multiple of the second"
+            ));
+        }
+        if self.head_dim % 2 != 0 {
+            return Err(format!("says head_dim = {}; rotary positions need an even one", self.head_dim));
+        }
+        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
+            return Err(format!("says rms_norm_eps = {}; it must be 0 or more", self.rms_norm_eps));
+        }
+        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
+            return Err(format!("says rope_theta = {}; it must be above 0", self.rope_theta));
+        }
+        Ok(())
     }
 
     /// `config.json` as `transformers` reads it.
@@ -120,53 +132,49 @@ impl Config {
     }
 }
 
-impl Raw {
-    fn into_config(self) -> std::result::Result<Config, String> {
-        if self.model_type != "llama" {
-            return Err(format!("model_type is \"{}\"; motrain knows the Llama family (\"llama\")", self.model_type));
-        }
-        let rope = self.rope_parameters.clone().or(self.rope_scaling.clone()).unwrap_or(Value::Null);
-        let rope_type = rope.get("rope_type").or(rope.get("type")).and_then(Value::as_str).unwrap_or("default");
-        if rope_type != "default" {
-            return Err(format!("rope type \"{rope_type}\" is not supported; motrain knows \"default\""));
-        }
-        if self.attention_bias || self.mlp_bias {
-            return Err("biases in attention or MLP are not supported".into());
-        }
-        if let Some(act) = self.hidden_act.filter(|a| a != "silu") {
-            return Err(format!("hidden_act \"{act}\" is not supported; motrain knows \"silu\""));
-        }
-        let kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
-        let sizes = [self.vocab_size, self.hidden_size, self.num_hidden_layers, self.num_attention_heads, kv_heads];
-        if sizes.iter().any(|s| *s <= 0) || self.num_attention_heads % kv_heads != 0 {
-            return Err("sizes are not positive, or the attention heads are no multiple of the key-value heads".into());
-        }
-        let score = self.architectures.iter().any(|a| a.ends_with("ForSequenceClassification"));
-        let theta = rope.get("rope_theta").and_then(Value::as_f64).or(self.rope_theta).unwrap_or(10_000.0);
-        let eos = match self.eos_token_id {
-            Some(Value::Array(list)) => list.iter().filter_map(Value::as_i64).collect(),
-            Some(id) => id.as_i64().into_iter().collect(),
-            None => vec![],
-        };
-        Ok(Config {
-            vocab_size: self.vocab_size,
-            hidden_size: self.hidden_size,
-            intermediate_size: self.intermediate_size,
-            layers: self.num_hidden_layers,
-            heads: self.num_attention_heads,
-            kv_heads,
-            head_dim: self.head_dim.unwrap_or(self.hidden_size / self.num_attention_heads),
-            context: self.max_position_embeddings,
-            rms_norm_eps: self.rms_norm_eps,
-            rope_theta: theta,
-            bos: self.bos_token_id,
-            eos,
-            pad: self.pad_token_id,
-            head: match (score, self.tie_word_embeddings) {
-                (true, _) => Head::Score,
-                (false, true) => Head::TiedLm,
-                (false, false) => Head::Lm,
-            },
-        })
+/// What a folder is that holds no model, with the way from there; `None` for a model's folder.
+fn other_than_a_model(folder: &Path) -> Option<String> {
+    const NEEDED: &str = "a Hugging Face folder with config.json, model.safetensors and tokenizer.json is needed";
+    if !folder.is_dir() {
+        let gguf = folder.is_file() && folder.extension().is_some_and(|e| e == "gguf");
+        return Some(if gguf {
+            format!("is a GGUF file; turn it into a folder first: motrain import {} FOLDER", folder.display())
+        } else {
+            format!("is no model folder; {NEEDED}")
+        });
     }
+    let has_config = folder.join("config.json").is_file();
+    if folder.join("adapter_config.json").is_file() {
+        let besides = if has_config { " beside a model" } else { ", and no model" };
+        let base = base_of(folder).map_or("its base".into(), |base| format!("its base, \"{base}\","));
+        return Some(format!(
+            "holds a PEFT adapter{besides}: mix it into {base} with soup() in a script, or merge them with peft's merge_and_unload() and save \
+             the model into a folder of its own"
+        ));
+    }
+    if has_config {
+        return None;
+    }
+    let files: Vec<String> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .collect();
+    if let Some(file) = files.iter().filter(|f| f.ends_with(".gguf")).min() {
+        return Some(format!(
+            "holds a GGUF file; turn it into a folder first: motrain import {} FOLDER",
+            folder.join(file).display()
+        ));
+    }
+    let inside = files.iter().filter(|f| folder.join(f).join("config.json").is_file()).min();
+    let hint = inside.map_or(String::new(), |inside| format!("; {} is a model", folder.join(inside).display()));
+    Some(format!("has no config.json; {NEEDED}{hint}"))
+}
+
+/// The base that an adapter was made for.
+fn base_of(folder: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(folder.join("adapter_config.json")).ok()?;
+    let config: Value = serde_json::from_str(&text).ok()?;
+    Some(config.get("base_model_name_or_path")?.as_str()?.to_owned())
 }

@@ -3,6 +3,7 @@
 use super::Llama;
 use super::adapter::Adapter;
 use super::config::Config;
+use crate::finite::not_finite;
 use crate::{Error, Result};
 use tch::{Kind, Tensor, no_grad};
 
@@ -43,9 +44,11 @@ impl Mix {
 
     /// From LoRA adapters by their factors, `(Σ wₖBₖ)(Σ wₖAₖ)`, which holds cross terms that differences do not.
     pub fn of_factors(base: Llama, parts: Vec<Adapter>) -> Result<Self> {
+        // Each is applied once, to see that it fits the base.
+        parts.iter().try_for_each(|part| part.applied_to(&base).map(|_| ()))?;
         if let Some(odd) = parts.iter().find(|p| !p.same_shape(&parts[0])) {
             return Err(Error::invalid(format!(
-                "{} and {} have other ranks, scales or modules, so their factors cannot be mixed; use adapters = \"delta\"",
+                "{} and {} have other ranks, scales or modules, or hold whole modules, so their factors cannot be mixed; use adapters = \"delta\"",
                 parts[0].name(),
                 odd.name()
             )));
@@ -63,7 +66,7 @@ impl Mix {
             Parts::Models(models) => models,
             Parts::Factors(adapters) => {
                 self.right_count(weights, adapters.len())?;
-                return Adapter::mixed(adapters, weights)?.applied_to(&self.base);
+                return Adapter::mixed_onto(&self.base, adapters, weights);
             }
         };
         self.right_count(weights, parts.len())?;
@@ -81,7 +84,15 @@ impl Mix {
             sum.map_or_else(|| Ok(self.base.params[i].1.f_mul_scalar(rest)?), Ok)
         };
         no_grad(|| {
-            let params = (0..self.base.params.len()).map(|i| Ok((self.base.params[i].0.clone(), mix(i)?)));
+            let params = (0..self.base.params.len()).map(|i| {
+                let (name, sum) = (&self.base.params[i].0, mix(i)?);
+                match not_finite(&sum)? {
+                    Some(what) => Err(Error::invalid(format!(
+                        "soup: at weights {weights:?}, of {name} {what}; weigh the parts less"
+                    ))),
+                    None => Ok((name.clone(), sum)),
+                }
+            });
             Ok(Llama { config: self.base.config.clone(), params: params.collect::<Result<_>>()? })
         })
     }
@@ -117,8 +128,9 @@ fn same_start(base: &Llama, part: &Llama, name: &str) -> Result<()> {
         own += sum(a.f_square()?)?;
         other += sum(b.f_square()?)?;
     }
-    let cosine = dot / (own * other).sqrt();
-    if cosine < SAME_START {
+    let cosine = if own == other && own == 0.0 { 1.0 } else { dot / (own.sqrt() * other.sqrt()) };
+    // A cosine that is no number (one of them is all zeros) is no proof, either.
+    if cosine.is_nan() || cosine < SAME_START {
         return Err(Error::invalid(format!(
             "soup: {name} did not begin at the base (cosine of their parameters {cosine:.2}); specialists must be trained from the same \
              initial policy"
@@ -196,10 +208,18 @@ pub(super) mod tests {
         let stranger = Llama::init(config(), 2, Device::Cpu).unwrap();
         let start = Mix::of_models(base(), vec![moved(0.001), stranger], &names()).err().unwrap().to_string();
         assert!(start.contains("two did not begin at the base"), "{start}");
+        let mut zeros = base();
+        for (_, p) in &mut zeros.params {
+            *p = p.f_zeros_like().unwrap();
+        }
+        let start = Mix::of_models(base(), vec![zeros], &names()).err().unwrap().to_string();
+        assert!(start.contains("one did not begin at the base"), "{start}");
         let wide = Llama::init(Config { intermediate_size: 16, ..config() }, 1, Device::Cpu).unwrap();
         let shape = Mix::of_models(base(), vec![wide], &names()).err().unwrap().to_string();
         assert!(shape.contains("one has another shape than the base"), "{shape}");
         let mix = Mix::of_models(base(), vec![moved(0.001)], &names()).unwrap();
+        let huge = mix.at(&[1e39]).err().unwrap().to_string();
+        assert!(huge.contains("soup: at weights [1e39], of model.embed_tokens.weight"), "{huge}");
         assert_eq!(
             mix.at(&[0.5, 0.5]).err().unwrap().to_string(),
             "soup: 2 weights for 1 parts; give a part per objective"

@@ -1,0 +1,241 @@
+//! Reads safetensors: one file, or several with an index. Tensors are copied out as f32; numbers that are not finite are refused.
+
+use crate::finite::not_finite;
+use crate::{Error, Result};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use tch::{Kind, Tensor};
+
+pub type Tensors = BTreeMap<String, Tensor>;
+
+const FILE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// All weights of a Hugging Face folder.
+pub fn read_folder(folder: &Path) -> Result<Tensors> {
+    let mut tensors = Tensors::new();
+    let index = folder.join(INDEX);
+    // As transformers: with both, the single file counts.
+    if folder.join(FILE).is_file() {
+        read_weights(&folder.join(FILE), &mut tensors)?;
+        return Ok(tensors);
+    }
+    if !index.is_file() {
+        return Err(Error::file(folder, no_weights(folder)));
+    }
+    let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
+    let map = weight_map(&text).map_err(|what| Error::file(&index, what))?;
+    for shard in map.values().collect::<BTreeSet<_>>() {
+        read_shard(folder, shard, &map, &mut tensors)?;
+    }
+    let lost: Vec<&String> = map.keys().filter(|name| !tensors.contains_key(*name)).collect();
+    if let Some(first) = lost.first() {
+        let count = lost.len();
+        let what =
+            format!("names {count} tensors that its files do not hold, such as {first}; fetch or save the model again");
+        return Err(Error::file(&index, what));
+    }
+    Ok(tensors)
+}
+
+/// One file of several: it holds what the index says, and nothing else.
+fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, into: &mut Tensors) -> Result<()> {
+    let path = folder.join(shard);
+    if !path.is_file() {
+        return Err(Error::file(&path, format!("is missing, and {INDEX} names it; fetch or save the model again")));
+    }
+    let mut own = Tensors::new();
+    read_weights(&path, &mut own)?;
+    for (name, tensor) in own {
+        if map.get(&name).map(String::as_str) != Some(shard) {
+            let said = map.get(&name).map_or("in no file".into(), |other| format!("in {other}"));
+            let what = format!("holds {name}, which {INDEX} says lies {said}; fetch or save the model again");
+            return Err(Error::file(&path, what));
+        }
+        into.insert(name, tensor);
+    }
+    Ok(())
+}
+
+/// Which file each tensor lies in, from the text of an index.
+fn weight_map(text: &str) -> std::result::Result<BTreeMap<String, String>, String> {
+    let json: Value = serde_json::from_str(text).map_err(|e| format!("is not JSON: {e}"))?;
+    let map = json.get("weight_map").and_then(Value::as_object).ok_or("has no weight_map")?;
+    let place = |(name, file): (&String, &Value)| match file.as_str() {
+        // A folder of models says nothing about files elsewhere.
+        Some(file) if Path::new(file).file_name() == Some(file.as_ref()) => Ok((name.clone(), file.to_owned())),
+        _ => Err(format!("says that {name} lies in {file}, which is no name of a file beside it")),
+    };
+    map.iter().map(place).collect()
+}
+
+/// What a folder without safetensors has instead.
+fn no_weights(folder: &Path) -> String {
+    let has = |name: &str| folder.join(name).is_file();
+    if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+        return format!(
+            "has its weights as pytorch_model.bin, and motrain reads {FILE}; convert them with transformers: \
+             AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        );
+    }
+    format!("has neither {FILE} nor {INDEX}")
+}
+
+/// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
+pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
+    read(path, false, into)
+}
+
+/// The same for a file that also holds counters (I64).
+pub fn read_file(path: &Path, into: &mut Tensors) -> Result<()> {
+    read(path, true, into)
+}
+
+fn read(path: &Path, counters: bool, into: &mut Tensors) -> Result<()> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the map is only read, and copied into tensors before this function returns.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
+    for (name, view) in tensors.iter() {
+        let bad = |what: String| Error::file(path, format!("tensor {name}: {what}"));
+        let kind = match view.dtype() {
+            Dtype::F64 => Kind::Double,
+            Dtype::F32 => Kind::Float,
+            Dtype::BF16 => Kind::BFloat16,
+            Dtype::F16 => Kind::Half,
+            Dtype::I64 if counters => Kind::Int64,
+            other => {
+                return Err(bad(format!("is of type {other:?}; weights are F32, BF16, F16 or F64 (not quantised)")));
+            }
+        };
+        let shape = view.shape().iter().map(|&s| i64::try_from(s)).collect::<std::result::Result<Vec<i64>, _>>();
+        let shape = shape.map_err(|e| bad(e.to_string()))?;
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
+        let tensor = if kind == Kind::Int64 { tensor } else { tensor.f_to_kind(Kind::Float)? };
+        if let Some(what) = not_finite(&tensor)? {
+            return Err(bad(format!("{what}; the file is damaged or its training diverged: use an earlier one")));
+        }
+        into.insert(name.to_owned(), tensor);
+    }
+    Ok(())
+}
+
+/// The tensors that a safetensors file's bytes hold. Names, shapes and places are checked against its length before anything is allocated.
+pub fn check_safetensors(bytes: &[u8]) -> std::result::Result<SafeTensors<'_>, String> {
+    SafeTensors::deserialize(bytes).map_err(|e| format!("is damaged or truncated ({e}); fetch or save it again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::write_tensors;
+    use crate::mutants;
+    use safetensors::tensor::{TensorView, serialize};
+    use serde_json::json;
+    use tch::Device;
+
+    fn ones(shape: &[i64]) -> Tensor {
+        Tensor::ones(shape, (Kind::Float, Device::Cpu))
+    }
+
+    fn save(folder: &Path, name: &str, tensors: &[(&str, Tensor)]) {
+        let owned: Vec<_> = tensors.iter().map(|(n, t)| ((*n).to_owned(), t.shallow_clone())).collect();
+        write_tensors(&folder.join(name), &owned).unwrap();
+    }
+
+    fn said(folder: &Path) -> String {
+        read_folder(folder).unwrap_err().to_string().replace(&folder.display().to_string(), "[model]")
+    }
+
+    #[test]
+    fn an_index_that_lies_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        let index = |map: Value| std::fs::write(folder.join(INDEX), json!({ "weight_map": map }).to_string()).unwrap();
+        let mut messages = vec![said(folder)];
+        save(folder, "1.safetensors", &[("a", ones(&[2]))]);
+        save(folder, "2.safetensors", &[("b", ones(&[3]))]);
+        index(json!({"a": "1.safetensors", "b": "2.safetensors"}));
+        assert_eq!(read_folder(folder).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
+        for map in [
+            json!({"a": "1.safetensors", "b": "1.safetensors"}),
+            json!({"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}),
+            json!({"a": "1.safetensors", "b": "3.safetensors"}),
+            json!({"a": "1.safetensors", "b": "../2.safetensors"}),
+            json!({"a": "1.safetensors", "b": 2}),
+            json!({"a": "1.safetensors", "c": "2.safetensors"}),
+        ] {
+            index(map);
+            messages.push(said(folder));
+        }
+        save(folder, "2.safetensors", &[("a", ones(&[3]))]);
+        index(json!({"a": "1.safetensors", "b": "2.safetensors"}));
+        messages.push(said(folder));
+        std::fs::write(folder.join(INDEX), "{}").unwrap();
+        messages.push(said(folder));
+        std::fs::remove_file(folder.join(INDEX)).unwrap();
+        std::fs::write(folder.join("pytorch_model.bin"), "").unwrap();
+        messages.push(said(folder));
+        insta::assert_snapshot!(messages.join("\n"));
+    }
+
+    #[test]
+    fn only_finite_floats_are_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path();
+        let mut messages = Vec::new();
+        for odd in [f64::NAN, f64::INFINITY] {
+            let tensor = ones(&[2, 3]);
+            let _ = tensor.narrow(0, 1, 1).narrow(1, 2, 1).fill_(odd);
+            save(folder, FILE, &[("w", tensor)]);
+            messages.push(said(folder));
+        }
+        save(folder, FILE, &[("w", Tensor::from_slice(&[1i64, 2]))]);
+        messages.push(said(folder));
+        assert!(read_file(&folder.join(FILE), &mut Tensors::new()).is_ok());
+        for (dtype, bytes) in [(Dtype::U8, vec![1u8]), (Dtype::F64, 1e300f64.to_le_bytes().to_vec())] {
+            let view = TensorView::new(dtype, vec![1], &bytes).unwrap();
+            std::fs::write(folder.join(FILE), serialize([("w", view)], None).unwrap()).unwrap();
+            messages.push(said(folder));
+        }
+        insta::assert_snapshot!(messages.join("\n"));
+        for (dtype, bytes) in
+            [(Dtype::F64, 0.5f64.to_le_bytes().to_vec()), (Dtype::F16, vec![0, 0x38]), (Dtype::BF16, vec![0, 0x3f])]
+        {
+            let view = TensorView::new(dtype, vec![1], &bytes).unwrap();
+            std::fs::write(folder.join(FILE), serialize([("w", view)], None).unwrap()).unwrap();
+            assert_eq!(read_folder(folder).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn mutants_are_read_or_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), FILE, &[("a", ones(&[2, 3])), ("b", ones(&[5]))]);
+        let original = std::fs::read(dir.path().join(FILE)).unwrap();
+        let (mut read, mut refused) = (0, 0);
+        for (i, bytes) in mutants::of(&original, 3000).enumerate() {
+            let good = check_safetensors(&bytes).is_ok();
+            (read, refused) = if good { (read + 1, refused) } else { (read, refused + 1) };
+            // Those whose head is whole reach the tensors.
+            if good || i % 20 == 0 {
+                std::fs::write(dir.path().join(FILE), &bytes).unwrap();
+                let _ = read_folder(dir.path());
+            }
+        }
+        assert!(read > 100 && refused > 1000, "{read} {refused}");
+    }
+
+    #[test]
+    fn mutants_of_an_index_are_read_or_refused() {
+        let original =
+            json!({"metadata": {"total_size": 44}, "weight_map": {"a": "1.safetensors", "b": "2.safetensors"}})
+                .to_string();
+        let refused = mutants::of_json(&original, 2000).filter(|text| weight_map(text).is_err()).count();
+        assert!(refused > 500, "{refused}");
+    }
+}
