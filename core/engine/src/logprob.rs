@@ -4,8 +4,8 @@
 //! each other and positions restart after the prompt. So the prompt is computed once, and only completion positions reach
 //! the output head.
 
-use crate::Result;
 use crate::model::{Mask, Net};
+use crate::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 /// A prompt and its completions, as tokens.
@@ -146,7 +146,22 @@ impl Packed {
     }
 }
 
-/// Copies a 1-D tensor to the host.
+/// Copies a 1-D tensor of numbers that a network computed to the host. They are finite, or nothing that follows from them means anything.
 pub fn to_vec(t: &Tensor) -> Result<Vec<f64>> {
+    let values = to_vec_unchecked(t)?;
+    match values.iter().position(|v| !v.is_finite()) {
+        None => Ok(values),
+        Some(at) => Err(Error::invalid(format!(
+            "the model computed {} (value {} of {}: a log-prob, score or state): its weights or activations overflow; lower optimizer.lr, or \
+             compute in f32 (dtype = \"f32\"); the last checkpoint is kept",
+            values[at],
+            at + 1,
+            values.len()
+        ))),
+    }
+}
+
+/// The same where the caller says what is wrong with a number.
+pub fn to_vec_unchecked(t: &Tensor) -> Result<Vec<f64>> {
     Ok(Vec::try_from(t.f_detach()?.f_to_device(Device::Cpu)?.f_to_kind(Kind::Double)?.f_contiguous()?)?)
 }

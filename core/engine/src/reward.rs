@@ -2,7 +2,7 @@
 
 use crate::device;
 use crate::log::Metrics;
-use crate::logprob::{Group, pack, to_vec};
+use crate::logprob::{Group, pack, to_vec_unchecked};
 use crate::model::{Config, Head, Llama, Net};
 use crate::text::Text;
 use crate::{Error, Result};
@@ -141,7 +141,8 @@ fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[
                 completions: g.iter().map(|&i| encoded[i].1.as_slice()).collect(),
             })
             .collect();
-        let values = no_grad(|| to_vec(&scores_of(net, &packed, text.pad)?))?;
+        // The reward set names prompt and completion of a score that is not finite.
+        let values = no_grad(|| to_vec_unchecked(&scores_of(net, &packed, text.pad)?))?;
         for (&i, value) in chunk.iter().flatten().zip(values) {
             scores[i] = value;
         }

@@ -4,7 +4,7 @@
 //! while decoding. Every completion has its own seed, so that it does not depend on what else is in the batch (up to rounding).
 
 use crate::model::{Cache, Mask, Net};
-use crate::sample::next_tokens;
+use crate::sample::{NOT_FINITE, next_tokens};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::plan::Sampling;
@@ -63,7 +63,8 @@ pub fn fits_context(prompt: usize, new: usize, context: i64) -> Result<()> {
     if prompt == 0 {
         return Err(Error::invalid("a prompt has no tokens"));
     }
-    if prompt + new > context as usize {
+    let total = prompt.checked_add(new).and_then(|total| i64::try_from(total).ok());
+    if total.is_none_or(|total| total > context) {
         return Err(Error::invalid(format!(
             "a prompt of {prompt} tokens and {new} new tokens do not fit the model's context of {context}; \
              lower generate.max_new_tokens, or leave long prompts out with max_prompt_tokens"
@@ -113,6 +114,10 @@ fn decode(
         let uniform: Vec<f32> = alive.iter().map(|&r| rows[r].rng.random()).collect();
         let drawn = next_tokens(&logits, sampling, &uniform)?;
         let tokens: Vec<i64> = Vec::try_from(&drawn)?;
+        if let Some(bad) = tokens.iter().position(|t| *t == NOT_FINITE) {
+            let prompt = &prompts[chunk[rows[alive[bad]].prompt]];
+            return Err(not_finite(net.kind(), step, &text.decode(prompt)?));
+        }
         for (&r, &token) in alive.iter().zip(&tokens) {
             let row = &mut rows[r];
             if !row.finished {
@@ -150,6 +155,20 @@ fn decode(
     Ok(out)
 }
 
+/// A policy whose logits are no numbers answers nothing; which token would follow is then an accident.
+fn not_finite(kind: Kind, step: usize, prompt: &str) -> Error {
+    let prompt = prompt.trim().replace('\n', " ");
+    let shown: String = prompt.chars().take(200).collect();
+    let mend = match kind {
+        Kind::Float => "lower optimizer.lr, or use an earlier checkpoint",
+        _ => "compute in f32 (dtype = \"f32\")",
+    };
+    Error::invalid(format!(
+        "the policy's logits are not finite (NaN or infinite) at new token {} of this prompt: its weights or activations overflow; {mend}\n  {shown}",
+        step + 1
+    ))
+}
+
 /// Reads the prompts. Returns the hidden state of each prompt's last token, `[prompts, hidden]`, and the cache.
 fn prefill(net: &Net, text: &Text, chunk: &[usize], prompts: &[Vec<u32>], longest: usize) -> Result<(Tensor, Cache)> {
     let device = net.device();
@@ -182,4 +201,22 @@ fn hole_mask(rows: &[Row], longest: usize, capacity: i64, device: Device) -> Res
         mask[start + row.length..start + longest].fill(f32::NEG_INFINITY);
     }
     Ok(Some(Tensor::f_from_slice(&mask)?.f_view([rows.len() as i64, 1, 1, capacity])?.f_to_device(device)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_that_overflow_do_not_fit() {
+        assert!(fits_context(8, 8, 16).is_ok());
+        for (prompt, new, context) in
+            [(9, 8, 16), (8, usize::MAX, 16), (usize::MAX, 1, i64::MAX), (1, 1 << 62, 1 << 30)]
+        {
+            assert!(
+                fits_context(prompt, new, context).unwrap_err().to_string().contains("do not fit"),
+                "{prompt} {new}"
+            );
+        }
+    }
 }

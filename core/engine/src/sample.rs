@@ -5,10 +5,19 @@ use crate::Result;
 use motrain_core::plan::Sampling;
 use tch::{Kind, Tensor};
 
-/// Draws one token per row of `logits` (`[rows, vocab]`, f32) with one uniform number in [0, 1) per row.
+/// Below this temperature f32 cannot divide by it, and only the likeliest token is ever drawn.
+const COLD: f64 = 1e-30;
+
+/// Stands for a token where a row's logits are not finite.
+pub const NOT_FINITE: i64 = -1;
+
+/// Draws one token per row of `logits` (`[rows, vocab]`, f32) with one uniform number in [0, 1) per row. Where the logits hold a NaN or
+/// an infinity, or nothing but −∞, the token is `NOT_FINITE`.
 pub fn next_tokens(logits: &Tensor, sampling: &Sampling, uniform: &[f32]) -> Result<Tensor> {
-    if sampling.temperature == 0.0 {
-        return Ok(logits.f_argmax(-1, false)?);
+    if sampling.temperature < COLD {
+        // A NaN is the greatest, so that the greatest tells of all.
+        let (greatest, tokens) = logits.f_max_dim(-1, false)?;
+        return marked(&tokens, &greatest);
     }
     let logits =
         if sampling.temperature == 1.0 { logits.shallow_clone() } else { logits.f_div_scalar(sampling.temperature)? };
@@ -17,24 +26,35 @@ pub fn next_tokens(logits: &Tensor, sampling: &Sampling, uniform: &[f32]) -> Res
     if sampling.top_k == 0 && sampling.top_p >= 1.0 {
         return pick(&logits.f_softmax(-1, Kind::Float)?, &uniform);
     }
-    let keep = if sampling.top_k == 0 { vocab } else { (sampling.top_k as i64).min(vocab) };
+    let keep = if sampling.top_k == 0 { vocab } else { i64::try_from(sampling.top_k).unwrap_or(vocab).min(vocab) };
     let (top, tokens) = logits.f_topk(keep, -1, true, true)?;
     let mut probs = top.f_softmax(-1, Kind::Float)?;
     if sampling.top_p < 1.0 {
-        let before = probs.f_cumsum(-1, Kind::Float)? - &probs;
-        probs = probs.f_masked_fill(&before.f_ge(sampling.top_p)?, 0.0)?;
+        let before = probs.f_cumsum(-1, Kind::Float)?.f_sub(&probs)?;
+        // However little is asked for, the likeliest token stays.
+        let share = sampling.top_p.max(f64::from(f32::MIN_POSITIVE));
+        probs = probs.f_masked_fill(&before.f_ge(share)?, 0.0)?;
     }
     let choice = pick(&probs, &uniform)?;
-    Ok(tokens.f_gather(1, &choice.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?)
+    let drawn = tokens.f_gather(1, &choice.f_clamp_min(0)?.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
+    Ok(drawn.f_where_self(&choice.f_ge(0)?, &choice)?)
 }
 
-/// The index at which the cumulative probability passes `uniform` times the total.
+/// The index at which the cumulative probability passes `uniform` times the total. Softmax makes one NaN or infinity a row of NaN, which
+/// the total tells of.
 fn pick(probs: &Tensor, uniform: &Tensor) -> Result<Tensor> {
     let last = probs.size2()?.1 - 1;
     let cumulative = probs.f_cumsum(-1, Kind::Float)?;
-    let aim = uniform * cumulative.f_narrow(1, last, 1)?;
+    let total = cumulative.f_narrow(1, last, 1)?;
+    // Rounding may lift the product to the total, behind which only tokens without any probability lie.
+    let aim = uniform.f_mul(&total)?.f_minimum(&total.f_nextafter(&total.f_zeros_like()?)?)?;
     let index = aim.f_searchsorted(&cumulative, false, true, "right", None::<&Tensor>)?;
-    Ok(index.f_clamp_max(last)?.f_squeeze_dim(1)?)
+    marked(&index.f_clamp_max(last)?.f_squeeze_dim(1)?, &total.f_squeeze_dim(1)?)
+}
+
+/// The tokens, `NOT_FINITE` where the value that tells of their row is not finite.
+fn marked(tokens: &Tensor, tells: &Tensor) -> Result<Tensor> {
+    Ok(tokens.f_masked_fill(&tells.f_isfinite()?.f_logical_not()?, NOT_FINITE)?)
 }
 
 #[cfg(test)]
@@ -62,5 +82,56 @@ mod tests {
         assert_eq!(draw(&greedy, 0.99), 0);
         let cold = Sampling { temperature: 0.1, ..Sampling::default() };
         assert_eq!(draw(&cold, 0.99), 0);
+    }
+
+    fn all_ways() -> [Sampling; 6] {
+        let plain = Sampling::default();
+        [
+            plain.clone(),
+            Sampling { temperature: 0.0, ..plain.clone() },
+            Sampling { temperature: 0.7, ..plain.clone() },
+            Sampling { top_k: 2, ..plain.clone() },
+            Sampling { top_p: 0.5, ..plain.clone() },
+            Sampling { top_k: 3, top_p: 0.9, temperature: 1.5, ..plain },
+        ]
+    }
+
+    /// Rows that no token can be drawn from are marked, whatever the way of drawing, and their neighbours are not.
+    #[test]
+    fn rows_that_are_not_finite_are_marked() {
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        let rows = [[1.0, 2.0, 0.0, 0.0], [1.0, nan, 0.0, 0.0], [1.0, inf, 0.0, 0.0], [-inf; 4], [1.0, 2.0, -inf, 0.0]];
+        let logits = Tensor::from_slice(&rows.concat()).view([5, 4]);
+        for sampling in all_ways() {
+            let drawn = Vec::<i64>::try_from(next_tokens(&logits, &sampling, &[0.5; 5]).unwrap()).unwrap();
+            assert_eq!(
+                drawn.iter().map(|t| *t == NOT_FINITE).collect::<Vec<_>>(),
+                [false, true, true, true, false],
+                "{sampling:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tiny_temperature_draws_the_likeliest() {
+        let logits = Tensor::from_slice(&[40.0f32, 50.0, -60.0, 49.0]).unsqueeze(0);
+        for temperature in [1e-3, 1e-20, 1e-30, 1e-38, 1e-45, 1e-300, f64::MIN_POSITIVE] {
+            let drawn = next_tokens(&logits, &Sampling { temperature, ..Sampling::default() }, &[0.9]).unwrap();
+            assert_eq!(drawn.int64_value(&[0]), 1, "{temperature:e}");
+        }
+    }
+
+    #[test]
+    fn no_draw_falls_behind_the_tokens_that_are_kept() {
+        let almost_one = 1.0 - f32::EPSILON / 2.0;
+        let logits = Tensor::from_slice(&[0.7f32, 0.3, 0.0, 0.0]).log().unsqueeze(0);
+        for sampling in all_ways() {
+            let drawn = next_tokens(&logits, &sampling, &[almost_one]).unwrap().int64_value(&[0]);
+            assert!((0..2).contains(&drawn), "{sampling:?} draws {drawn}");
+        }
+        let least = Sampling { top_p: 1e-300, ..Sampling::default() };
+        assert_eq!(draw(&least, 0.5), 0);
+        let many = Sampling { top_k: usize::MAX, ..Sampling::default() };
+        assert_eq!(draw(&many, 0.0), 0);
     }
 }

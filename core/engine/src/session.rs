@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 /// A run: the plan and what all stages share.
 pub struct Session<'a> {
@@ -175,22 +175,35 @@ impl<'a> Trainer<'a> {
         self.state.step < self.total && !self.state.stopped
     }
 
-    /// Clips the gradients, moves the parameters and clears the gradients. Adds `lr` and `grad_norm` to the metrics.
+    /// Clips the gradients, moves the parameters and clears the gradients. Adds `lr` and `grad_norm` to the metrics. A number that is not
+    /// finite ends the stage here, before a checkpoint could hold it.
     pub fn update(&mut self, metrics: &mut Metrics) -> Result<()> {
         let lr = optim::learning_rate(&self.spec, self.state.step, self.total);
+        if let Some(loss) = metrics.get("loss").filter(|loss| !loss.is_finite()) {
+            return Err(self.diverged(format!("the loss is {loss}"), lr));
+        }
         let norm = optim::clip_gradients(&self.model.params, self.spec.max_grad_norm)?;
         if !norm.is_finite() {
-            return Err(Error::invalid(format!(
-                "the gradient of step {} of stage \"{}\" is {norm}; lower optimizer.lr; the last checkpoint is kept",
-                self.state.step + 1,
-                self.stage.id
-            )));
+            let place = optim::not_finite(&self.model.params, Tensor::grad)?;
+            let what = place
+                .map_or("the gradient is too large to square".into(), |place| format!("in the gradient of {place}"));
+            return Err(self.diverged(what, lr));
         }
         self.optim.step(&self.model.params, lr)?;
+        if let Some(place) = optim::not_finite(&self.model.params, Tensor::shallow_clone)? {
+            return Err(self.diverged(format!("after the update, in {place}"), lr));
+        }
         optim::zero_gradients(&mut self.model.params);
         metrics.insert("lr".into(), lr);
         metrics.insert("grad_norm".into(), norm);
         Ok(())
+    }
+
+    fn diverged(&self, what: String, lr: f64) -> Error {
+        let (step, stage) = (self.state.step + 1, self.stage.id);
+        Error::invalid(format!(
+            "step {step} of stage \"{stage}\" has diverged: {what}; lower optimizer.lr (it was {lr:e}); the last checkpoint is kept"
+        ))
     }
 
     /// Logs a finished step, saves when due, and stops here after Ctrl-C.

@@ -1,7 +1,7 @@
 //! Adafactor (Shazeer and Stern 2018), as the paper trains with: factored second moments, update clipping, no momentum, a given
 //! learning rate (no relative step, no scaling by the parameter's size).
 
-use super::{Optim, Params, take};
+use super::{Optim, Params, take, take_step};
 use crate::Result;
 use motrain_core::plan::Optimizer;
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ impl Optim for Adafactor {
     }
 
     fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<()> {
-        self.step = take(&mut state, "step", &Tensor::from_slice(&[0i64]))?.int64_value(&[0]);
+        self.step = take_step(&mut state)?;
         for (name, moment) in self.names.iter().zip(&mut self.moments) {
             match moment {
                 Moment::Factored(rows, columns) => {

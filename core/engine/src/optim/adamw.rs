@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019). Weight decay leaves vectors (norms) alone.
 
-use super::{Optim, Params, take};
+use super::{Optim, Params, take, take_step};
 use crate::Result;
 use motrain_core::plan::Optimizer;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Optim for AdamW {
     }
 
     fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<()> {
-        self.step = take(&mut state, "step", &Tensor::from_slice(&[0i64]))?.int64_value(&[0]);
+        self.step = take_step(&mut state)?;
         for ((name, m), v) in self.names.iter().zip(&mut self.mean).zip(&mut self.square) {
             *m = take(&mut state, &format!("mean.{name}"), m)?;
             *v = take(&mut state, &format!("square.{name}"), v)?;

@@ -3,7 +3,7 @@
 mod adafactor;
 mod adamw;
 
-use crate::{Error, Result};
+use crate::{Error, Result, finite};
 use motrain_core::plan::{Optimizer, OptimizerName, Schedule};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
@@ -63,15 +63,39 @@ pub fn clip_gradients(params: &Params, max_norm: f64) -> Result<f64> {
     })
 }
 
+/// Where a number stopped being finite in a step, and what it was: in a gradient, or in a parameter.
+pub fn not_finite(params: &Params, of: fn(&Tensor) -> Tensor) -> Result<Option<String>> {
+    let tensors: Vec<Tensor> = params.iter().map(|(_, p)| of(p)).collect();
+    let known: Vec<&Tensor> = tensors.iter().filter(|t| t.defined()).collect();
+    if finite::all_finite(&known)? {
+        return Ok(None);
+    }
+    for ((name, _), tensor) in params.iter().zip(&tensors).filter(|(_, t)| t.defined()) {
+        if let Some(what) = finite::not_finite(tensor)? {
+            return Ok(Some(format!("{name}: {what}")));
+        }
+    }
+    Ok(None)
+}
+
 pub fn zero_gradients(params: &mut [(String, Tensor)]) {
     for (_, p) in params {
         p.zero_grad();
     }
 }
 
+/// The number of steps that saved state has seen.
+fn take_step(state: &mut BTreeMap<String, Tensor>) -> Result<i64> {
+    let step = take(state, "step", &Tensor::f_from_slice(&[0i64])?)?.f_int64_value(&[0])?;
+    match step {
+        0..=0x7fff_ffff => Ok(step),
+        _ => Err(Error::invalid(format!("the checkpoint's optimiser state says that {step} steps were done"))),
+    }
+}
+
 fn take(state: &mut BTreeMap<String, Tensor>, name: &str, like: &Tensor) -> Result<Tensor> {
     match state.remove(name) {
-        Some(t) if t.size() == like.size() => Ok(t.f_to_device(like.device())?),
+        Some(t) if t.size() == like.size() && t.kind() == like.kind() => Ok(t.f_to_device(like.device())?),
         _ => Err(Error::invalid(format!("the checkpoint's optimiser state does not fit the model at {name}"))),
     }
 }
@@ -136,6 +160,36 @@ mod tests {
             fresh.restore(saved).unwrap();
             train(fresh.as_mut(), &mut resumed, 2);
             assert_eq!(values(&straight), values(&resumed), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_is_named_with_its_tensor() {
+        let mut params = param();
+        let names = |of: fn(&Tensor) -> Tensor, params: &Params| not_finite(params, of).unwrap();
+        assert_eq!(names(Tensor::grad, &params), None);
+        (&params[0].1 * Tensor::from_slice(&[1.0f32, 2.0, f32::INFINITY, 3.0]).view([2, 2]))
+            .sum(Kind::Float)
+            .backward();
+        let said = names(Tensor::grad, &params).unwrap();
+        assert_eq!(said, "w: 1 of 4 values are not finite; the first is inf at [1, 0]");
+        assert_eq!(names(Tensor::shallow_clone, &params), None);
+        let mut optim = build(&spec(OptimizerName::Adamw), &params).unwrap();
+        optim.step(&params, 1e308).unwrap();
+        assert!(names(Tensor::shallow_clone, &params).unwrap().starts_with("w: "));
+        zero_gradients(&mut params);
+    }
+
+    #[test]
+    fn state_of_another_kind_is_refused() {
+        for name in [OptimizerName::Adamw, OptimizerName::Adafactor] {
+            for step in [Tensor::from_slice(&[i64::MAX]), Tensor::from_slice(&[-1i64]), Tensor::from_slice(&[1f32])] {
+                let mut optim = build(&spec(name), &param()).unwrap();
+                let mut state: BTreeMap<String, Tensor> = optim.state().into_iter().collect();
+                state.insert("step".into(), step);
+                let message = optim.restore(state).unwrap_err().to_string();
+                assert!(message.contains("the checkpoint's optimiser state"), "{message}");
+            }
         }
     }
 
