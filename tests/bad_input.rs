@@ -1,8 +1,6 @@
 //! Bad input through the binary: each gets an error that names what, where and how to mend it, and loses nothing.
 
-use motrain_tests::{
-    copy_model, failure, motrain, root, small, small_run, start, steps_done, success, text, wait_for, write,
-};
+use motrain_tests::{copy_model, failure, motrain, root, small, small_run, start, success, text, wait_for, write};
 use std::path::Path;
 use std::process::Command;
 
@@ -123,16 +121,12 @@ fn a_truncated_checkpoint_is_named_and_the_one_before_it_serves() {
     let newest = if stage.join("checkpoint-6").is_dir() { 6 } else { 4 };
     let weights = stage.join(format!("checkpoint-{newest}/optimizer.safetensors"));
     std::fs::OpenOptions::new().write(true).open(&weights).unwrap().set_len(1000).unwrap();
-    let message = failure(motrain(f.path()).args(["--resume", "out"]));
-    assert!(
-        message.contains(&format!(
-            "checkpoint-{newest}: this checkpoint is truncated: optimizer.safetensors has 1000 bytes"
-        )),
-        "{message}"
-    );
-    assert!(message.contains("delete the folder to resume from the one before it"), "{message}");
-    std::fs::remove_dir_all(stage.join(format!("checkpoint-{newest}"))).unwrap();
-    success(motrain(f.path()).args(["--resume", "out"]));
+    let output = motrain(f.path()).args(["--resume", "out"]).output().unwrap();
+    let message = text(&output.stderr);
+    assert!(output.status.success(), "{message}");
+    let truncated = format!("checkpoint-{newest}: this checkpoint is truncated: optimizer.safetensors has 1000 bytes");
+    assert!(message.contains(&truncated), "{message}");
+    assert!(message.contains(&format!("set aside; going on from that of step {}", newest - 2)), "{message}");
 }
 
 #[test]
@@ -151,23 +145,6 @@ fn a_full_disk_keeps_the_checkpoint_before() {
     assert!(message.contains("could not be saved") && message.contains("make room and resume"), "{message}");
     assert!(!f.path().join("out/stages/mo_odpo/checkpoint-2").exists());
     success(motrain(f.path()).args(["--resume", "out"]));
-}
-
-#[test]
-fn ctrl_c_saves_and_stops() {
-    let f = folder();
-    let run = f.path().join("out");
-    let mut command = small_run(f.path(), "out");
-    command.args(["--set", "tasks.hh.train.steps=400", "--set", "tasks.hh.train.checkpoint_every=1000"]);
-    let child = start(&mut command);
-    wait_for(|| steps_done(&run, "mo_odpo") >= 1);
-    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
-    let output = child.wait_with_output().unwrap();
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("nothing is lost; to go on: motrain --resume out"), "{message}");
-    let step = steps_done(&run, "mo_odpo");
-    assert!(run.join(format!("stages/mo_odpo/checkpoint-{step}/state.json")).is_file(), "{message}");
 }
 
 #[test]

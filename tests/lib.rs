@@ -2,6 +2,7 @@
 
 pub mod server;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -104,6 +105,12 @@ pub fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("motrain starts")
 }
 
+/// Sends a signal to a process that was started.
+pub fn signal(child: &Child, name: &str) {
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-s", name, &id]).status().expect("kill").success());
+}
+
 /// Lines of metrics.jsonl that a stage has written.
 pub fn steps_done(run: &Path, stage: &str) -> usize {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
@@ -133,4 +140,31 @@ pub fn copy_model(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).expect("model folder").flatten() {
         std::fs::copy(entry.path(), to.join(entry.file_name())).expect("copy");
     }
+}
+
+/// Standard error of a run that must succeed.
+pub fn told(command: &mut Command) -> String {
+    let output = command.output().expect("motrain starts");
+    let said = text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+/// Stages that were taken as they were.
+pub fn reused(said: &str) -> usize {
+    said.matches("finished before, reused").count()
+}
+
+pub fn read(path: PathBuf) -> Vec<u8> {
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// What a run made, without what depends on the clock: a number per file.
+pub fn result(run: &Path) -> Vec<u64> {
+    let number = |file: &str| {
+        let mut hasher = DefaultHasher::new();
+        read(run.join(file)).hash(&mut hasher);
+        hasher.finish()
+    };
+    ["policy/model.safetensors", "metrics.jsonl", "completions.jsonl", "front.json"].map(number).into()
 }

@@ -1,6 +1,6 @@
 //! Standard output: results and nothing else, whoever reads them.
 
-use motrain_tests::{motrain, text};
+use motrain_tests::{motrain, small_run, start, text};
 use std::fs::File;
 use std::process::Stdio;
 
@@ -12,6 +12,15 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(run.stdout.take());
     let output = run.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()));
+}
+
+#[test]
+fn a_log_that_nobody_reads_ends_no_work() {
+    let f = tempfile::tempdir().unwrap();
+    let mut run = start(&mut small_run(f.path(), "out"));
+    drop(run.stderr.take());
+    assert!(run.wait().unwrap().success());
+    assert!(f.path().join("out/front.json").is_file());
 }
 
 #[test]

@@ -371,7 +371,7 @@ fn a_dead_server_stops_the_run_at_once_with_its_checkpoint_kept() {
     let said = failure(&mut run(&f, "remote", &options));
     assert!(said.contains("reward \"Remote\" failed: "), "{said}");
     assert!(said.contains("cannot be reached") && said.contains("tried 2 times"), "{said}");
-    assert!(f.path().join("out/stages/mo_odpo/checkpoint-2/state.json").is_file());
+    assert!(f.path().join("out/stages/mo_odpo/checkpoint-3/state.json").is_file(), "the three steps are lost");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod advantage;
 pub mod conditioner;
 pub mod data;
+pub mod durable;
 pub mod error;
 pub mod http;
 pub mod judge;

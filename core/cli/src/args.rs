@@ -126,6 +126,11 @@ pub enum Command {
         #[command(flatten)]
         plugins: ConfigArgs,
     },
+    /// See what a run folder keeps, and remove what you name
+    Runs {
+        #[command(subcommand)]
+        command: RunsCommand,
+    },
     /// Draw the paper's figures and tables from finished runs of paper.rhai, one run folder a seed
     Paper { folder: PathBuf },
     /// Turn a GGUF file into a Hugging Face folder
@@ -176,5 +181,27 @@ pub enum PluginCommand {
         component: Option<String>,
         #[arg(long, default_value = "{}")]
         options: String,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum RunsCommand {
+    /// List what each stage made, with every set of options that it was run with
+    List { run: PathBuf },
+    /// Remove what the options name; nothing else, and nothing while a process works there
+    Prune {
+        run: PathBuf,
+        /// Only of this stage: ID, or ID.HASH as `runs list` shows it; alone, all that it made
+        #[arg(long, value_name = "ID[.HASH]")]
+        stage: Option<String>,
+        /// The checkpoints of finished stages
+        #[arg(long)]
+        checkpoints: bool,
+        /// What the run's present plan does not use
+        #[arg(long)]
+        unused: bool,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }

@@ -3,14 +3,16 @@
 use crate::args::{Args, Command, ConfigArgs, RunArgs};
 use crate::components::Plugins;
 use crate::out::say;
-use crate::{allowed, bench, components, config, locate, out, paper, plugin_check, report, script};
+use crate::{allowed, bench, components, config, locate, out, paper, plugin_check, report, runs, script, signals};
 use anyhow::{Context, Result, bail};
+use motrain_core::durable;
 use motrain_core::options::describe;
 use motrain_core::plan::{ModelRef, Plan, Sampling, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sub_seed;
 use motrain_core::task::TASKS;
 use motrain_core::{Prompt, Weights};
+use motrain_engine::folder::{self, Manifest, RunFolder, Status};
 use motrain_engine::model::Llama;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
@@ -20,9 +22,9 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
+pub fn dispatch(args: Args) -> Result<()> {
     match args.command {
-        None => train(&args.run, stop),
+        None => train(&args.run),
         Some(Command::Check { script, config }) => check(&script, &config),
         Some(Command::List { kind, script, config }) => list(kind.as_deref(), script.as_deref(), &config),
         Some(Command::Plugin { command }) => plugin_check::run(command),
@@ -31,10 +33,11 @@ pub fn dispatch(args: Args, stop: &AtomicBool) -> Result<()> {
             say!("{}", folder.display());
             Ok(())
         }
+        Some(Command::Runs { command }) => runs::run(command),
         Some(Command::Paper { folder }) => paper::run(&folder),
         Some(Command::MakeData { task, folder, seed }) => make_data(&task, &folder, seed),
         Some(command @ Command::Generate { .. }) => generate(command),
-        Some(command @ Command::Evaluate { .. }) => evaluate(command, stop),
+        Some(command @ Command::Evaluate { .. }) => evaluate(command),
         Some(Command::BenchPlugins { loss, reward }) => bench::run(&loss, &reward),
         Some(Command::Bench { model, dtype }) => Ok(motrain_engine::bench::run(&model, &dtype, out::line)?),
     }
@@ -47,6 +50,12 @@ fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let plugins = Plugins::read(&config, args)?;
     let registry = components::from_config(&config, &plugins)?;
     let (mut plan, registry) = script::plan(&script, &config, registry, plugins.for_script(&script))?;
+    if plan.stages.iter().flat_map(|s| s.work.inputs()).any(|path| Path::new(path).is_relative()) {
+        plan.directory = Some(here()?.to_string_lossy().into_owned());
+    }
+    for path in plan.plugins.iter_mut().map(|p| &mut p.path).chain(plan.script.as_mut().map(|s| &mut s.path)) {
+        *path = std::path::absolute(&*path)?.to_string_lossy().into_owned();
+    }
     plan.call_seconds = (!plan.plugins.is_empty()).then_some(plugins.call_seconds);
     Ok((plan, registry))
 }
@@ -57,10 +66,21 @@ fn configured(args: &ConfigArgs) -> Result<Registry> {
     components::from_config(&config, &Plugins::read(&config, args)?)
 }
 
-fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
+fn here() -> Result<PathBuf> {
+    std::env::current_dir().context("the working directory is not there any more")
+}
+
+fn train(args: &RunArgs) -> Result<()> {
     let (plan, registry, out) = match (&args.resume, &args.script) {
         (Some(folder), _) => {
-            let plan = saved_plan(folder)?;
+            let plan = saved_plan(folder)?.read_in(&here()?);
+            if folder::is_of_an_earlier_motrain(folder) {
+                bail!(
+                    "{} was made by an earlier motrain, whose stages this one cannot go on with; go on with that one, or do the \
+                     run anew with --script and --out (what is there is kept)",
+                    folder.display()
+                );
+            }
             let registry = components::from_plan(&plan, &args.config)?;
             plan.check(&registry)
                 .with_context(|| format!("the plan of {} does not hold together", folder.display()))?;
@@ -89,13 +109,20 @@ fn train(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         return Ok(());
     }
     allowed::remember(&plan.plugins);
-    let outcome = run::run(&plan, &registry, &out, stop)?;
-    if let Some(fronts) = &outcome.fronts {
-        report::write(&out, &plan, fronts, &outcome.evaluations)?;
-        say!("{}", report::table(fronts));
-        say!("report: {}", out.join("report.html").display());
-    }
+    run_and_report(&plan, &registry, &RunFolder::open(&out)?)?;
     say!("run:    {}", out.display());
+    Ok(())
+}
+
+fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<()> {
+    for front in run::run(plan, registry, folder, signals::listen()?)? {
+        report::write(folder, plan, &front)?;
+        if let Some(rewards) = &front.of {
+            say!("\n{rewards}:");
+        }
+        say!("{}", report::table(&front.fronts));
+        say!("report: {}", folder.root().join(front.file("report", "html")).display());
+    }
     Ok(())
 }
 
@@ -210,7 +237,8 @@ fn generate(command: Command) -> Result<()> {
     motrain_core::options::check_value("generate", &sampling)?;
     let seeds = vec![(0..n).map(|i| sub_seed(seed, "generate", i)).collect()];
     let net = model.net(device::kind("auto", device)?)?;
-    for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
+    for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling, &AtomicBool::new(false))?[0]
+    {
         say!("{}", answer.text);
     }
     Ok(())
@@ -235,17 +263,17 @@ fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prom
 }
 
 /// The run's plan up to its rewards, and one evaluation with other prompts, policy or grid.
-fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
+fn evaluate(command: Command) -> Result<()> {
     let Command::Evaluate { run: folder, policy, prompts, limit, step, name, out, plugins } = command else {
         return Ok(());
     };
-    let mut plan = saved_plan(&folder)?;
+    let mut plan = saved_plan(&folder)?.read_in(&here()?);
     let last = plan.stages.iter().rev().find_map(|s| match &s.work {
         Work::Evaluate(e) => Some(e.clone()),
         _ => None,
     });
     let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", folder.display()))?;
-    let folder_of = |id: &str| folder.join("stages").join(id).join("model").to_string_lossy().into_owned();
+    let folder_of = |id: &str| folder::stage(&folder, id).join("model").to_string_lossy().into_owned();
     let own = |model: &ModelRef| match model {
         ModelRef::Stage { stage } => ModelRef::Path(folder_of(stage)),
         path => path.clone(),
@@ -262,6 +290,7 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
     for at in evaluation.policies.iter_mut().flatten() {
         at.policy = own(&at.policy);
     }
+    plan.directory = Some(here()?.to_string_lossy().into_owned());
     evaluation.name = name;
     evaluation.step = step.unwrap_or(evaluation.step);
     evaluation.prompts.limit = limit.or(evaluation.prompts.limit);
@@ -280,22 +309,33 @@ fn evaluate(command: Command, stop: &AtomicBool) -> Result<()> {
     plan.stages.push(evaluation);
     let registry = components::from_plan(&plan, &plugins)?;
     plan.check(&registry)?;
-    copy_finished(&folder, &out, &plan)?;
-    let outcome = run::run(&plan, &registry, &out, stop)?;
-    if let Some(fronts) = &outcome.fronts {
-        report::write(&out, &plan, fronts, &outcome.evaluations)?;
-        say!("{}", report::table(fronts));
-        say!("report: {}", out.join("report.html").display());
+    if out.canonicalize().is_ok_and(|out| folder.canonicalize().is_ok_and(|own| own == out)) {
+        bail!("--out {} is the run that is evaluated; name another folder", out.display());
     }
-    Ok(())
+    let target = RunFolder::open(&out)?;
+    bring_finished(&folder, &target, &plan)?;
+    run_and_report(&plan, &registry, &target)
 }
 
-/// Brings finished stages into another run folder, weights by hard links where possible.
-fn copy_finished(from: &Path, to: &Path, plan: &Plan) -> Result<()> {
+/// Brings what a run has finished into another run folder, weights by hard links where possible.
+fn bring_finished(from: &Path, to: &RunFolder, plan: &Plan) -> Result<()> {
+    if folder::is_of_an_earlier_motrain(from) {
+        return Ok(());
+    }
+    let manifest = Manifest::read(from);
+    if !to.root().join("manifest.json").exists() {
+        // What its inputs were: they may be gone.
+        std::fs::copy(from.join("manifest.json"), to.root().join("manifest.json"))?;
+    }
     for stage in &plan.stages {
-        let (source, target) = (from.join("stages").join(&stage.id), to.join("stages").join(&stage.id));
-        if source.is_dir() && !target.exists() {
-            copy_folder(&source, &target)?;
+        let Some(hash) = manifest.stages.get(&stage.id) else { continue };
+        folder::check_id(&stage.id)?;
+        let (source, target) = (folder::stage(from, &stage.id), to.stage(&stage.id, hash));
+        if Status::of(&source).is_some_and(|s| s.is_done(hash)) && !target.exists() {
+            let partial = durable::beside(&target, "partial");
+            durable::remove(&partial)?;
+            copy_folder(&source, &partial)?;
+            durable::publish(&partial, &target)?;
         }
     }
     Ok(())

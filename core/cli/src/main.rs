@@ -14,16 +14,15 @@ mod out;
 mod paper;
 mod plugin_check;
 mod report;
+mod runs;
 mod script;
+mod signals;
 
-use anyhow::Result;
 use args::{Command, PluginCommand};
 use clap::Parser;
 use motrain_core::plugin;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
@@ -33,17 +32,19 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_writer(std::io::stderr)
+        // Nobody may be left to read standard error (a closed terminal, `| head`), which must not end the work.
+        .log_internal_errors(false)
         .init();
     environment::settle(&args);
     let _main = plugin::Main::begin();
     let trial = matches!(args.command, Some(Command::Plugin { command: PluginCommand::Trial { .. } }));
     // A trial's standard output is what the plugin prints.
     let kept = if trial { Ok(()) } else { out::keep() };
-    match kept.and_then(|()| start(args)).and_then(|()| out::finish()) {
+    match kept.and_then(|()| commands::dispatch(args)).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", describe(&error));
-            ExitCode::FAILURE
+            let _ = writeln!(std::io::stderr(), "error: {}", describe(&error));
+            if error.chain().any(was_stopped) { ExitCode::from(signals::heard()) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -69,6 +70,10 @@ extern "C" fn quick_exit(code: std::ffi::c_int) -> ! {
     plugin::raw_exit(code)
 }
 
+fn was_stopped(cause: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(cause.downcast_ref(), Some(motrain_engine::Error::Interrupted { .. } | motrain_engine::Error::Stopped))
+}
+
 /// The error and its causes, each said once.
 fn describe(error: &anyhow::Error) -> String {
     let mut lines: Vec<String> = Vec::new();
@@ -79,16 +84,4 @@ fn describe(error: &anyhow::Error) -> String {
         }
     }
     lines.join("\n  because ")
-}
-
-fn start(args: args::Args) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            plugin::exit(130);
-        }
-        eprintln!("\nsaving after this step, then stopping; Ctrl-C again stops at once");
-    })?;
-    commands::dispatch(args, &stop)
 }

@@ -6,6 +6,8 @@ use crate::optim::Optim;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::advantage::ValueHead;
+use motrain_core::durable;
+use motrain_core::rng::sha256_hex;
 use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,19 +37,27 @@ struct Saved {
     state: State,
     /// Bytes of each file, to tell a truncated checkpoint.
     files: BTreeMap<String, u64>,
+    /// SHA-256 of the small ones: reading weights twice would take too long.
+    #[serde(default)]
+    sha256: BTreeMap<String, String>,
 }
 
+/// How the names of all checkpoints begin.
+pub const PREFIX: &str = "checkpoint-";
 const KEEP: usize = 2;
+/// Files below this size are hashed.
+const SMALL: u64 = 1 << 24;
 
 /// Saves `checkpoint-<step>` in the stage's folder and removes all but the newest two.
 pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
-    let folder = stage.join(format!("checkpoint-{}", state.step));
+    let folder = stage.join(format!("{PREFIX}{}", state.step));
     if folder.exists() {
         return Ok(());
     }
-    let partial = stage.join(format!("checkpoint-{}.partial", state.step));
+    let partial = durable::beside(&folder, "partial");
     let _ = std::fs::remove_dir_all(&partial);
-    let written = write(&partial, model, text, optim, state);
+    let written = write(&partial, model, text, optim, state)
+        .and_then(|()| durable::publish(&partial, &folder).map_err(|e| Error::io(&folder, e)));
     if let Err(error) = written {
         let _ = std::fs::remove_dir_all(&partial);
         return Err(Error::invalid(format!(
@@ -55,7 +65,6 @@ pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: 
             state.step
         )));
     }
-    std::fs::rename(&partial, &folder).map_err(|e| Error::io(&folder, e))?;
     let mut all = list(stage);
     while all.len() > KEEP {
         let (_, oldest) = all.remove(0);
@@ -67,21 +76,26 @@ pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: 
 fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
     model.save(folder, text)?;
     crate::model::write_tensors(&folder.join("optimizer.safetensors"), &optim.state())?;
-    let mut files = BTreeMap::new();
+    let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
-        let length = entry.metadata().map_err(|e| Error::io(folder, e))?.len();
-        files.insert(entry.file_name().to_string_lossy().into_owned(), length);
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let bytes = entry.metadata().map_err(|e| Error::io(folder, e))?.len();
+        if bytes < SMALL {
+            let content = std::fs::read(entry.path()).map_err(|e| Error::io(folder, e))?;
+            sha256.insert(name.clone(), sha256_hex(&content));
+        }
+        files.insert(name, bytes);
     }
-    let saved =
-        serde_json::to_value(Saved { state: state.clone(), files }).map_err(|e| Error::invalid(e.to_string()))?;
+    let saved = serde_json::to_value(Saved { state: state.clone(), files, sha256 })
+        .map_err(|e| Error::invalid(e.to_string()))?;
     write_json(&folder.join("state.json"), &saved)
 }
 
 /// Checkpoints of a stage, oldest first.
 fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
     let entries = std::fs::read_dir(stage).into_iter().flatten().flatten();
-    let step = |p: &Path| p.file_name()?.to_str()?.strip_prefix("checkpoint-")?.parse().ok();
+    let step = |p: &Path| p.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok();
     let mut all: Vec<(usize, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
     all.sort();
     all
@@ -90,23 +104,96 @@ fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
 /// Model, optimiser state and position.
 pub type Loaded = (Llama, BTreeMap<String, tch::Tensor>, State);
 
-/// The newest checkpoint of a stage: model, optimiser state and position. `None` where there is none.
+/// The newest whole checkpoint of a stage: model, optimiser state and position. `None` where there is none.
 pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
-    let Some((_, folder)) = list(stage).pop() else { return Ok(None) };
-    let damaged = |what: String| {
-        Error::file(&folder, format!("this checkpoint {what}; delete the folder to resume from the one before it"))
-    };
-    let path = folder.join("state.json");
-    let text = std::fs::read_to_string(&path).map_err(|e| damaged(format!("has no readable state.json ({e})")))?;
-    let saved: Saved = serde_json::from_str(&text).map_err(|e| damaged(format!("has a damaged state.json ({e})")))?;
+    while let Some((_, folder)) = list(stage).pop() {
+        let damage = match whole(&folder) {
+            Ok(state) => return read(&folder, device, state).map(Some),
+            Err(damage) => damage,
+        };
+        let aside = durable::beside(&folder, "damaged");
+        let moved = durable::remove(&aside).and_then(|()| std::fs::rename(&folder, &aside));
+        moved.map_err(|e| Error::io(&aside, e))?;
+        let instead = match list(stage).last() {
+            Some((before, _)) => format!("going on from that of step {before}"),
+            None => "no other is left, so the stage begins anew".into(),
+        };
+        tracing::warn!("{}: this checkpoint {damage}; set aside; {instead}", folder.display());
+    }
+    Ok(None)
+}
+
+/// The position of a checkpoint whose files are as they were saved, or what is wrong with them.
+fn whole(folder: &Path) -> std::result::Result<State, String> {
+    let text =
+        std::fs::read_to_string(folder.join("state.json")).map_err(|e| format!("has no readable state.json ({e})"))?;
+    let saved: Saved = serde_json::from_str(&text).map_err(|e| format!("has a damaged state.json ({e})"))?;
     for (name, bytes) in &saved.files {
         let found = std::fs::metadata(folder.join(name)).map(|m| m.len()).unwrap_or(0);
         if found != *bytes {
-            return Err(damaged(format!("is truncated: {name} has {found} bytes of {bytes}")));
+            return Err(format!("is truncated: {name} has {found} bytes of {bytes}"));
         }
     }
-    let model = Llama::load(&folder, device)?;
+    for (name, sum) in &saved.sha256 {
+        if std::fs::read(folder.join(name)).map_or(true, |found| sha256_hex(&found) != *sum) {
+            return Err(format!("is damaged: {name} is not what was saved"));
+        }
+    }
+    Ok(saved.state)
+}
+
+fn read(folder: &Path, device: Device, state: State) -> Result<Loaded> {
+    let model = Llama::load(folder, device)?;
     let mut optimizer = BTreeMap::new();
     crate::model::read_file(&folder.join("optimizer.safetensors"), &mut optimizer)?;
-    Ok(Some((model, optimizer, saved.state)))
+    Ok((model, optimizer, state))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::{Rng as _, SeedableRng};
+
+    #[test]
+    fn the_position_survives_json_bit_by_bit() {
+        let mut rng = motrain_core::rng::Rng::seed_from_u64(0);
+        let recent_kl: Vec<f64> = (0..2000).map(|_| f64::from_bits(rng.random())).filter(|x| x.is_finite()).collect();
+        let state = State { step: 3, recent_kl, ..State::default() };
+        let saved = Saved { state: state.clone(), files: BTreeMap::new(), sha256: BTreeMap::new() };
+        let read: Saved = serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
+        let bits = |s: &State| s.recent_kl.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&read.state), bits(&state));
+    }
+
+    fn model(step: usize) -> (Llama, Text, Box<dyn Optim>, State) {
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
+        let model = Llama::load(folder, Device::Cpu).unwrap();
+        let text = Text::load(folder, &model.config).unwrap();
+        let optim = crate::optim::build(&motrain_core::plan::Optimizer::default(), &model.params).unwrap();
+        (model, text, optim, State { step, ..State::default() })
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_leaves_the_one_before_it() {
+        let stage = tempfile::tempdir().unwrap();
+        type Spoil = fn(&Path);
+        let damage: [(&str, Spoil); 3] = [
+            ("optimizer.safetensors", |p| std::fs::File::options().write(true).open(p).unwrap().set_len(10).unwrap()),
+            ("config.json", |p| std::fs::write(p, std::fs::read_to_string(p).unwrap().replace('1', "2")).unwrap()),
+            ("state.json", |p| std::fs::write(p, "").unwrap()),
+        ];
+        let at = || load(stage.path(), Device::Cpu).unwrap().map(|(_, _, state)| state.step);
+        for (name, spoil) in damage {
+            for step in [1, 2] {
+                let (model, text, optim, state) = model(step);
+                save(stage.path(), &model, &text, optim.as_ref(), &state).unwrap();
+            }
+            assert_eq!(at(), Some(2), "{name}");
+            spoil(&stage.path().join("checkpoint-2").join(name));
+            assert_eq!(at(), Some(1), "{name}");
+            assert!(stage.path().join("checkpoint-2.damaged").is_dir(), "{name}");
+        }
+        std::fs::remove_file(stage.path().join("checkpoint-1/state.json")).unwrap();
+        assert_eq!(at(), None);
+    }
 }

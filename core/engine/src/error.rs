@@ -14,8 +14,11 @@ pub enum Error {
     File { path: PathBuf, what: String },
     #[error("{0}")]
     Invalid(String),
-    #[error("stopped by Ctrl-C in stage \"{stage}\" at step {step}; nothing is lost; to go on: motrain --resume {run}")]
-    Interrupted { stage: String, step: usize, run: PathBuf },
+    /// A signal asked to stop; what was begun is given up.
+    #[error("stopped by a signal")]
+    Stopped,
+    #[error("stopped by a signal in stage \"{stage}\"{kept}; to go on: motrain --resume {run}")]
+    Interrupted { stage: String, kept: String, run: PathBuf },
 }
 
 /// libtorch appends a C++ backtrace to its messages.

@@ -1,6 +1,7 @@
 //! TensorBoard event files: records of hand-encoded protobuf, enough for scalars.
 
 use crate::{Error, Result};
+use motrain_core::durable;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,17 +13,24 @@ pub struct Events {
 }
 
 impl Events {
-    /// Starts an event file in `folder`, replacing earlier ones: they are remade from metrics.jsonl on resuming.
-    pub fn create(folder: &Path) -> Result<Self> {
-        let _ = std::fs::remove_dir_all(folder);
+    /// Starts an event file in `folder` for the stage with this hash, replacing earlier ones: they are remade from metrics.jsonl.
+    pub fn create(folder: &Path, hash: &str) -> Result<Self> {
+        durable::remove(folder).map_err(|e| Error::io(folder, e))?;
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let path = folder.join(format!("events.out.tfevents.{}.motrain", now() as u64));
+        let path = folder.join(format!("events.out.tfevents.{}.{}", now() as u64, name(hash)));
         let out = BufWriter::new(File::create(&path).map_err(|e| Error::io(&path, e))?);
         let mut events = Self { path, out };
         let mut version = double(1, now());
         version.extend(bytes(3, b"brain.Event:2"));
         events.record(&version)?;
         Ok(events)
+    }
+
+    /// Whether `folder` holds the events of the stage with this hash.
+    pub fn are_of(folder: &Path, hash: &str) -> bool {
+        let whole = |e: &std::fs::DirEntry| e.metadata().is_ok_and(|m| m.len() > 0);
+        let mut entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.any(|e| e.file_name().to_string_lossy().ends_with(&name(hash)) && whole(&e))
     }
 
     /// Writes the scalars of one step.
@@ -33,6 +41,10 @@ impl Events {
     fn record(&mut self, data: &[u8]) -> Result<()> {
         self.out.write_all(&frame(data)).and_then(|()| self.out.flush()).map_err(|e| Error::io(&self.path, e))
     }
+}
+
+fn name(hash: &str) -> String {
+    format!("{}.motrain", &hash[..16.min(hash.len())])
 }
 
 /// An `Event` with a `Summary` of simple values.

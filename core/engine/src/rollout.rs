@@ -5,11 +5,13 @@
 
 use crate::model::{Cache, Mask, Net};
 use crate::sample::{NOT_FINITE, next_tokens};
+use crate::session::obey;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::plan::Sampling;
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
+use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// One drawn completion.
@@ -25,13 +27,14 @@ pub struct Completion {
 /// Rows decoded at once; more only cost memory.
 const MAX_ROWS: usize = 192;
 
-/// Draws `seeds[i].len()` completions for each prompt. Returns them prompt by prompt.
+/// Draws `seeds[i].len()` completions for each prompt, unless `stop` is set meanwhile. Returns them prompt by prompt.
 pub fn rollout(
     net: &Net,
     text: &Text,
     prompts: &[Vec<u32>],
     seeds: &[Vec<u64>],
     sampling: &Sampling,
+    stop: &AtomicBool,
 ) -> Result<Vec<Vec<Completion>>> {
     for prompt in prompts {
         fits_context(prompt.len(), sampling.max_new_tokens, net.config.context)?;
@@ -49,7 +52,7 @@ pub fn rollout(
             end += 1;
         }
         let chunk = &order[start..end];
-        let drawn = no_grad(|| decode(net, text, chunk, prompts, seeds, sampling))?;
+        let drawn = no_grad(|| decode(net, text, chunk, prompts, seeds, sampling, stop))?;
         for (&prompt, completions) in chunk.iter().zip(drawn) {
             out[prompt] = completions;
         }
@@ -89,6 +92,7 @@ fn decode(
     prompts: &[Vec<u32>],
     seeds: &[Vec<u64>],
     sampling: &Sampling,
+    stop: &AtomicBool,
 ) -> Result<Vec<Vec<Completion>>> {
     let device = net.device();
     let longest = chunk.iter().map(|&i| prompts[i].len()).max().unwrap_or(0);
@@ -111,6 +115,7 @@ fn decode(
     let mut alive: Vec<usize> = (0..rows.len()).collect();
 
     for step in 0..sampling.max_new_tokens {
+        obey(stop)?;
         let uniform: Vec<f32> = alive.iter().map(|&r| rows[r].rng.random()).collect();
         let drawn = next_tokens(&logits, sampling, &uniform)?;
         let tokens: Vec<i64> = Vec::try_from(&drawn)?;

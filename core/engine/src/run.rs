@@ -1,77 +1,74 @@
 //! Runs a plan in a run folder, reusing finished stages.
 
-use crate::algorithm::{
-    best_of_n, compare, evaluate, init_model, online_preference, reinforce, reward_model, rewards, ric_data, sft, soup,
-};
-use crate::model::write_json;
-use crate::session::{Session, Stage};
+use crate::algorithm::{self, evaluate, run_stage};
+use crate::folder::{self, Manifest, RunFolder, Status};
+use crate::inputs::Inputs;
+use crate::session::{Session, Stage, obey};
+use crate::settle::settle;
 use crate::time_left::TimeLeft;
-use crate::{Error, Result, device, generation};
+use crate::{Error, Result, device, generation, log};
+use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
 use motrain_core::plugin::keep_note;
 use motrain_core::registry::Registry;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::mem::discriminant;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-/// What a finished run leaves for a report.
-pub struct Outcome {
-    pub fronts: Option<Fronts>,
+/// Evaluations by the same rewards, which alone can be compared: a run of several tasks has one for each.
+pub struct Front {
+    /// The id of the `rewards` stage; nothing where the run has no other.
+    pub of: Option<String>,
+    pub fronts: Fronts,
     /// Ids of the evaluation stages, in the order of the fronts' methods.
     pub evaluations: Vec<String>,
 }
 
-/// Runs `plan` in the folder `run`. Finished stages with the same hash are reused; a folder of a changed stage is moved aside.
-pub fn run(plan: &Plan, registry: &Registry, run: &Path, stop: &AtomicBool) -> Result<Outcome> {
+impl Front {
+    /// `front.json`, or `front-<rewards>.json` beside others.
+    pub fn file(&self, name: &str, extension: &str) -> String {
+        match &self.of {
+            None => format!("{name}.{extension}"),
+            Some(rewards) => format!("{name}-{rewards}.{extension}"),
+        }
+    }
+}
+
+/// Runs `plan` in a run folder. What was finished with the same hash, whatever came in between, is reused.
+pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBool) -> Result<Vec<Front>> {
     let device = device::device(&plan.device)?;
     let kind = device::kind(&plan.dtype, device)?;
-    std::fs::create_dir_all(run.join("stages"))
-        .map_err(|e| Error::file(run, format!("the run folder cannot be made ({e}); choose another with --out")))?;
-    let fingerprints = RefCell::new(BTreeMap::new());
-    let hashes = plan.hashes(|path| fingerprint(path, &fingerprints))?;
-    let _note = plugin_note(plan, run);
-    let session = Session { plan, registry, run: run.to_owned(), device, kind, stop };
-    write_json(&run.join("plan.json"), &serde_json::to_value(plan).map_err(|e| Error::invalid(e.to_string()))?)?;
-    write_json(&run.join("manifest.json"), &manifest(&session, &hashes, &fingerprints.borrow()))?;
+    plan.stages.iter().try_for_each(|s| folder::check_id(&s.id))?;
+    settle(folder)?;
+    let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
+    let hashes = plan.hashes(|path| inputs.fingerprint(path), algorithm::revision)?;
+    let _note = plugin_note(plan, folder.root());
+    let session = Session { plan, registry, folder, hashes, device, kind, stop };
+    needs_nothing_gone(&session, &inputs)?;
+    folder.write_json("plan.json", plan)?;
+    folder.write_json("manifest.json", &manifest(&session, &inputs))?;
     let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
-        let folder = session.stage_folder(&stage.id);
-        let hash = &hashes[&stage.id];
-        match Status::of(&folder) {
-            Some(before) if before.is_done(hash) => {
-                tracing::info!("{}: finished before, reused", stage.id);
-                if let Some(seconds) = before.seconds {
-                    left.finished(discriminant(&stage.work), seconds);
-                }
-                continue;
-            }
-            Some(before) if before.hash != *hash => set_aside(&folder, &before.hash)?,
-            _ => {}
+        let kind = discriminant(&stage.work);
+        if let Some(before) = status(&session, &stage.id) {
+            tracing::info!("{}: finished before, reused", stage.id);
+            folder.show(&stage.id, &before.hash)?;
+            log::show_events(&session, &stage.id)?;
+            before.seconds.into_iter().for_each(|s| left.finished(kind, s));
+            continue;
         }
-        std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-        let mut status = Status { hash: hash.clone(), finished: false, seconds: None };
-        status.save(&folder)?;
-        let done = |id: &String| Status::of(&session.stage_folder(id)).is_some_and(|s| s.is_done(&hashes[id]));
-        let rest = left.told(plan.stages[at..].iter().filter(|s| !done(&s.id)).map(|s| discriminant(&s.work)));
+        let rest = left.told(
+            plan.stages[at..].iter().filter(|s| status(&session, &s.id).is_none()).map(|s| discriminant(&s.work)),
+        );
         tracing::info!("{}: started (stage {} of {}{rest})", stage.id, at + 1, plan.stages.len());
-        let started = Instant::now();
-        run_stage(Stage { session: &session, id: &stage.id }, &stage.work)?;
-        let seconds = started.elapsed().as_secs_f64();
-        left.finished(discriminant(&stage.work), seconds);
-        (status.finished, status.seconds) = (true, Some(seconds));
-        status.save(&folder)?;
+        left.finished(kind, finish(Stage { session: &session, id: &stage.id }, &stage.work)?);
     }
+    log::compose(&session, None)?;
     publish_policy(&session)?;
-    outcome(&session)
+    fronts(&session)
 }
 
 /// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.
@@ -87,53 +84,40 @@ fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
     Some(note)
 }
 
-fn run_stage(stage: Stage, work: &Work) -> Result<()> {
-    match work {
-        Work::InitModel(spec) => init_model::run(stage, spec),
-        Work::Sft(spec) => sft::run(stage, spec),
-        Work::RewardModel(spec) => reward_model::run(stage, spec),
-        Work::Rewards(spec) => rewards::run(stage, spec),
-        Work::BestOfN(spec) => best_of_n::run(stage, spec),
-        Work::RicData(spec) => ric_data::run(stage, spec),
-        Work::OnlinePreference(spec) => online_preference::run(stage, spec),
-        Work::Reinforce(spec) => reinforce::run(stage, spec),
-        Work::Soup(spec) => soup::run(stage, spec),
-        Work::Evaluate(spec) => evaluate::run(stage, spec),
-        Work::Compare(spec) => compare::run(stage, spec),
+/// What an open stage reads must be there; finished ones need nothing any more.
+fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
+    for stage in session.plan.stages.iter().filter(|s| status(session, &s.id).is_none()) {
+        if let Some(path) = stage.work.inputs().into_iter().find(|path| inputs.is_gone(path)) {
+            let what = format!("is not there any more, and stage \"{}\" needs it; bring it back", stage.id);
+            return Err(Error::file(Path::new(path), what));
+        }
     }
+    Ok(())
 }
 
-/// stage.json: what a stage's folder was made by, and whether it is whole.
-#[derive(Serialize, Deserialize)]
-struct Status {
-    hash: String,
-    finished: bool,
-    /// How long its last run took.
-    seconds: Option<f64>,
+/// The status of a stage that was finished with its present hash.
+fn status(session: &Session, id: &str) -> Option<Status> {
+    Status::of(&session.stage_folder(id)).filter(|s| s.is_done(&session.hashes[id]))
 }
 
-impl Status {
-    fn of(folder: &Path) -> Option<Self> {
-        serde_json::from_str(&std::fs::read_to_string(folder.join("stage.json")).ok()?).ok()
-    }
-
-    fn is_done(&self, hash: &str) -> bool {
-        self.finished && self.hash == hash
-    }
-
-    fn save(&self, folder: &Path) -> Result<()> {
-        write_json(&folder.join("stage.json"), &json!(self))
-    }
-}
-
-/// Nothing finished is ever lost: the folder of a stage with other options keeps its content under another name.
-fn set_aside(folder: &Path, hash: &str) -> Result<()> {
-    let mut name = folder.as_os_str().to_owned();
-    name.push(format!(".{}", &hash[..8.min(hash.len())]));
-    let aside = PathBuf::from(name);
-    let _ = std::fs::remove_dir_all(&aside);
-    tracing::info!("{} was made with other options; kept as {}", folder.display(), aside.display());
-    std::fs::rename(folder, &aside).map_err(|e| Error::io(&aside, e))
+/// Does a stage, and says that it is finished once all of it is on the disk. Returns the seconds that it took.
+fn finish(stage: Stage, work: &Work) -> Result<f64> {
+    let (folder, hash) = (stage.folder(), &stage.session.hashes[stage.id]);
+    folder::refuse_link(&folder)?;
+    durable::create_folder(&folder).map_err(|e| Error::io(&folder, e))?;
+    let mut status = Status { hash: hash.clone(), finished: false, seconds: None };
+    status.save(&folder)?;
+    stage.session.folder.show(stage.id, hash)?;
+    let started = Instant::now();
+    obey(stage.session.stop).and_then(|()| run_stage(stage, work)).map_err(|error| match error {
+        Error::Stopped => stage.interrupted("; finished stages are kept, this one begins anew".into()),
+        other => other,
+    })?;
+    durable::sync_tree(&folder).map_err(|e| Error::io(&folder, e))?;
+    let seconds = started.elapsed().as_secs_f64();
+    (status.finished, status.seconds) = (true, Some(seconds));
+    status.save(&folder)?;
+    Ok(seconds)
 }
 
 /// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it. Soups and
@@ -150,10 +134,9 @@ fn publish_policy(session: &Session) -> Result<()> {
     let judged = stages().any(|s| matches!(s.work, Work::Evaluate(_)));
     let Some((id, sampling)) = (if judged { evaluated } else { newest }) else { return Ok(()) };
     let from = session.stage_folder(id).join("model");
-    let to = session.run.join("policy");
-    let partial = session.run.join("policy.partial");
-    let _ = std::fs::remove_dir_all(&partial);
-    std::fs::create_dir_all(&partial).map_err(|e| Error::io(&partial, e))?;
+    let to = session.folder.root().join("policy");
+    let partial = durable::beside(&to, "partial");
+    durable::remove(&partial).and_then(|()| std::fs::create_dir(&partial)).map_err(|e| Error::io(&partial, e))?;
     for entry in std::fs::read_dir(&from).map_err(|e| Error::io(&from, e))?.flatten() {
         let target = partial.join(entry.file_name());
         // A hard link where the file system has them: weights are large.
@@ -164,30 +147,43 @@ fn publish_policy(session: &Session) -> Result<()> {
     if let Some(sampling) = sampling {
         generation::save(&partial, sampling)?;
     }
-    let _ = std::fs::remove_dir_all(&to);
-    std::fs::rename(&partial, &to).map_err(|e| Error::io(&to, e))
+    durable::publish(&partial, &to).map_err(|e| Error::io(&to, e))
 }
 
-fn outcome(session: &Session) -> Result<Outcome> {
-    let mut fronts: Option<Fronts> = None;
-    let mut evaluations = Vec::new();
-    for stage in session.plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
+fn fronts(session: &Session) -> Result<Vec<Front>> {
+    let mut all: Vec<Front> = Vec::new();
+    for stage in &session.plan.stages {
+        let Work::Evaluate(Evaluate { rewards, .. }) = &stage.work else { continue };
         let (objectives, method) = evaluate::load(&session.stage_folder(&stage.id))?;
-        let reference_point = vec![0.0; objectives.len()];
-        let all = fronts.get_or_insert_with(|| Fronts { objectives, reference_point, methods: vec![] });
-        all.methods.push(method);
-        evaluations.push(stage.id.clone());
+        let at = all.iter().position(|f| f.of.as_ref() == Some(rewards)).unwrap_or_else(|| {
+            let reference_point = vec![0.0; objectives.len()];
+            let fronts = Fronts { objectives, reference_point, methods: vec![] };
+            all.push(Front { of: Some(rewards.clone()), fronts, evaluations: vec![] });
+            all.len() - 1
+        });
+        all[at].fronts.methods.push(method);
+        all[at].evaluations.push(stage.id.clone());
     }
-    if let Some(fronts) = &fronts {
-        let value = serde_json::to_value(fronts).map_err(|e| Error::invalid(e.to_string()))?;
-        write_json(&session.run.join("front.json"), &value)?;
+    if let [only] = all.as_mut_slice() {
+        only.of = None;
     }
-    Ok(Outcome { fronts, evaluations })
+    if all.len() > 1 {
+        // What an earlier plan with one front left would pass for this plan's.
+        for name in ["front.json", "front.svg", "report.html"] {
+            let path = session.folder.root().join(name);
+            durable::remove(&path).map_err(|e| Error::io(&path, e))?;
+        }
+    }
+    for front in &all {
+        session.folder.write_json(&front.file("front", "json"), &front.fronts)?;
+    }
+    Ok(all)
 }
 
-fn manifest(session: &Session, hashes: &BTreeMap<String, String>, inputs: &BTreeMap<String, String>) -> Value {
+fn manifest(session: &Session, inputs: &Inputs) -> Value {
     json!({
         "motrain": env!("CARGO_PKG_VERSION"),
+        "layout": folder::LAYOUT,
         "seed": session.plan.seed,
         "device": session.plan.device,
         "compute_type": format!("{:?}", session.kind),
@@ -195,8 +191,8 @@ fn manifest(session: &Session, hashes: &BTreeMap<String, String>, inputs: &BTree
         "cpu": cpu_name(),
         "os": std::env::consts::OS,
         "plugins": session.plan.plugins,
-        "stages": hashes,
-        "inputs_sha256": inputs,
+        "stages": session.hashes,
+        "inputs_sha256": inputs.all(),
     })
 }
 
@@ -204,39 +200,4 @@ fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = info.lines().find(|l| l.starts_with("model name"));
     line.and_then(|l| l.split(':').nth(1)).unwrap_or(std::env::consts::ARCH).trim().to_owned()
-}
-
-/// The SHA-256 of a file, or of all files of a model folder.
-fn fingerprint(path: &str, known: &RefCell<BTreeMap<String, String>>) -> motrain_core::Result<String> {
-    if let Some(found) = known.borrow().get(path) {
-        return Ok(found.clone());
-    }
-    let root = Path::new(path);
-    let mut hasher = Sha256::new();
-    let mut files = vec![root.to_owned()];
-    if root.is_dir() {
-        let entries = std::fs::read_dir(root).map_err(|e| motrain_core::Error::io(root, e))?;
-        files = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).collect();
-        files.sort();
-    } else if !root.is_file() {
-        return Err(motrain_core::Error::file(root, "does not exist"));
-    }
-    for file in files {
-        hash_file(&file, &mut hasher).map_err(|e| motrain_core::Error::io(&file, e))?;
-    }
-    let hash: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    known.borrow_mut().insert(path.to_owned(), hash.clone());
-    Ok(hash)
-}
-
-fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
-    hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-    let mut file = File::open(path)?;
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(()),
-            n => hasher.update(&buffer[..n]),
-        }
-    }
 }

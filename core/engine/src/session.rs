@@ -2,6 +2,7 @@
 
 use crate::algorithm::ric_data;
 use crate::checkpoint::{self, State};
+use crate::folder::RunFolder;
 use crate::log::{Log, Metrics};
 use crate::model::Llama;
 use crate::optim::{self, Optim};
@@ -9,10 +10,12 @@ use crate::text::Text;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use motrain_core::conditioner::Conditioner;
+use motrain_core::durable;
 use motrain_core::plan::{Component, ModelRef, Optimizer, Plan, Work};
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -22,11 +25,18 @@ use tch::{Device, Kind, Tensor};
 pub struct Session<'a> {
     pub plan: &'a Plan,
     pub registry: &'a Registry,
-    pub run: PathBuf,
+    pub folder: &'a RunFolder,
+    /// The hash of each stage, under which its work lies.
+    pub hashes: BTreeMap<String, String>,
     pub device: Device,
     pub kind: Kind,
-    /// Set by Ctrl-C: the stage saves and stops.
+    /// Set by a signal: the stage saves and stops.
     pub stop: &'a AtomicBool,
+}
+
+/// An error once a signal has asked to stop. Loops that take long ask at each turn.
+pub fn obey(stop: &AtomicBool) -> Result<()> {
+    if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
 }
 
 /// One stage of a run.
@@ -58,11 +68,13 @@ impl<'a> Stage<'a> {
         Ok((model, text))
     }
 
-    pub fn check_stop(&self, step: usize) -> Result<()> {
-        if self.session.stop.load(Ordering::Relaxed) {
-            return Err(Error::Interrupted { stage: self.id.into(), step, run: self.session.run.clone() });
-        }
-        Ok(())
+    pub fn obey(&self) -> Result<()> {
+        obey(self.session.stop)
+    }
+
+    /// What a stage that a signal stopped ends with.
+    pub fn interrupted(&self, kept: String) -> Error {
+        Error::Interrupted { stage: self.id.into(), kept, run: self.session.folder.root().to_owned() }
     }
 
     /// A progress bar on standard error; hidden where that is no terminal.
@@ -76,7 +88,9 @@ impl<'a> Stage<'a> {
 
 impl Session<'_> {
     pub fn stage_folder(&self, id: &str) -> PathBuf {
-        self.run.join("stages").join(id)
+        self.hashes
+            .get(id)
+            .map_or_else(|| self.folder.root().join("stages").join(id), |hash| self.folder.stage(id, hash))
     }
 
     /// The folder of a model: given, or made by a stage.
@@ -124,6 +138,9 @@ pub struct Trainer<'a> {
     optim: Box<dyn Optim>,
     spec: Optimizer,
     pub state: State,
+    /// Where the last whole step ended, and whether the parameters have moved since.
+    whole: State,
+    moved: bool,
     total: usize,
     checkpoint_every: usize,
     pub log: Log,
@@ -151,7 +168,7 @@ impl<'a> Trainer<'a> {
         if let Some(saved) = optim_state {
             optim.restore(saved)?;
         }
-        let log = Log::open(&stage.session.run, stage.id, state.step)?;
+        let log = Log::open(stage, state.step)?;
         let bar = stage.progress(total);
         bar.set_position(state.step as u64);
         bar.reset_eta();
@@ -161,6 +178,8 @@ impl<'a> Trainer<'a> {
             text,
             optim,
             spec: spec.clone(),
+            whole: state.clone(),
+            moved: false,
             state,
             total,
             checkpoint_every,
@@ -171,8 +190,25 @@ impl<'a> Trainer<'a> {
     }
 
     /// Whether there are steps left to do.
-    pub fn running(&self) -> bool {
+    fn running(&self) -> bool {
         self.state.step < self.total && !self.state.stopped
+    }
+
+    /// Does the steps that are left. A step that fails or is stopped is given up; what the whole ones before it did is saved.
+    pub fn run(&mut self, mut step: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        while self.running() {
+            let Err(error) = self.stage.obey().and_then(|()| step(self)) else { continue };
+            // After an update there is no way back to the step before.
+            let saved = if self.moved || self.whole.step == 0 { Ok(()) } else { self.save() };
+            return Err(match (error, saved) {
+                (Error::Stopped, Err(error)) => error,
+                (Error::Stopped, Ok(())) => {
+                    self.stage.interrupted(format!(" after step {}; nothing is lost", self.whole.step))
+                }
+                (error, _) => error,
+            });
+        }
+        Ok(())
     }
 
     /// Clips the gradients, moves the parameters and clears the gradients. Adds `lr` and `grad_norm` to the metrics. A number that is not
@@ -189,6 +225,7 @@ impl<'a> Trainer<'a> {
                 .map_or("the gradient is too large to square".into(), |place| format!("in the gradient of {place}"));
             return Err(self.diverged(what, lr));
         }
+        self.moved = true;
         self.optim.step(&self.model.params, lr)?;
         if let Some(place) = optim::not_finite(&self.model.params, Tensor::shallow_clone)? {
             return Err(self.diverged(format!("after the update, in {place}"), lr));
@@ -206,7 +243,7 @@ impl<'a> Trainer<'a> {
         ))
     }
 
-    /// Logs a finished step, saves when due, and stops here after Ctrl-C.
+    /// Logs a finished step, and saves when due.
     pub fn finish_step(&mut self, metrics: &Metrics, mut timings: Metrics, message: String) -> Result<()> {
         self.state.step += 1;
         let step = self.state.step;
@@ -219,11 +256,18 @@ impl<'a> Trainer<'a> {
         if self.bar.is_hidden() && (step.is_multiple_of(10) || step == self.total) {
             tracing::info!("{} step {step}/{} {message}", self.stage.id, self.total);
         }
-        let stopping = self.stage.session.stop.load(Ordering::Relaxed);
-        if step.is_multiple_of(self.checkpoint_every) || stopping || !self.running() {
-            checkpoint::save(&self.stage.folder(), &self.model, &self.text, self.optim.as_ref(), &self.state)?;
+        self.whole = self.state.clone();
+        if step.is_multiple_of(self.checkpoint_every) || !self.running() {
+            self.save()?;
         }
-        if self.running() { self.stage.check_stop(step) } else { Ok(()) }
+        self.moved = false;
+        Ok(())
+    }
+
+    /// Saves where the last whole step ended.
+    fn save(&self) -> Result<()> {
+        self.log.sync()?;
+        checkpoint::save(&self.stage.folder(), &self.model, &self.text, self.optim.as_ref(), &self.whole)
     }
 
     /// Saves the result as the stage's model.
@@ -235,10 +279,9 @@ impl<'a> Trainer<'a> {
 
 /// Saves a stage's model, replacing a half-written one.
 pub fn save_model(stage: &Path, model: &Llama, text: &Text) -> Result<()> {
-    let partial = stage.join("model.partial");
-    let _ = std::fs::remove_dir_all(&partial);
-    model.save(&partial, text)?;
     let folder = stage.join("model");
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::rename(&partial, &folder).map_err(|e| Error::io(&folder, e))
+    let partial = durable::beside(&folder, "partial");
+    durable::remove(&partial).map_err(|e| Error::io(&partial, e))?;
+    model.save(&partial, text)?;
+    durable::publish(&partial, &folder).map_err(|e| Error::io(&folder, e))
 }

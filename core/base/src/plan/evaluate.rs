@@ -58,11 +58,19 @@ impl Specialists {
     fn models(&self) -> Vec<&ModelRef> {
         std::iter::once(&self.base).chain(&self.parts).collect()
     }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        std::iter::once(&mut self.base).chain(&mut self.parts).filter_map(ModelRef::path_mut).collect()
+    }
 }
 
 impl Uses for Soup {
     fn models(&self) -> Vec<&ModelRef> {
         self.of.models()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.of.paths_mut()
     }
 }
 
@@ -170,6 +178,13 @@ impl Uses for Evaluate {
 
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        let mixed = self.soup.iter_mut().flat_map(Specialists::paths_mut);
+        let own = self.policies.iter_mut().flatten().map(|p| &mut p.policy);
+        let models = self.policy.iter_mut().chain(own).filter_map(ModelRef::path_mut);
+        models.chain(mixed).chain(&mut self.prompts.paths).collect()
     }
 }
 

@@ -80,6 +80,10 @@ impl Uses for Online {
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
     }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.policy.path_mut().into_iter().chain(&mut self.prompts.paths).collect()
+    }
 }
 
 /// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the best is
@@ -116,6 +120,10 @@ impl Uses for OnlinePreference {
 
     fn data(&self) -> Vec<&DataSpec> {
         self.online.data()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.online.paths_mut()
     }
 }
 
@@ -180,5 +188,9 @@ impl Uses for Reinforce {
 
     fn data(&self) -> Vec<&DataSpec> {
         self.online.data()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.online.paths_mut()
     }
 }

@@ -7,6 +7,7 @@ use crate::options::{Checked, Options};
 use crate::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// One reward: an objective, or only watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,6 +79,15 @@ impl Uses for Rewards {
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
     }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        let own = self.sources.iter_mut().filter(|s| s.source.name == "reward_model");
+        let models = own.filter_map(|s| match s.source.options.get_mut("model") {
+            Some(Value::String(path)) => Some(path),
+            _ => None,
+        });
+        self.policy.path_mut().into_iter().chain(&mut self.prompts.paths).chain(models).collect()
+    }
 }
 
 impl Rewards {
@@ -136,6 +146,10 @@ impl Uses for BestOfN {
 
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.policy.path_mut().into_iter().chain(&mut self.prompts.paths).collect()
     }
 }
 
@@ -200,5 +214,9 @@ impl Uses for RicData {
 
     fn data(&self) -> Vec<&DataSpec> {
         vec![&self.prompts]
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.policy.path_mut().into_iter().chain(&mut self.prompts.paths).collect()
     }
 }

@@ -16,6 +16,16 @@ pub enum ModelRef {
     Path(#[schemars(length(min = 1, max = 4096))] String),
 }
 
+impl ModelRef {
+    /// The path of a model that no stage makes.
+    pub fn path_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Stage { .. } => None,
+        }
+    }
+}
+
 /// A registered component and its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -51,6 +51,10 @@ impl Uses for InitModel {
     fn files(&self) -> Vec<&str> {
         self.corpus.iter().map(String::as_str).collect()
     }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.corpus.iter_mut().collect()
+    }
 }
 
 /// Supervised fine-tuning on `{"prompt", "completion"}` rows or conversations, or on what a `best_of_n` or `ric_data` stage kept.
@@ -106,6 +110,10 @@ impl Uses for Sft {
     fn data(&self) -> Vec<&DataSpec> {
         self.data.iter().collect()
     }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        self.model.path_mut().into_iter().chain(self.data.iter_mut().flat_map(|d| &mut d.paths)).collect()
+    }
 }
 
 /// A Bradley–Terry reward model trained from preference pairs.
@@ -144,5 +152,10 @@ impl Uses for RewardModel {
 
     fn data(&self) -> Vec<&DataSpec> {
         std::iter::once(&self.data).chain(&self.heldout).collect()
+    }
+
+    fn paths_mut(&mut self) -> Vec<&mut String> {
+        let data = std::iter::once(&mut self.data).chain(&mut self.heldout);
+        self.model.path_mut().into_iter().chain(data.flat_map(|d| &mut d.paths)).collect()
     }
 }

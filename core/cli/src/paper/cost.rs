@@ -34,7 +34,7 @@ pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
 }
 
 fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
-    let folder = |stage: &str| seed.run.join("stages").join(stage);
+    let folder = |stage: &str| motrain_engine::folder::stage(&seed.run, stage);
     let own =
         |s: &&motrain_core::plan::Stage| s.id.starts_with(&format!("{id}_")) && !matches!(s.work, Work::Evaluate(_));
     let (mut policies, mut parameters, mut generated, mut trained, mut seconds) = (0, 0, 0.0, 0.0, 0.0);

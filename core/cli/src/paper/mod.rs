@@ -9,11 +9,13 @@ use crate::out::say;
 use crate::report::plot;
 use anyhow::{Context, Result, bail};
 use claims::Claim;
+use motrain_core::durable;
 use motrain_core::metrics::report::{Fronts, Method};
 use motrain_core::metrics::stats::mean;
 use motrain_core::plan::{Plan, Work};
 use motrain_engine::algorithm::compare::Match;
 use motrain_engine::algorithm::evaluate;
+use motrain_engine::folder;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -50,14 +52,14 @@ pub fn run(folder: &Path) -> Result<()> {
     let claims = claims::all(&seeds);
     let costs = cost::all(&seeds[0])?;
     for panel in &panels {
-        std::fs::write(folder.join(format!("{}-{}.svg", panel.figure, panel.task)), &panel.svg)?;
+        durable::write(&folder.join(format!("{}-{}.svg", panel.figure, panel.task)), &panel.svg)?;
     }
     let wins: BTreeMap<u64, &BTreeMap<String, Vec<Match>>> = seeds.iter().map(|s| (s.seed, &s.matches)).collect();
     let per_seed: BTreeMap<u64, BTreeMap<&String, &Method>> =
         seeds.iter().map(|s| (s.seed, s.methods.iter().map(|(id, (_, m))| (id, m)).collect())).collect();
     let all = json!({ "figures": panels, "claims": claims, "table1": costs, "win_rates": wins, "seeds": per_seed });
-    std::fs::write(folder.join("paper.json"), serde_json::to_string_pretty(&all)?)?;
-    std::fs::write(folder.join("paper.html"), page::page(&seeds, &panels, &claims, &costs)?)?;
+    durable::write(&folder.join("paper.json"), serde_json::to_string_pretty(&all)?)?;
+    durable::write(&folder.join("paper.html"), page::page(&seeds, &panels, &claims, &costs)?)?;
     say!("{}", table(&claims));
     say!("report: {}", folder.join("paper.html").display());
     Ok(())
@@ -83,7 +85,7 @@ fn read(run: &Path) -> Result<Seed> {
     let unfinished = || format!("{} is not finished; run it again, finished stages are kept", run.display());
     let (mut methods, mut matches) = (BTreeMap::new(), BTreeMap::new());
     for stage in &plan.stages {
-        let folder = run.join("stages").join(&stage.id);
+        let folder = folder::stage(run, &stage.id);
         match &stage.work {
             Work::Evaluate(_) => {
                 methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);

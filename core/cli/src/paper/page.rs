@@ -146,7 +146,7 @@ fn answers(seed: &Seed) -> Result<String> {
     let mut rows = Vec::new();
     for stage in seed.plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
         let Some((task, "fig2")) = place(&stage.id) else { continue };
-        let text = std::fs::read_to_string(seed.run.join("stages").join(&stage.id).join("answers.jsonl"))?;
+        let text = std::fs::read_to_string(motrain_engine::folder::stage(&seed.run, &stage.id).join("answers.jsonl"))?;
         let all: Vec<Answer> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
         let at = |w: &[f64; 2]| {
             let near = |a: &&Answer| a.weights.values().iter().zip(w).all(|(x, y)| (x - y).abs() < 1e-6);

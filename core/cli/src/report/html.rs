@@ -5,7 +5,9 @@ use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::{Plan, Work};
 use motrain_core::shown::printable;
+use motrain_engine::folder;
 use motrain_engine::log::{Metrics, read_metrics, read_timings};
+use motrain_engine::run::Front;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,25 +28,29 @@ const CURVES: [&str; 6] = [
     "completions/eos_rate",
 ];
 
-pub fn page(run: &Path, plan: &Plan, fronts: &Fronts, evaluations: &[String], front: &str) -> Result<String> {
-    let mut body = format!("<h1>{}</h1><h2>Front</h2>{front}{}", escape(&plan.name), metrics_table(fronts));
+pub fn page(run: &Path, plan: &Plan, front: &Front, svg: &str) -> Result<String> {
+    let title = match &front.of {
+        None => escape(&plan.name),
+        Some(rewards) => format!("{}: {}", escape(&plan.name), escape(rewards)),
+    };
+    let mut body = format!("<h1>{title}</h1><h2>Front</h2>{svg}{}", metrics_table(&front.fronts));
     let trains = |work: &Work| {
         matches!(work, Work::OnlinePreference(_) | Work::Reinforce(_) | Work::RewardModel(_) | Work::Sft(_))
     };
-    for stage in plan.stages.iter().filter(|s| trains(&s.work)) {
+    let behind = plan.behind(&front.evaluations);
+    for stage in plan.stages.iter().filter(|s| trains(&s.work) && behind.contains(s.id.as_str())) {
         body += &curves(run, &stage.id)?;
         body += &component_times(run, &stage.id)?;
     }
-    if let Some(last) = evaluations.last() {
+    if let Some(last) = front.evaluations.last() {
         body += &answers(run, last)?;
     }
     let plan_json = serde_json::to_string_pretty(plan)?;
     let manifest = std::fs::read_to_string(run.join("manifest.json")).unwrap_or_default();
     body += &format!("<h2>Plan</h2><pre>{}</pre><h2>Made by</h2><pre>{}</pre>", escape(&plan_json), escape(&manifest));
     Ok(format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0} – motrain</title><style>{STYLE}</style></head>\
-         <body>{body}</body></html>\n",
-        escape(&plan.name)
+        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title} – motrain</title><style>{STYLE}</style></head>\
+         <body>{body}</body></html>\n"
     ))
 }
 
@@ -134,7 +140,7 @@ fn total(steps: &[(usize, Metrics)], suffix: &str) -> BTreeMap<String, f64> {
 
 /// Answers to the same prompts at every third weight, side by side.
 fn answers(run: &Path, evaluation: &str) -> Result<String> {
-    let path = run.join("stages").join(evaluation).join("samples.json");
+    let path = folder::stage(run, evaluation).join("samples.json");
     let samples: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     let mut prompts: Vec<&Value> = Vec::new();
     let mut weights: Vec<&Value> = Vec::new();

@@ -7,14 +7,14 @@ use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plan::Plan;
 use motrain_core::shown::printable;
-use std::path::Path;
+use motrain_engine::folder::RunFolder;
+use motrain_engine::run::Front;
 
-/// Writes front.svg and report.html into the run folder.
-pub fn write(run: &Path, plan: &Plan, fronts: &Fronts, evaluations: &[String]) -> Result<()> {
-    let svg = plot::front(fronts)?;
-    std::fs::write(run.join("front.svg"), &svg)?;
-    std::fs::write(run.join("report.html"), html::page(run, plan, fronts, evaluations, &svg)?)?;
-    Ok(())
+/// Writes front.svg and report.html into the run folder, of each front.
+pub fn write(run: &RunFolder, plan: &Plan, front: &Front) -> Result<()> {
+    let svg = plot::front(&front.fronts)?;
+    run.write(&front.file("front", "svg"), &svg)?;
+    Ok(run.write(&front.file("report", "html"), &html::page(run.root(), plan, front, &svg)?)?)
 }
 
 /// The fronts as text: one row per method and weight.

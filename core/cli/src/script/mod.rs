@@ -41,6 +41,7 @@ pub fn run(script: &ScriptSource, registry: Registry, permit: Permit) -> Result<
         dtype: text("dtype"),
         plugins: vec![],
         call_seconds: None,
+        directory: None,
         script: None,
         stages: vec![],
     };

@@ -11,6 +11,9 @@ use motrain_core::plan::BestOfN;
 use serde_json::json;
 use tch::no_grad;
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 16;
 
@@ -30,7 +33,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
         let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * spec.completions + i) as u64);
         let seeds: Vec<Vec<u64>> =
             (0..chunk.len()).map(|slot| (0..spec.completions).map(|i| seed(slot, i)).collect()).collect();
-        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
+        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
         let flat_rows: Vec<&Row> = chunk.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
         let flat_texts: Vec<&str> = drawn.iter().flatten().map(|c| c.text.as_str()).collect();
         let scores = set.score(&flat_rows, &flat_texts)?.objectives;
@@ -57,7 +60,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
             }
         }
         bar.inc(chunk.len() as u64);
-        stage.check_stop(0)?;
+        stage.obey()?;
     }
     bar.finish();
     let path = stage.folder().join(SAMPLES);

@@ -11,6 +11,9 @@ use motrain_core::plan::Compare;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 const RESAMPLES: usize = 1000;
 
 /// One method against another.
@@ -51,7 +54,7 @@ pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
     for other in &spec.against {
         matches.push(compare(stage, spec, other)?);
         bar.inc(1);
-        stage.check_stop(0)?;
+        stage.obey()?;
     }
     bar.finish();
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;

@@ -15,8 +15,12 @@ use motrain_core::{Prompt, Weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Deref;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tch::no_grad;
+
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
 
 /// Prompts whose answers are kept for reading.
 const SHOWN: usize = 6;
@@ -76,7 +80,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let grid = spec.grid(objectives.len())?;
     let (source, text, context) = source(stage, spec)?;
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context)?;
-    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
+    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set, stop: session.stop };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
@@ -96,7 +100,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
         answered.push((weights.clone(), scores));
         bar.set_position(at as u64 + 1);
         bar.set_message(format!("weights {:?}", weights.values()));
-        stage.check_stop(at)?;
+        stage.obey()?;
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
@@ -126,7 +130,7 @@ fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampl
     for at in (0..grid.len()).step_by(together) {
         let net = source.net(stage, at, &grid[at])?;
         let some = at..at + together;
-        let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling)?;
+        let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling, asked.stop)?;
         tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
         parameters = net.parameter_count();
     }
@@ -178,6 +182,7 @@ pub struct Asked<'a> {
     pub rows: &'a [Row],
     pub conditioner: &'a dyn Conditioner,
     pub set: &'a RewardSet,
+    pub stop: &'a AtomicBool,
 }
 
 impl Asked<'_> {
@@ -196,7 +201,7 @@ impl Asked<'_> {
     ) -> Result<(Vec<Completion>, Scores)> {
         let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..self.rows.len()).map(|i| vec![seed(i)]).collect();
-        let drawn = rollout(net, self.text, &prompts, &seeds, sampling)?;
+        let drawn = rollout(net, self.text, &prompts, &seeds, sampling, self.stop)?;
         let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
         let references: Vec<&Row> = self.rows.iter().collect();
         let texts: Vec<&str> = answers.iter().map(|c| c.text.as_str()).collect();

@@ -97,7 +97,8 @@ impl<'a> Experience<'a> {
     fn front_so_far(&self, t: &Trainer) -> Result<Vec<FrontPoint>> {
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
         let rows = &self.rows[..self.spec.feedback_prompts.min(self.rows.len())];
-        let asked = Asked { text: &t.text, rows, conditioner: self.conditioner.as_ref(), set: &self.rewards };
+        let (conditioner, stop) = (self.conditioner.as_ref(), self.stage.session.stop);
+        let asked = Asked { text: &t.text, rows, conditioner, set: &self.rewards, stop };
         let grid = Weights::grid(self.objectives.len(), FEEDBACK_GRID);
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
@@ -140,7 +141,7 @@ impl<'a> Experience<'a> {
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
         let seeds: Vec<Vec<u64>> = (0..batch).map(|slot| (0..n).map(|i| seed(slot, i)).collect()).collect();
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
-        let completions = rollout(&net, &t.text, &tokens, &seeds, &self.spec.generate)?;
+        let completions = rollout(&net, &t.text, &tokens, &seeds, &self.spec.generate, self.stage.session.stop)?;
         drop(net);
         timings.insert("rollout_seconds".into(), clock.elapsed().as_secs_f64());
 

@@ -18,7 +18,46 @@ use crate::session::{Session, Stage};
 use crate::text::Text;
 use crate::{Error, Result, rollout};
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
+use motrain_core::plan::Work;
 use motrain_core::rng::permutation;
+
+/// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
+/// earlier motrain finished is then no result of this one, and is made anew.
+const SHARED: u32 = 1;
+
+pub fn run_stage(stage: Stage, work: &Work) -> Result<()> {
+    match work {
+        Work::InitModel(spec) => init_model::run(stage, spec),
+        Work::Sft(spec) => sft::run(stage, spec),
+        Work::RewardModel(spec) => reward_model::run(stage, spec),
+        Work::Rewards(spec) => rewards::run(stage, spec),
+        Work::BestOfN(spec) => best_of_n::run(stage, spec),
+        Work::RicData(spec) => ric_data::run(stage, spec),
+        Work::OnlinePreference(spec) => online_preference::run(stage, spec),
+        Work::Reinforce(spec) => reinforce::run(stage, spec),
+        Work::Soup(spec) => soup::run(stage, spec),
+        Work::Evaluate(spec) => evaluate::run(stage, spec),
+        Work::Compare(spec) => compare::run(stage, spec),
+    }
+}
+
+/// The revision of the code that a stage runs through.
+pub fn revision(work: &Work) -> [u32; 2] {
+    let own = match work {
+        Work::InitModel(_) => init_model::REVISION,
+        Work::Sft(_) => sft::REVISION,
+        Work::RewardModel(_) => reward_model::REVISION,
+        Work::Rewards(_) => rewards::REVISION,
+        Work::BestOfN(_) => best_of_n::REVISION,
+        Work::RicData(_) => ric_data::REVISION,
+        Work::OnlinePreference(_) => online_preference::REVISION,
+        Work::Reinforce(_) => reinforce::REVISION,
+        Work::Soup(_) => soup::REVISION,
+        Work::Evaluate(_) => evaluate::REVISION,
+        Work::Compare(_) => compare::REVISION,
+    };
+    [SHARED, own]
+}
 
 /// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only.
 pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<usize> {

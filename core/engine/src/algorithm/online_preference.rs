@@ -15,6 +15,9 @@ use motrain_core::plan::OnlinePreference;
 use std::time::Instant;
 use tch::{Kind, Tensor, no_grad};
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// A labelled pair: tokens under x' (and x), label, weights and score differences.
 struct Pair {
     conditioned: Vec<u32>,
@@ -32,10 +35,10 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
     let loss = session.registry.losses.build(&spec.loss.name, &spec.loss.options)?;
     let (experience, reference, mut t) = Experience::start(stage, &spec.online)?;
 
-    while t.running() {
+    t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
-        experience.feedback(&mut t, &mut timings)?;
-        let batch = experience.draw(&t, &mut metrics, &mut timings)?;
+        experience.feedback(t, &mut timings)?;
+        let batch = experience.draw(t, &mut metrics, &mut timings)?;
 
         let clock = Instant::now();
         let mut pairs = label(&batch, rule.as_ref(), &t.text, &mut metrics)?;
@@ -48,6 +51,7 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
         pairs.sort_by_key(|p| p.conditioned.len() + p.first.len() + p.second.len());
         let share = pairs.len().max(1) as f64;
         for micro in pairs.chunks(spec.online.train.micro_batch_size) {
+            stage.obey()?;
             let reference_sums =
                 no_grad(|| sums(&reference, micro, spec.online.reference_sees_weights, t.text.pad)?.as_vec())?;
             let policy_net = t.model.net(session.kind)?;
@@ -67,8 +71,8 @@ pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
             t.update(&mut metrics)?;
         }
         timings.insert("update_seconds".into(), clock.elapsed().as_secs_f64());
-        experience.finish_step(&mut t, &batch, &metrics, timings)?;
-    }
+        experience.finish_step(t, &batch, &metrics, timings)
+    })?;
     t.finish()?;
     experience.save_steering()
 }

@@ -12,6 +12,9 @@ use motrain_core::plan::{Baseline, Reinforce};
 use std::time::Instant;
 use tch::{Kind, Tensor, no_grad};
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// The scored completions of a prompt: tokens under x' (and x), and weighted rewards.
 struct Answers<'a> {
     conditioned: &'a [u32],
@@ -39,18 +42,19 @@ pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
     let session = stage.session;
     let (experience, reference, mut t) = Experience::start(stage, &spec.online)?;
 
-    while t.running() {
+    t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
-        experience.feedback(&mut t, &mut timings)?;
-        let batch = experience.draw(&t, &mut metrics, &mut timings)?;
+        experience.feedback(t, &mut timings)?;
+        let batch = experience.draw(t, &mut metrics, &mut timings)?;
 
         let clock = Instant::now();
         let mut head = t.state.value.take().unwrap_or_default();
-        let mut answers = scored(&batch, spec, &t)?;
+        let mut answers = scored(&batch, spec, t)?;
         answers.sort_by_key(|a| a.conditioned.len() + a.completions.iter().map(|c| c.len()).sum::<usize>());
         let share = answers.iter().map(|a| a.completions.len()).sum::<usize>().max(1) as f64;
         let mut done = Done::default();
         for micro in answers.chunks(spec.online.train.micro_batch_size) {
+            stage.obey()?;
             let reference_sums = no_grad(|| {
                 let packed = pack(&groups(micro, spec.online.reference_sees_weights), t.text.pad, session.device)?;
                 to_vec(&packed.sums(&packed.token_log_probs(&reference)?)?)
@@ -84,8 +88,8 @@ pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
             t.update(&mut metrics)?;
         }
         timings.insert("update_seconds".into(), clock.elapsed().as_secs_f64());
-        experience.finish_step(&mut t, &batch, &metrics, timings)?;
-    }
+        experience.finish_step(t, &batch, &metrics, timings)
+    })?;
     t.finish()?;
     experience.save_steering()
 }

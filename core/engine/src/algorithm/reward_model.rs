@@ -16,6 +16,9 @@ use motrain_core::plan::RewardModel;
 use serde_json::json;
 use tch::{Kind, no_grad};
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// Tokens of a pair: prompt, chosen, rejected. The answers share the prompt.
 type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
 
@@ -29,7 +32,7 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
     let heldout = encode_all(&text, spec.heldout.as_ref().unwrap_or(&spec.data), &heldout, max_tokens)?;
     let total = spec.train.total_steps(train.len());
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
-    while t.running() {
+    t.run(|t| {
         let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), spec.train.batch_size, t.state.step)
             .into_iter()
             .map(|i| &train[i])
@@ -37,6 +40,7 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
         for micro in batch.chunks(spec.train.micro_batch_size) {
+            stage.obey()?;
             let net = t.model.net(session.kind)?;
             let scores = scores_of(&net, &groups(micro), t.text.pad)?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
@@ -53,10 +57,11 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
         ]);
         t.update(&mut metrics)?;
         let message = format!("loss {} accuracy {}", short(mean(&losses)), short(accuracy));
-        t.finish_step(&metrics, Metrics::new(), message)?;
-    }
+        t.finish_step(&metrics, Metrics::new(), message)
+    })?;
     let mut margins = Vec::new();
     for chunk in heldout.chunks(spec.train.micro_batch_size.max(8)) {
+        stage.obey()?;
         let chunk: Vec<&Encoded> = chunk.iter().collect();
         let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.kind)?, &groups(&chunk), t.text.pad)?))?;
         margins.extend(scores.chunks(2).map(|s| s[0] - s[1]));

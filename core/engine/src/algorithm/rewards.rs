@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::no_grad;
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(spec, session.registry, |o| session.resolve(o), BTreeMap::new())?;
@@ -30,10 +33,10 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     for (c, chunk) in chosen.chunks(64).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", (c * 64 + i) as u64)]).collect();
-        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
+        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
         texts.extend(drawn.into_iter().flatten().map(|c| c.text));
         bar.inc(chunk.len() as u64);
-        stage.check_stop(0)?;
+        stage.obey()?;
     }
     let samples: Vec<Sample> = chosen
         .iter()

@@ -19,6 +19,9 @@ use std::path::Path;
 use std::time::Instant;
 use tch::no_grad;
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 64;
 
@@ -86,7 +89,8 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         };
         let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", index(i))]).collect();
-        let drawn: Vec<_> = rollout(&net, &text, &prompts, &seeds, &spec.generate)?.into_iter().flatten().collect();
+        let drawn: Vec<_> =
+            rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?.into_iter().flatten().collect();
         tokens += drawn.iter().map(|c| c.tokens.len()).sum::<usize>();
         let texts: Vec<&str> = drawn.iter().map(|c| c.text.as_str()).collect();
         let scores = set.score(chunk, &texts)?.objectives;
@@ -96,7 +100,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
             out.push(Answer { plain, completion: completion.text, finished, scores });
         }
         bar.inc(chunk.len() as u64);
-        stage.check_stop(0)?;
+        stage.obey()?;
     }
     bar.finish();
     let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });

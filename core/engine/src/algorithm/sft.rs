@@ -10,6 +10,9 @@ use motrain_core::data::{self, DataSpec};
 use motrain_core::plan::Sft;
 use tch::Kind;
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 /// Tokens of a prompt and its completion.
 type Encoded = (Vec<u32>, Vec<u32>);
 
@@ -23,13 +26,14 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let rows = encode(&data, &text, model.config.context)?;
     let total = spec.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
-    while t.running() {
+    t.run(|t| {
         let drawn = batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step);
         let mut examples: Vec<&Encoded> = drawn.into_iter().map(|i| &rows[i]).collect();
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let mut loss_sum = 0.0;
         for micro in examples.chunks(spec.train.micro_batch_size) {
+            stage.obey()?;
             let groups: Vec<Group> =
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
             let packed = pack(&groups, t.text.pad, session.device)?;
@@ -40,8 +44,8 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
         }
         let mut metrics = Metrics::from([("loss".into(), loss_sum), ("tokens/trained".into(), tokens as f64)]);
         t.update(&mut metrics)?;
-        t.finish_step(&metrics, Metrics::new(), format!("loss {}", short(loss_sum)))?;
-    }
+        t.finish_step(&metrics, Metrics::new(), format!("loss {}", short(loss_sum)))
+    })?;
     t.finish()?;
     match (&spec.conditioner, &spec.rewards) {
         (Some(conditioner), Some(id)) => steering::save(stage, session.rewards(id)?.objectives(), conditioner),

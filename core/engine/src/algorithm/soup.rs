@@ -6,6 +6,9 @@ use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::plan::{Adapters, ModelRef, Soup, Specialists};
 
+/// Raised when this stage's results change.
+pub const REVISION: u32 = 1;
+
 pub fn run(stage: Stage, spec: &Soup) -> Result<()> {
     let (mix, text) = load(stage, &spec.of)?;
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;

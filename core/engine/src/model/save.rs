@@ -29,6 +29,7 @@ impl Llama {
     }
 }
 
+/// For a file of a folder that is put in its place, synced, as a whole; `RunFolder::write_json` is for others.
 pub fn write_json(path: &Path, value: &Value) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
     std::fs::write(path, text + "\n").map_err(|e| Error::io(path, e))

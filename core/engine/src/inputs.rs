@@ -1,0 +1,110 @@
+//! What a plan reads from outside its run folder: known by its contents, so that it may lie anywhere.
+
+use motrain_core::{Error, Result};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// SHA-256 of files and model folders, each read once.
+pub struct Inputs {
+    /// What an earlier start found: what is gone since was that, and stages that are finished do not need it any more.
+    before: BTreeMap<String, String>,
+    found: RefCell<BTreeMap<String, String>>,
+    gone: RefCell<BTreeSet<String>>,
+}
+
+impl Inputs {
+    pub fn new(before: BTreeMap<String, String>) -> Self {
+        Self { before, found: RefCell::default(), gone: RefCell::default() }
+    }
+
+    pub fn fingerprint(&self, path: &str) -> Result<String> {
+        if let Some(found) = self.found.borrow().get(path) {
+            return Ok(found.clone());
+        }
+        let hash = if Path::new(path).exists() {
+            fingerprint(Path::new(path))?
+        } else {
+            let before = self.before.get(path).ok_or_else(|| Error::file(Path::new(path), "does not exist"))?;
+            self.gone.borrow_mut().insert(path.to_owned());
+            before.clone()
+        };
+        self.found.borrow_mut().insert(path.to_owned(), hash.clone());
+        Ok(hash)
+    }
+
+    pub fn is_gone(&self, path: &str) -> bool {
+        self.gone.borrow().contains(path)
+    }
+
+    /// All that were asked for, by path.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.found.borrow().clone()
+    }
+}
+
+/// Of a file its contents; of a folder the names and contents of the files in it, hidden ones left out.
+fn fingerprint(path: &Path) -> Result<String> {
+    let mut hasher = Sha256::new();
+    if path.is_dir() {
+        let hidden = |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+        let mut files: Vec<PathBuf> =
+            entries.flatten().map(|e| e.path()).filter(|p| p.is_file() && !hidden(p)).collect();
+        files.sort();
+        for file in files {
+            hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+            hash_file(&file, &mut hasher).map_err(|e| Error::io(&file, e))?;
+        }
+    } else {
+        hash_file(path, &mut hasher).map_err(|e| Error::io(path, e))?;
+    }
+    Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The length goes in too, so that neither names nor contents can run into each other.
+fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    hasher.update(file.metadata()?.len().to_le_bytes());
+    let mut buffer = vec![0u8; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contents_count_and_places_do_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (model, weights) in [("a", "1"), ("b", "1"), ("c", "2")] {
+            std::fs::create_dir(at(model)).unwrap();
+            std::fs::write(at(model).join("weights"), weights).unwrap();
+        }
+        std::fs::write(at("b/.DS_Store"), "").unwrap();
+        std::fs::write(at("x.jsonl"), "rows").unwrap();
+        std::fs::write(at("y.jsonl"), "rows").unwrap();
+        let of = |name: &str| fingerprint(&at(name)).unwrap();
+        assert_eq!((of("a"), of("x.jsonl")), (of("b"), of("y.jsonl")));
+        assert_ne!(of("a"), of("c"));
+        std::fs::rename(at("a/weights"), at("a/other")).unwrap();
+        assert_ne!(of("a"), of("b"));
+    }
+
+    #[test]
+    fn what_is_gone_is_what_it_was() {
+        let inputs = Inputs::new(BTreeMap::from([("data/gone.jsonl".to_owned(), "abc".to_owned())]));
+        assert_eq!(inputs.fingerprint("data/gone.jsonl").unwrap(), "abc");
+        assert!(inputs.is_gone("data/gone.jsonl"));
+        assert!(inputs.fingerprint("data/never.jsonl").unwrap_err().to_string().contains("does not exist"));
+    }
+}
