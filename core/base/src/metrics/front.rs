@@ -1,5 +1,7 @@
 //! Metrics of a set of points in objective space, all objectives maximised.
 
+use super::stats::{mean, std};
+
 /// Whether `a` dominates `b`: nowhere worse, somewhere better. Exact, without tolerance.
 pub fn dominates(a: &[f64], b: &[f64]) -> bool {
     a.iter().zip(b).all(|(x, y)| x >= y) && a.iter().zip(b).any(|(x, y)| x > y)
@@ -69,15 +71,25 @@ pub fn spacing(points: &[Vec<f64>]) -> f64 {
     (nearest.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (nearest.len() - 1) as f64).sqrt()
 }
 
-/// The coefficient of variation of the gaps between consecutive weights' points (in the order given): 0 when evenly spaced.
-pub fn evenness(points: &[Vec<f64>]) -> f64 {
-    let gaps: Vec<f64> =
-        points.windows(2).map(|w| w[0].iter().zip(&w[1]).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt()).collect();
-    let mean = gaps.iter().sum::<f64>() / gaps.len().max(1) as f64;
-    if gaps.is_empty() || mean == 0.0 {
-        return 0.0;
-    }
-    (gaps.iter().map(|g| (g - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt() / mean
+/// The coefficient of variation of the gaps between neighbouring weights' points: 0 when evenly spaced, larger the less evenly.
+pub fn unevenness(weights: &[Vec<f64>], points: &[Vec<f64>]) -> f64 {
+    let gaps: Vec<f64> = neighbours(weights).into_iter().map(|(i, j)| distance(&points[i], &points[j])).collect();
+    let mean = mean(&gaps);
+    if gaps.is_empty() || mean == 0.0 { 0.0 } else { std(&gaps) / mean }
+}
+
+/// Pairs of weights with no third one nearer to both than they are to each other (their relative neighbourhood graph): consecutive
+/// weights of two objectives, and neighbours on the grid of more.
+fn neighbours(weights: &[Vec<f64>]) -> Vec<(usize, usize)> {
+    let between = |i: usize, j: usize, apart: f64| {
+        weights.iter().any(|w| distance(w, &weights[i]).max(distance(w, &weights[j])) < apart - 1e-9)
+    };
+    let pairs = (0..weights.len()).flat_map(|i| (i + 1..weights.len()).map(move |j| (i, j)));
+    pairs.filter(|&(i, j)| !between(i, j, distance(&weights[i], &weights[j]))).collect()
+}
+
+fn distance(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt()
 }
 
 fn dot(w: &[f64], p: &[f64]) -> f64 {
@@ -99,6 +111,7 @@ pub fn steering_regret(weights: &[Vec<f64>], points: &[Vec<f64>]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Weights;
 
     fn golden() -> Vec<Vec<f64>> {
         vec![vec![0.2, 0.9], vec![0.5, 0.7], vec![0.8, 0.3], vec![0.4, 0.6]]
@@ -136,8 +149,20 @@ mod tests {
     }
 
     #[test]
-    fn evenness_of_even_and_uneven() {
-        near(evenness(&[vec![0.0, 1.0], vec![0.5, 0.5], vec![1.0, 0.0]]), 0.0);
-        assert!(evenness(&[vec![0.0, 1.0], vec![0.1, 0.9], vec![1.0, 0.0]]) > 0.5);
+    fn unevenness_of_even_and_uneven() {
+        let w = [vec![0.0, 1.0], vec![0.5, 0.5], vec![1.0, 0.0]];
+        near(unevenness(&w, &w), 0.0);
+        let uneven = [vec![0.0, 1.0], vec![0.1, 0.9], vec![1.0, 0.0]];
+        near(unevenness(&w, &uneven), 0.8);
+        // The order in which weights were asked does not matter.
+        let shuffled = |x: &[Vec<f64>]| [x[2].clone(), x[0].clone(), x[1].clone()];
+        near(unevenness(&shuffled(&w), &shuffled(&uneven)), 0.8);
+    }
+
+    #[test]
+    fn a_front_that_is_even_over_the_grid_of_three_objectives_is_even() {
+        let grid: Vec<Vec<f64>> = Weights::grid(3, 4).iter().map(|w| w.values().to_vec()).collect();
+        assert_eq!(neighbours(&grid).len(), 30, "10 triangles of side 1/4 that point up have three edges each");
+        near(unevenness(&grid, &grid), 0.0);
     }
 }

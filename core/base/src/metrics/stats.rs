@@ -1,19 +1,21 @@
-//! Means, quantiles, rank correlation and the bootstrap.
+//! Means, quantiles, rank correlation, intervals of a mean and the bootstrap: statrs's, and what statrs has not or has otherwise.
 
 use crate::rng::rng;
 use rand::Rng;
+use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::statistics::{Data, OrderStatistics, RankTieBreaker, Statistics};
 
+/// NaN for no data, as the standard deviation.
 pub fn mean(x: &[f64]) -> f64 {
-    if x.is_empty() { f64::NAN } else { x.iter().sum::<f64>() / x.len() as f64 }
+    x.mean()
 }
 
 /// Population standard deviation.
 pub fn std(x: &[f64]) -> f64 {
-    let m = mean(x);
-    (x.iter().map(|v| (v - m).powi(2)).sum::<f64>() / x.len().max(1) as f64).sqrt()
+    x.population_std_dev()
 }
 
-/// Linear interpolation between order statistics (NumPy's default); NaN for no data.
+/// Linear interpolation between order statistics (NumPy's default; statrs has R's type 8); NaN for no data.
 pub fn quantile(x: &[f64], q: f64) -> f64 {
     let mut sorted = x.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -25,35 +27,31 @@ pub fn quantile(x: &[f64], q: f64) -> f64 {
     sorted[low] + (at - low as f64) * (sorted[high] - sorted[low])
 }
 
-/// Ranks from 1, ties sharing their mean rank.
+/// Ranks from 1, ties sharing their mean rank; all NaN where one value is, since statrs cannot order that.
 fn ranks(x: &[f64]) -> Vec<f64> {
-    let mut order: Vec<usize> = (0..x.len()).collect();
-    order.sort_by(|&a, &b| x[a].total_cmp(&x[b]));
-    let mut out = vec![0.0; x.len()];
-    let mut i = 0;
-    while i < order.len() {
-        let mut j = i;
-        while j + 1 < order.len() && x[order[j + 1]] == x[order[i]] {
-            j += 1;
-        }
-        for &k in &order[i..=j] {
-            out[k] = (i + j) as f64 / 2.0 + 1.0;
-        }
-        i = j + 1;
+    if x.iter().any(|v| v.is_nan()) {
+        return vec![f64::NAN; x.len()];
     }
-    out
+    Data::new(x.to_vec()).ranks(RankTieBreaker::Average)
 }
 
+/// Pearson's r of two equally long lists; 0 where one of them does not vary.
 pub fn pearson(x: &[f64], y: &[f64]) -> f64 {
-    let (mx, my) = (mean(x), mean(y));
-    let cov: f64 = x.iter().zip(y).map(|(a, b)| (a - mx) * (b - my)).sum();
-    let (vx, vy): (f64, f64) = (x.iter().map(|a| (a - mx).powi(2)).sum(), y.iter().map(|b| (b - my).powi(2)).sum());
-    if vx == 0.0 || vy == 0.0 { 0.0 } else { cov / (vx * vy).sqrt() }
+    let spread = std(x) * std(y);
+    if spread == 0.0 { 0.0 } else { (x.population_covariance(y) / spread).clamp(-1.0, 1.0) }
 }
 
 /// Spearman's ρ; 0 where one side does not vary.
 pub fn spearman(x: &[f64], y: &[f64]) -> f64 {
     pearson(&ranks(x), &ranks(y))
+}
+
+/// The 95 % interval of a mean by Student's t; `None` for fewer than two values.
+pub fn mean_interval(x: &[f64]) -> Option<[f64; 2]> {
+    let freedom = x.len().checked_sub(1)? as f64;
+    let t = StudentsT::new(0.0, 1.0, freedom).ok()?.inverse_cdf(0.975);
+    let half = t * x.std_dev() / (x.len() as f64).sqrt();
+    Some([mean(x) - half, mean(x) + half])
 }
 
 /// Resamples of `0..n` with replacement; the same for the same seed, so that methods can be compared on paired resamples.
@@ -83,6 +81,26 @@ mod tests {
         assert!((spearman(&[1.0, 2.0, 3.0, 4.0], &[1.0, 4.0, 9.0, 16.0]) - 1.0).abs() < 1e-12);
         assert!((spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]) + 1.0).abs() < 1e-12);
         assert_eq!(spearman(&[1.0, 2.0], &[5.0, 5.0]), 0.0);
+        assert!(spearman(&[1.0, f64::NAN], &[1.0, 2.0]).is_nan());
+        assert!(mean(&[]).is_nan() && std(&[]).is_nan() && std(&[3.0]) == 0.0);
+    }
+
+    /// Computed apart: correlations by their definitions, quantiles of t by integrating its density.
+    #[test]
+    fn goldens() {
+        let (x, y) = ([0.3, 1.7, -0.4, 2.2, 1.7], [10.0, 7.0, 11.0, 7.0, 9.0]);
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} is not {b}");
+        near(pearson(&x, &y), -0.916_650_949);
+        near(spearman(&x, &y), -0.921_052_632);
+        let interval = |n: usize| mean_interval(&(0..n).map(|i| (i * i) as f64).collect::<Vec<_>>());
+        assert_eq!((interval(0), interval(1)), (None, None));
+        for (n, [low, high]) in
+            [(2, [-5.853_102, 6.853_102]), (3, [-3.504_478, 6.837_812]), (13, [20.700_570, 79.299_430])]
+        {
+            let [a, b] = interval(n).unwrap();
+            near(a, low);
+            near(b, high);
+        }
     }
 
     #[test]

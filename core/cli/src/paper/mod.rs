@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use claims::Claim;
 use motrain_core::durable;
 use motrain_core::metrics::report::{Fronts, Method};
-use motrain_core::metrics::stats::mean;
+use motrain_core::metrics::stats::{mean, mean_interval};
 use motrain_core::plan::{Plan, Work};
 use motrain_engine::algorithm::compare::Match;
 use motrain_engine::algorithm::evaluate;
@@ -147,17 +147,17 @@ fn averaged(all: &[&Method]) -> Method {
         for k in 0..point.rewards.len() {
             let values: Vec<f64> = all.iter().map(|m| m.points[i].rewards[k]).collect();
             point.rewards[k] = mean(&values);
-            point.ci[k] = claims::interval(&values).unwrap_or(point.ci[k]);
+            point.ci[k] = mean_interval(&values).unwrap_or(point.ci[k]);
         }
     }
     let over = |f: &dyn Fn(&Method) -> f64| all.iter().map(|m| f(m)).collect::<Vec<f64>>();
     let volumes = over(&|m| m.hypervolume);
     out.hypervolume = mean(&volumes);
-    out.hypervolume_ci = claims::interval(&volumes).unwrap_or(out.hypervolume_ci);
+    out.hypervolume_ci = mean_interval(&volumes).unwrap_or(out.hypervolume_ci);
     out.mip = mean(&over(&|m| m.mip));
     out.steering_regret = mean(&over(&|m| m.steering_regret));
     out.sparsity = mean(&over(&|m| m.sparsity));
-    out.evenness = mean(&over(&|m| m.evenness));
+    out.unevenness = mean(&over(&|m| m.unevenness));
     out.spearman = (0..out.spearman.len()).map(|k| mean(&over(&|m| m.spearman[k]))).collect();
     out
 }

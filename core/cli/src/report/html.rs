@@ -78,7 +78,7 @@ fn metrics_table(fronts: &Fronts) -> String {
             rho.join(" / "),
             gold.join("<br>"),
             m.sparsity,
-            m.evenness,
+            m.unevenness,
             m.points.first().map_or(0, |p| p.n)
         );
     }
@@ -86,7 +86,7 @@ fn metrics_table(fronts: &Fronts) -> String {
     format!(
         "<p>Points are labelled by the weight of {}; bars are 95 % bootstrap intervals over prompts. Hypervolume is above ({}).</p>\
          <div class=wide><table><tr><th>method</th><th>hypervolume</th><th>mean inner product</th><th>steering regret</th>\
-         <th>Spearman ({})</th><th>watched rewards</th><th>sparsity</th><th>evenness (CV)</th><th>prompts</th></tr>{rows}</table></div>",
+         <th>Spearman ({})</th><th>watched rewards</th><th>sparsity</th><th>unevenness (CV of gaps)</th><th>prompts</th></tr>{rows}</table></div>",
         escape(&fronts.objectives[0]),
         reference.join(", "),
         escape(&fronts.objectives.join(" / "))
