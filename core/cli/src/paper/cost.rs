@@ -18,7 +18,7 @@ pub struct Cost {
     pub tokens_generated: f64,
     pub tokens_trained: f64,
     pub seconds: f64,
-    /// New tokens a second when every query of a batch brings its own weights.
+    /// New tokens a second when every query of a batch brings its own weights; by the median of several times.
     pub serving_tokens_per_second: f64,
     /// Bytes beyond one policy that serving any weights holds.
     pub extra_memory: u64,

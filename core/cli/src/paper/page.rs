@@ -18,7 +18,7 @@ pub fn page(seeds: &[Seed], panels: &[Panel], claims: &[Claim], costs: &[Cost]) 
     let mut body = format!(
         "<h1>MO-ODPO (arXiv 2503.00295), remade</h1><p>Seeds: {}. Points are labelled by the weight of the first objective; bars are 95 % intervals, over \
          prompts for one seed and over seeds for several. Rewards are scaled so that 0 and 1 are the 1 % and 99 % quantiles of the initial policy's \
-         samples. Nothing is tuned for a method.</p>",
+         samples. Learning rate, alpha and beta were chosen on MO-ODPO's runs; no other method has its own.</p>",
         names.join(", ")
     );
     body += &claims_table(claims);
@@ -39,8 +39,8 @@ fn title(figure: &str) -> &'static str {
         "fig2" => "Figure 2, fronts",
         "fig3" => "Figure 3, fronts of the smaller policy",
         "fig5" => "Figure 5, Dirichlet alpha",
-        "fig6" => "Figure 6, MO-ODPO by epochs",
-        "fig6ric" => "Figure 6, Rewards-in-Context by epochs",
+        "fig6" => "Figure 6, MO-ODPO by epochs (a run each)",
+        "fig6ric" => "Figure 6, Rewards-in-Context by epochs (a run each)",
         _ => "Figure",
     }
 }
@@ -110,7 +110,7 @@ fn win_rates(seeds: &[Seed]) -> String {
         "with ties as half",
         "wins–losses–ties by dimension (orders that disagree)",
     ];
-    table("Figure 4, win rates", &header, &rows)
+    table("Figure 4, win rates (the paper does not say what a prompt that neither wins counts)", &header, &rows)
 }
 
 fn costs_table(costs: &[Cost]) -> String {
@@ -135,7 +135,7 @@ fn costs_table(costs: &[Cost]) -> String {
         "tokens generated",
         "tokens trained on",
         "seconds",
-        "tokens/s, own weights per query",
+        "tokens/s, own weights per query (median of 5)",
         "extra memory",
     ];
     table("Table 1, what the methods cost (first seed)", &header, &costs.iter().map(one).collect::<Vec<_>>())
