@@ -109,3 +109,27 @@ fn list_shows_functions_of_a_script() {
     let said = success(motrain(f.path()).args(["list", "loss", "--script", "all.rhai"]));
     assert!(said.contains("hinge          a function of the script"), "{said}");
 }
+
+/// A reward function with a third parameter knows which answers were cut.
+#[test]
+fn a_reward_function_is_told_whether_an_answer_is_finished() {
+    let f = folder();
+    let script = r#"
+        import "lib/steer" as steer;
+        let task = cfg.tasks.hh;
+        let whole = reward_fn("Whole", |prompt, answer, finished| if finished { 1.0 } else { 0.0 }, #{ watch: true });
+        let scored = rewards("rewards", #{ sources: steer::sources(task) + [whole], policy: path(task.policy),
+            prompts: steer::prompt_data(task, "train"), samples: task.fit_samples, generate: task.generate });
+        steer::prompted("mo_odpo", task, path(task.policy), scored);
+    "#;
+    write(f.path(), "whole.rhai", script);
+    success(&mut small(f.path(), "whole.rhai", "out"));
+    let text = std::fs::read_to_string(f.path().join("out/completions.jsonl")).unwrap();
+    let told: Vec<(bool, f64)> = text
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+        .map(|l| (l["finished"].as_bool().unwrap(), l["raw"]["Whole"].as_f64().unwrap()))
+        .collect();
+    assert!(told.iter().any(|(finished, _)| !finished), "no answer was cut: {told:?}");
+    assert!(told.iter().all(|(finished, score)| *score == f64::from(u8::from(*finished))), "{told:?}");
+}

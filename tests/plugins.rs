@@ -317,7 +317,7 @@ fn only_thread_safe_instances_are_called_by_several_threads_at_once() {
             }
         });
         let (prompt, row) = (Prompt::user("p"), serde_json::Value::Null);
-        reward.score(&[Sample { prompt: &prompt, completion: "c", row: &row }]).unwrap()[0]
+        reward.score(&[Sample { prompt: &prompt, completion: "c", finished: true, row: &row }]).unwrap()[0]
     };
     assert_eq!(most("alone", &[], &mut registry), 1.0);
     assert!(most("together", &["-DTHREAD_SAFE"], &mut registry) > 1.0);

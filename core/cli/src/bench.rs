@@ -69,7 +69,7 @@ fn with_samples<T>(work: impl FnOnce(&[Sample]) -> T) -> T {
     let prompt = Prompt::user("How do I boil an egg?");
     let completion = "Put the egg into boiling water for seven minutes, then cool it under the tap.";
     let row = Value::Null;
-    work(&vec![Sample { prompt: &prompt, completion, row: &row }; SAMPLES])
+    work(&vec![Sample { prompt: &prompt, completion, finished: true, row: &row }; SAMPLES])
 }
 
 fn per_sample(source: &dyn RewardSource, samples: &[Sample]) -> f64 {

@@ -4,8 +4,10 @@ use crate::device;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec_unchecked};
 use crate::model::{Config, Head, Llama, Net};
+use crate::rollout::Completion;
 use crate::text::Text;
 use crate::{Error, Result};
+use motrain_core::Prompt;
 use motrain_core::data::Row;
 use motrain_core::options::Options;
 use motrain_core::plan::{ModelRef, Rewards};
@@ -100,19 +102,17 @@ impl RewardSource for ModelSource {
     }
 }
 
-/// Tokens of a prompt and an answer, the prompt cut at its beginning to fit.
+/// Tokens of a prompt and an answer (its text, and whether it is finished). To fit, the prompt loses its beginning; an answer that is too long
+/// alone loses its end, so that it ends in no end-of-sequence token, as one that its policy did not finish.
 pub fn encode_for_reward(
     text: &Text,
-    sample: (&motrain_core::Prompt, &str),
+    prompt: &Prompt,
+    (answer, finished): (&str, bool),
     max_tokens: usize,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let mut prompt = text.encode_prompt(sample.0)?;
-    let mut answer = text.encode_completion(sample.1)?;
-    if answer.len() >= max_tokens {
-        let end = text.eos[0];
-        answer.truncate(max_tokens.saturating_sub(2).max(1));
-        answer.push(end);
-    }
+    let mut prompt = text.encode_prompt(prompt)?;
+    let mut answer = text.encode_completion(answer, finished)?;
+    answer.truncate(max_tokens.saturating_sub(1).max(1));
     let room = max_tokens.saturating_sub(answer.len()).max(1);
     if prompt.len() > room {
         prompt.drain(..prompt.len() - room);
@@ -121,8 +121,8 @@ pub fn encode_for_reward(
 }
 
 fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[Sample]) -> Result<Vec<f64>> {
-    let encoded: Vec<(Vec<u32>, Vec<u32>)> =
-        batch.iter().map(|s| encode_for_reward(text, (s.prompt, s.completion), max_tokens)).collect::<Result<_>>()?;
+    let encode = |s: &Sample| encode_for_reward(text, s.prompt, (s.completion, s.finished), max_tokens);
+    let encoded: Vec<(Vec<u32>, Vec<u32>)> = batch.iter().map(encode).collect::<Result<_>>()?;
     // Neighbouring completions of one prompt share it.
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for (i, (prompt, _)) in encoded.iter().enumerate() {
@@ -168,6 +168,15 @@ pub struct Scores {
     pub objectives: Vec<Option<Vec<f64>>>,
     /// Raw scores of every reward by name.
     pub raw: RawScores,
+}
+
+impl Scores {
+    /// Takes `penalty` off every scaled score of the completions that their policy did not finish, as TRL does of their one score: weights add
+    /// up to 1, so a weighted score loses as much.
+    pub fn penalise_cut(&mut self, completions: &[&Completion], penalty: f64) {
+        let cut = self.objectives.iter_mut().zip(completions).filter(|(_, c)| !c.finished);
+        cut.flat_map(|(scores, _)| scores.iter_mut().flatten()).for_each(|score| *score -= penalty);
+    }
 }
 
 pub type RawScores = BTreeMap<String, Vec<Option<f64>>>;
@@ -245,12 +254,8 @@ impl RewardSet {
     }
 
     /// Scores completions of `rows` (one entry per completion in both).
-    pub fn score(&self, rows: &[&Row], completions: &[&str]) -> Result<Scores> {
-        let samples: Vec<Sample> = rows
-            .iter()
-            .zip(completions)
-            .map(|(row, completion)| Sample { prompt: &row.prompt, completion, row: &row.columns })
-            .collect();
+    pub fn score(&self, rows: &[&Row], completions: &[&Completion]) -> Result<Scores> {
+        let samples: Vec<Sample> = rows.iter().zip(completions).map(|(row, c)| c.sample(row)).collect();
         let raw = self.score_raw(&samples)?;
         let mut objectives = vec![Some(Vec::new()); samples.len()];
         for name in self.objectives() {

@@ -8,7 +8,9 @@ use crate::sample::{NOT_FINITE, next_tokens};
 use crate::session::obey;
 use crate::text::Text;
 use crate::{Error, Result};
+use motrain_core::data;
 use motrain_core::plan::Sampling;
+use motrain_core::reward::Sample;
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use std::sync::atomic::AtomicBool;
@@ -22,6 +24,13 @@ pub struct Completion {
     pub text: String,
     /// Whether the policy ended it, rather than the length limit.
     pub finished: bool,
+}
+
+impl Completion {
+    /// What rewards see of it, as an answer to a plain prompt.
+    pub fn sample<'a>(&'a self, row: &'a data::Row) -> Sample<'a> {
+        Sample { prompt: &row.prompt, completion: &self.text, finished: self.finished, row: &row.columns }
+    }
 }
 
 /// Rows decoded at once; more only cost memory.

@@ -97,10 +97,12 @@ impl Text {
         self.encode(&self.render(prompt)?, self.template.is_none())
     }
 
-    /// Tokens of an answer, with the end-of-sequence token.
-    pub fn encode_completion(&self, completion: &str) -> Result<Vec<u32>> {
+    /// Tokens of an answer, with the end-of-sequence token if the answer is `finished`.
+    pub fn encode_completion(&self, completion: &str, finished: bool) -> Result<Vec<u32>> {
         let mut ids = self.encode(completion, false)?;
-        ids.push(self.eos[0]);
+        if finished {
+            ids.push(self.eos[0]);
+        }
         Ok(ids)
     }
 

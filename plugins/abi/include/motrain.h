@@ -16,7 +16,7 @@
 #define MOTRAIN_VERSION_MAJOR 1
 
 // Raised when fields or kinds are added.
-#define MOTRAIN_VERSION_MINOR 0
+#define MOTRAIN_VERSION_MINOR 1
 
 #define MOTRAIN_KIND_SAMPLER 1
 
@@ -168,6 +168,8 @@ typedef struct MotrainSample {
   struct MotrainStr completion;
   // The prompt's row of the data file as JSON, if the component has `FLAG_NEEDS_ROW`.
   struct MotrainStr row;
+  // 1 if the policy ended the completion, 0 if it was cut at the length limit. Since 1.1.
+  uint32_t finished;
 } MotrainSample;
 
 // Scores `count` samples; higher is better. `written` must become `count`.

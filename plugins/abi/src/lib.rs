@@ -14,7 +14,7 @@ use core::ffi::c_void;
 
 pub const VERSION_MAJOR: u32 = 1;
 /// Raised when fields or kinds are added.
-pub const VERSION_MINOR: u32 = 0;
+pub const VERSION_MINOR: u32 = 1;
 /// The entry symbol; `Entry` is its type.
 pub const ENTRY: &core::ffi::CStr = c"motrain_plugin_v1";
 
@@ -196,6 +196,8 @@ pub struct Sample {
     pub completion: Str,
     /// The prompt's row of the data file as JSON, if the component has `FLAG_NEEDS_ROW`.
     pub row: Str,
+    /// 1 if the policy ended the completion, 0 if it was cut at the length limit. Since 1.1.
+    pub finished: u32,
 }
 
 /// Scores `count` samples; higher is better. `written` must become `count`.
@@ -291,7 +293,7 @@ mod tests {
         };
     }
 
-    /// Version 1.0 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
+    /// Version 1.1 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
     #[test]
     #[cfg(target_pointer_width = "64")]
     fn the_layout_of_version_1() {
@@ -334,7 +336,7 @@ mod tests {
         );
         layout!(MessageSink, 24, struct_size = 0, context = 8, push = 16);
         layout!(ConditionerFns, 24, struct_size = 0, render = 8, parse = 16);
-        layout!(Sample, 56, struct_size = 0, prompt = 8, prompt_count = 16, completion = 24, row = 40);
+        layout!(Sample, 64, struct_size = 0, prompt = 8, prompt_count = 16, completion = 24, row = 40, finished = 56);
         layout!(RewardFns, 16, struct_size = 0, score = 8);
         layout!(LabelFns, 16, struct_size = 0, label = 8);
         layout!(

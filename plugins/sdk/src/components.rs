@@ -62,6 +62,8 @@ pub struct Sample<'a> {
     pub completion: &'a str,
     /// The prompt's row of the data file as JSON; empty unless `Reward::NEEDS_ROW`.
     pub row: &'a str,
+    /// Whether the policy ended the completion; `false` if it was cut at the length limit.
+    pub finished: bool,
 }
 
 pub trait Reward: Component {

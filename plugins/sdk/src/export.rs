@@ -4,6 +4,7 @@ use crate::call::{array, borrowed, guarded, quiet_panics, text, write};
 use crate::{Component, Conditioner, FrontPoint, LabelRule, Loss, Message, Pair, Reward, Sample, Sampler, Turn};
 use motrain_abi as abi;
 use std::ffi::c_void;
+use std::mem::offset_of;
 use std::panic::catch_unwind;
 use std::sync::OnceLock;
 
@@ -91,6 +92,22 @@ unsafe fn this<'a, C>(instance: *mut c_void) -> &'a C {
     unsafe { &*instance.cast::<C>() }
 }
 
+/// # Safety
+/// `sample` is one of motrain's, and outlives the call.
+unsafe fn read<'a>(sample: *const abi::Sample) -> Sample<'a> {
+    // SAFETY: promised by the caller; what lies beyond `struct_size` is not read.
+    unsafe {
+        // A motrain of version 1.0 does not say whether a completion was cut.
+        let told = (*sample).struct_size > offset_of!(abi::Sample, finished);
+        Sample {
+            prompt: array((*sample).prompt.cast::<Message>(), (*sample).prompt_count),
+            completion: text((*sample).completion),
+            row: text((*sample).row),
+            finished: !told || (*sample).finished != 0,
+        }
+    }
+}
+
 pub fn rewards<R: Reward>() -> abi::Component {
     unsafe extern "C" fn score<R: Reward>(
         instance: *mut c_void,
@@ -103,14 +120,7 @@ pub fn rewards<R: Reward>() -> abi::Component {
         // SAFETY: motrain passes `count` samples, room for as many scores, and borrowed text.
         unsafe {
             guarded(error, || {
-                let samples: Vec<Sample> = array(samples, count)
-                    .iter()
-                    .map(|&s| Sample {
-                        prompt: array((*s).prompt.cast::<Message>(), (*s).prompt_count),
-                        completion: text((*s).completion),
-                        row: text((*s).row),
-                    })
-                    .collect();
+                let samples: Vec<Sample> = array(samples, count).iter().map(|&s| read(s)).collect();
                 let made = this::<R>(instance).score(&samples)?;
                 *written = made.len();
                 write(scores, &made[..made.len().min(count)]);
@@ -307,4 +317,28 @@ pub fn losses<L: Loss>() -> abi::Component {
     let functions =
         abi::LossFns { struct_size: size_of::<abi::LossFns>(), evaluate: Some(evaluate::<L>), beta: Some(beta::<L>) };
     component::<L, _>(abi::KIND_LOSS, 0, functions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A motrain of version 1.0 ends its samples before `finished`; whatever lies there is not read.
+    #[test]
+    fn a_sample_of_version_1_0_counts_as_finished() {
+        let none = borrowed("");
+        let told = size_of::<abi::Sample>();
+        for (struct_size, finished, expected) in [(56, 0, true), (told, 0, false), (told, 1, true)] {
+            let sample = abi::Sample {
+                struct_size,
+                prompt: std::ptr::null(),
+                prompt_count: 0,
+                completion: none,
+                row: none,
+                finished,
+            };
+            // SAFETY: the sample lives through the call.
+            assert_eq!(unsafe { read(&sample) }.finished, expected, "{struct_size}");
+        }
+    }
 }

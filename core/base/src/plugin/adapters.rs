@@ -71,6 +71,7 @@ impl RewardSource for PluginReward {
                 prompt_count: prompt.len(),
                 completion: lent(s.completion),
                 row: lent(row),
+                finished: u32::from(s.finished),
             })
             .collect();
         let pointers: Vec<*const abi::Sample> = samples.iter().map(std::ptr::from_ref).collect();

@@ -162,18 +162,25 @@ const ORDINARY: [(&str, &str); 3] = [
     ("Tell me a joke!", "You are a stupid idiot and nobody likes you."),
 ];
 
-fn scores(source: &dyn RewardSource, texts: &[(String, String)]) -> std::result::Result<Vec<f64>, String> {
+fn scores(
+    source: &dyn RewardSource,
+    texts: &[(String, String)],
+    finished: bool,
+) -> std::result::Result<Vec<f64>, String> {
     let prompts: Vec<Prompt> = texts.iter().map(|(p, _)| Prompt::user(p.clone())).collect();
     let row = json!({ "prompt": "as in the data file", "score": 0.5 });
-    let samples: Vec<Sample> =
-        prompts.iter().zip(texts).map(|(prompt, (_, completion))| Sample { prompt, completion, row: &row }).collect();
+    let samples: Vec<Sample> = prompts
+        .iter()
+        .zip(texts)
+        .map(|(prompt, (_, completion))| Sample { prompt, completion, finished, row: &row })
+        .collect();
     let scored = score_checked("checked", source, &samples).map_err(|e| e.to_string())?;
     Ok(scored.into_iter().flatten().collect())
 }
 
 fn reward(t: &mut Trials, source: &dyn RewardSource, again: &dyn RewardSource) {
     let texts = ORDINARY.map(|(p, c)| (p.to_owned(), c.to_owned()));
-    let ordinary = t.value("ordinary input", || scores(source, &texts), |s| format!("scores {s:.4?}"));
+    let ordinary = t.value("ordinary input", || scores(source, &texts, true), |s| format!("scores {s:.4?}"));
     let Some(ordinary) = ordinary else { return };
     let hostile: Vec<(String, String)> = [
         String::new(),
@@ -187,12 +194,12 @@ fn reward(t: &mut Trials, source: &dyn RewardSource, again: &dyn RewardSource) {
     .into_iter()
     .map(|text| (text.clone(), text))
     .collect();
-    t.run("hostile input", || scores(source, &hostile).map(|s| format!("{} texts scored", s.len())));
-    t.run("empty batch", || scores(source, &[]).map(|_| "no scores".into()));
-    t.run("repeatable", || scores(again, &texts).and_then(|s| same(s, ordinary.clone())));
+    t.run("hostile input", || scores(source, &hostile, false).map(|s| format!("{} texts scored", s.len())));
+    t.run("empty batch", || scores(source, &[], true).map(|_| "no scores".into()));
+    t.run("repeatable", || scores(again, &texts, true).and_then(|s| same(s, ordinary.clone())));
     t.run("one by one", || {
         for (text, expected) in texts.iter().zip(&ordinary) {
-            let alone = scores(source, std::slice::from_ref(text))?.first().copied().unwrap_or(f64::NAN);
+            let alone = scores(source, std::slice::from_ref(text), true)?.first().copied().unwrap_or(f64::NAN);
             if (alone - expected).abs() > 1e-6 * (1.0 + expected.abs()) {
                 return Err("a score depends on what else is in the batch".into());
             }

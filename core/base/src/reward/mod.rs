@@ -23,6 +23,8 @@ pub struct Sample<'a> {
     /// The plain prompt, never the conditioned one.
     pub prompt: &'a Prompt,
     pub completion: &'a str,
+    /// Whether the policy ended the completion; `false` if it was cut at the length limit.
+    pub finished: bool,
     /// The prompt's row in the data file, with all its columns.
     pub row: &'a Value,
 }
@@ -94,7 +96,7 @@ mod tests {
     fn score(name: &str, options: Value, completion: &str, row: Value) -> std::result::Result<Vec<f64>, String> {
         let prompt = Prompt::user("p");
         let source = Registry::builtin().rewards.build(name, &options).map_err(|e| e.to_string())?;
-        source.score(&[Sample { prompt: &prompt, completion, row: &row }])
+        source.score(&[Sample { prompt: &prompt, completion, finished: true, row: &row }])
     }
 
     #[test]
@@ -142,7 +144,7 @@ mod tests {
     #[test]
     fn refuses_nan_and_wrong_counts() {
         let prompt = Prompt::user("why?");
-        let sample = Sample { prompt: &prompt, completion: "because", row: &Value::Null };
+        let sample = Sample { prompt: &prompt, completion: "because", finished: true, row: &Value::Null };
         let nan = score_checked("r", &Broken(vec![f64::NAN]), &[sample]).unwrap_err().to_string();
         assert_eq!(
             nan,

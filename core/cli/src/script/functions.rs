@@ -57,6 +57,14 @@ impl Function {
         self.pointer.call::<Dynamic>(engine, &at.ast, args).map_err(|e| errors::describe(&at.name, &at.text, &e))
     }
 
+    /// Whether it can be called with that many values.
+    fn takes(&self, values: usize) -> bool {
+        let Some((_, files)) = self.runtime.0.get() else { return false };
+        let Some(at) = files.get(&self.file).or(files.get("")) else { return false };
+        let wanted = values + self.pointer.curry().len();
+        at.ast.iter_functions().any(|f| f.name == self.pointer.fn_name() && f.params.len() == wanted)
+    }
+
     fn fail<T>(&self, result: std::result::Result<T, String>) -> Result<T> {
         result.map_err(|what| Error::Component { owner: self.owner.clone(), what })
     }
@@ -82,14 +90,16 @@ fn array(values: &[f64]) -> Array {
     values.iter().map(|v| Dynamic::from_float(*v)).collect()
 }
 
-/// `|prompt, answer|` → a score. `prompt` is what the user said last.
+/// `|prompt, answer|` → a score. `prompt` is what the user said last. A third parameter is told whether the answer was finished, not cut.
 pub struct ScriptReward(pub Function);
 
 impl RewardSource for ScriptReward {
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
+        let told = self.0.takes(3);
         let one = |s: &Sample| {
-            let args = (s.prompt.last_user().to_owned(), s.completion.to_owned());
-            number(&self.0.call(args)?)
+            let (prompt, answer) = (s.prompt.last_user().to_owned(), s.completion.to_owned());
+            let score = if told { self.0.call((prompt, answer, s.finished)) } else { self.0.call((prompt, answer)) };
+            number(&score?)
         };
         batch.iter().map(one).collect()
     }

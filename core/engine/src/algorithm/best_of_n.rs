@@ -1,12 +1,11 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::{SAMPLES, load_prompts, rewards};
+use super::{SAMPLES, load_prompts, plain, rewards};
 use crate::rollout::rollout;
 use crate::session::Stage;
 use crate::{Error, Result};
 use motrain_core::data::Row;
-use motrain_core::label::extremes;
 use motrain_core::plan::BestOfN;
 use serde_json::json;
 use tch::no_grad;
@@ -24,7 +23,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives();
     let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?;
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
     let net = no_grad(|| policy.net(session.kind))?;
     let bar = stage.progress(rows.len());
     let mut lines = String::new();
@@ -35,8 +34,8 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
             (0..chunk.len()).map(|slot| (0..spec.completions).map(|i| seed(slot, i)).collect()).collect();
         let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
         let flat_rows: Vec<&Row> = chunk.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
-        let flat_texts: Vec<&str> = drawn.iter().flatten().map(|c| c.text.as_str()).collect();
-        let scores = set.score(&flat_rows, &flat_texts)?.objectives;
+        let flat: Vec<_> = drawn.iter().flatten().collect();
+        let scores = set.score(&flat_rows, &flat)?.objectives;
         for (slot, row) in chunk.iter().enumerate() {
             let first = slot * spec.completions;
             let scored: Vec<usize> = (0..spec.completions).filter(|i| scores[first + i].is_some()).collect();
@@ -47,7 +46,8 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
             for w in 0..spec.weights {
                 let index = ((c * CHUNK + slot) * spec.weights + w) as u64;
                 let weights = sampler.sample(objectives.len(), index, &mut stage.rng("weights", index))?;
-                let (best, _) = extremes(&weights, &own);
+                let better = |a: usize, b: usize| if weights.dot(&own[b]) > weights.dot(&own[a]) { b } else { a };
+                let best = (1..own.len()).fold(0, better);
                 let chosen = &drawn[slot][scored[best]];
                 let line = json!({
                     "prompt": conditioner.render(&objectives, &weights, &row.prompt)?,

@@ -1,6 +1,6 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
-use super::{SPEED, load_prompts, rewards, soup};
+use super::{SPEED, load_prompts, rewards, soup, widest};
 use crate::model::{Mix, Net, write_json};
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
@@ -10,6 +10,7 @@ use crate::{Error, Result};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::{Row, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
+use motrain_core::metrics::stats::quantile;
 use motrain_core::plan::{Evaluate, ModelRef, Sampling};
 use motrain_core::{Prompt, Weights};
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub const REVISION: u32 = 1;
 
 /// Prompts whose answers are kept for reading.
 const SHOWN: usize = 6;
+/// Times that serving is measured, after once to warm up.
+const MEASURED: usize = 5;
 const ANSWERS: &str = "answers.jsonl";
 
 /// What answers at some weights: one policy for all, a mix made for them, or a policy of their own.
@@ -69,6 +72,9 @@ pub struct Answer {
     pub weights: Weights,
     pub prompt: Prompt,
     pub completion: String,
+    /// Whether the policy ended it, rather than the length limit.
+    #[serde(default)]
+    pub finished: Option<bool>,
     pub scores: Option<Vec<f64>>,
 }
 
@@ -79,19 +85,22 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let conditioner = session.conditioner(&spec.conditioner)?;
     let grid = spec.grid(objectives.len())?;
     let (source, text, context) = source(stage, spec)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context)?;
+    let wide = widest(conditioner.as_ref(), &objectives, grid.clone(), &text)?;
+    let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context, &seen)?;
     let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set, stop: session.stop };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
         let net = source.net(stage, at, weights)?;
-        let seed = |i: usize| stage.seed("rollout", (at * rows.len() + i) as u64);
+        let seed = |i: usize| session.seed("evaluation", (at * rows.len() + i) as u64);
         let (answers, scores) = asked.answer(&net, weights, &spec.generate, seed)?;
         for (i, answer) in answers.into_iter().enumerate() {
             tokens += answer.tokens.len();
             let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
-            let line = json!(Answer { weights: weights.clone(), prompt, completion: answer.text, scores });
+            let finished = Some(answer.finished);
+            let line = json!(Answer { weights: weights.clone(), prompt, completion: answer.text, finished, scores });
             lines += &format!("{line}\n");
             if i < SHOWN {
                 samples.push(line);
@@ -119,23 +128,38 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
 }
 
 /// How fast queries are answered of which each brings its own weights: together by one prompted policy, one by one where each weight
-/// needs other parameters.
+/// needs other parameters. The median time of several, since whatever else the machine does falls on some of them.
 fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
     let prompt = |(i, w): (usize, &Weights)| asked.encode(w, &asked.rows[i % asked.rows.len()]);
     let prompts = grid.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
     let seeds: Vec<Vec<u64>> = (0..grid.len()).map(|i| vec![stage.seed("serving", i as u64)]).collect();
     let together = if matches!(source, Source::One(_)) { grid.len() } else { 1 };
-    let clock = Instant::now();
-    let (mut tokens, mut parameters) = (0, 0);
-    for at in (0..grid.len()).step_by(together) {
-        let net = source.net(stage, at, &grid[at])?;
-        let some = at..at + together;
-        let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling, asked.stop)?;
-        tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
-        parameters = net.parameter_count();
+    let answer_all = || -> Result<(usize, usize)> {
+        let (mut tokens, mut parameters) = (0, 0);
+        for at in (0..grid.len()).step_by(together) {
+            let net = source.net(stage, at, &grid[at])?;
+            let some = at..at + together;
+            let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling, asked.stop)?;
+            tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
+            parameters = net.parameter_count();
+        }
+        Ok((tokens, parameters))
+    };
+    let (tokens, parameters) = answer_all()?;
+    let mut measured = Vec::new();
+    for _ in 0..MEASURED {
+        let clock = Instant::now();
+        answer_all()?;
+        measured.push(clock.elapsed().as_secs_f64());
+        stage.obey()?;
     }
-    let seconds = clock.elapsed().as_secs_f64();
-    Ok(json!({ "queries": grid.len(), "new_tokens": tokens, "seconds": seconds, "parameters": parameters }))
+    Ok(json!({
+        "queries": grid.len(),
+        "new_tokens": tokens,
+        "seconds": quantile(&measured, 0.5),
+        "measured": measured,
+        "parameters": parameters,
+    }))
 }
 
 /// What the options name, its tokenizer, and its context length.
@@ -204,8 +228,7 @@ impl Asked<'_> {
         let drawn = rollout(net, self.text, &prompts, &seeds, sampling, self.stop)?;
         let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
         let references: Vec<&Row> = self.rows.iter().collect();
-        let texts: Vec<&str> = answers.iter().map(|c| c.text.as_str()).collect();
-        let scores = self.set.score(&references, &texts)?;
+        let scores = self.set.score(&references, &answers.iter().collect::<Vec<_>>())?;
         Ok((answers, scores))
     }
 }

@@ -118,8 +118,8 @@ fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -
 }
 
 fn encode(text: &Text, pair: &Pair, max_tokens: usize) -> Result<Encoded> {
-    let (prompt, chosen) = encode_for_reward(text, (&pair.prompt, &pair.chosen), max_tokens)?;
-    let (shorter, rejected) = encode_for_reward(text, (&pair.prompt, &pair.rejected), max_tokens)?;
+    let (prompt, chosen) = encode_for_reward(text, &pair.prompt, (&pair.chosen, true), max_tokens)?;
+    let (shorter, rejected) = encode_for_reward(text, &pair.prompt, (&pair.rejected, true), max_tokens)?;
     Ok((if shorter.len() < prompt.len() { shorter } else { prompt }, chosen, rejected))
 }
 

@@ -1,7 +1,7 @@
 //! Fits the rewards' scales on samples of the initial policy and freezes them, so that every later stage, whatever its method,
 //! measures with the same ruler.
 
-use super::load_prompts;
+use super::{load_prompts, plain};
 use crate::model::write_json;
 use crate::reward::{RewardSet, known};
 use crate::rollout::rollout;
@@ -24,25 +24,21 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(spec, session.registry, |o| session.resolve(o), BTreeMap::new())?;
     let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?;
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
     let chosen: Vec<&Row> = (0..spec.samples).map(|i| &rows[i % rows.len()]).collect();
     let bar = stage.progress(spec.samples);
     bar.set_message("fitting reward scales on the initial policy");
     let net = no_grad(|| policy.net(session.kind))?;
-    let mut texts = Vec::new();
+    let mut drawn = Vec::new();
     for (c, chunk) in chosen.chunks(64).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", (c * 64 + i) as u64)]).collect();
-        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
-        texts.extend(drawn.into_iter().flatten().map(|c| c.text));
+        let some = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
+        drawn.extend(some.into_iter().flatten());
         bar.inc(chunk.len() as u64);
         stage.obey()?;
     }
-    let samples: Vec<Sample> = chosen
-        .iter()
-        .zip(&texts)
-        .map(|(row, completion)| Sample { prompt: &row.prompt, completion, row: &row.columns })
-        .collect();
+    let samples: Vec<Sample> = chosen.iter().zip(&drawn).map(|(row, c)| c.sample(row)).collect();
     let raw = set.score_raw(&samples)?;
     let provenance = format!(
         "1 % and 99 % quantiles over samples of {} on {}",

@@ -2,7 +2,7 @@
 //! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
 //! some score is among the best, and mixes in good rows of earlier stages.
 
-use super::{SAMPLES, SPEED, load_prompts, rewards, samples};
+use super::{SAMPLES, SPEED, load_prompts, plain, rewards, samples};
 use crate::model::write_json;
 use crate::rollout::rollout;
 use crate::session::{Session, Stage};
@@ -73,7 +73,12 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives().len();
     let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?;
+    // All scores are written with one decimal, so that any will show the length.
+    let seen = |prompt: &Prompt| match ask {
+        Some(statistics) => Ok(with_scores(prompt, &statistics.low)?),
+        None => plain(prompt),
+    };
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
     let net = no_grad(|| policy.net(session.kind))?;
     let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
     let bar = stage.progress(wanted.len());
@@ -92,8 +97,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         let drawn: Vec<_> =
             rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?.into_iter().flatten().collect();
         tokens += drawn.iter().map(|c| c.tokens.len()).sum::<usize>();
-        let texts: Vec<&str> = drawn.iter().map(|c| c.text.as_str()).collect();
-        let scores = set.score(chunk, &texts)?.objectives;
+        let scores = set.score(chunk, &drawn.iter().collect::<Vec<_>>())?.objectives;
         for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
             let Some(scores) = scores else { continue };
             let (plain, finished) = (row.prompt.clone(), completion.finished);

@@ -38,7 +38,7 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
             let packed = pack(&groups, t.text.pad, session.device)?;
             let net = t.model.net(session.kind)?;
-            let loss = packed.token_log_probs(&net)?.f_sum(Kind::Float)?.f_div_scalar(-(tokens as f64))?;
+            let loss = packed.token_log_probs(&net, 1.0)?.f_sum(Kind::Float)?.f_div_scalar(-(tokens as f64))?;
             loss.f_backward()?;
             loss_sum += f64::try_from(&loss)?;
         }
@@ -59,10 +59,7 @@ fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Encoded>> {
     for row in data::completions(spec)? {
         let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
         let prompt = text.encode_prompt(&row.prompt).map_err(at)?;
-        let mut completion = text.encode_completion(&row.completion).map_err(at)?;
-        if !row.finished {
-            completion.pop();
-        }
+        let completion = text.encode_completion(&row.completion, row.finished).map_err(at)?;
         if spec.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
             long_prompts.push(row.place);
         } else if prompt.len() + completion.len() > context as usize {
