@@ -1,6 +1,10 @@
-//! The arrows of ARCHITECTURE.md: who may depend on whom.
+//! The arrows of ARCHITECTURE.md, who may depend on whom, and what the engine may call of tch.
 
 use motrain_tests::root;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use toml::Table;
 
 fn dependencies(manifest: &str) -> Vec<String> {
@@ -32,4 +36,66 @@ fn arrows_point_down() {
     for plugin in ["conditioner-words", "loss-robust", "reward-readability", "reward-toxicity", "sampler-hypervolume"] {
         assert_eq!(own(&format!("plugins/{plugin}")), ["motrain-plugin"]);
     }
+}
+
+/// Every `.name(` and `Tensor::name(` of a source text without its tests and comments, with its line.
+fn calls(source: &str) -> Vec<(String, usize)> {
+    let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+    let mut found = Vec::new();
+    for (at, line) in code.lines().enumerate() {
+        let line = line.split("//").next().unwrap_or_default();
+        for part in line.split('(') {
+            let part = part.split("::<").next().unwrap_or_default();
+            let start = part.rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |i| i + 1);
+            if part[..start].ends_with('.') || part[..start].ends_with("Tensor::") {
+                found.push((part[start..].to_owned(), at + 1));
+            }
+        }
+    }
+    found
+}
+
+/// Names of tch's methods that panic where a twin called `f_…` returns an error, from tch's own source.
+fn panicking() -> BTreeSet<String> {
+    let cargo = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--offline"]).output().unwrap();
+    let metadata: Value = serde_json::from_slice(&cargo.stdout).unwrap();
+    let tch = metadata["packages"].as_array().unwrap().iter().find(|p| p["name"] == "tch").unwrap();
+    let source = Path::new(tch["manifest_path"].as_str().unwrap()).with_file_name("src");
+    let texts: String = files(&source).iter().map(|f| std::fs::read_to_string(f).unwrap()).collect();
+    let twins = texts.split("pub fn f_").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+    twins.map(str::to_owned).collect()
+}
+
+/// Rust files below a folder.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path());
+    let within = |path: PathBuf| if path.is_dir() { files(&path) } else { vec![path] };
+    entries.flat_map(within).filter(|p| p.extension().is_some_and(|e| e == "rs")).collect()
+}
+
+/// Draws from libtorch's generator, of which a process has one: whoever draws changes what others get.
+const GLOBAL: [&str; 10] =
+    ["rand", "randn", "randint", "randperm", "normal", "uniform", "bernoulli", "multinomial", "dropout", "exponential"];
+
+#[test]
+fn the_engine_calls_nothing_of_tch_that_panics_or_draws_globally() {
+    let panicking = panicking();
+    assert!(panicking.len() > 2000 && panicking.contains("matmul"), "tch's source is not where it was");
+    let clippy = std::fs::read_to_string(root().join("clippy.toml")).unwrap();
+    let mut wrong = Vec::new();
+    for file in files(&root().join("core/engine/src")) {
+        for (name, line) in calls(&std::fs::read_to_string(&file).unwrap()) {
+            let draws = |g: &&str| name.strip_prefix("f_").is_some_and(|n| n.trim_end_matches('_') == **g);
+            // What other types call so too, clippy tells apart by type.
+            let told_apart = clippy.contains(&format!("\"tch::Tensor::{name}\""));
+            if (panicking.contains(&name) && !told_apart) || GLOBAL.iter().any(|g| draws(&g)) {
+                wrong.push(format!("{}:{line}: {name}", file.display()));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "use the f_ twin, and motrain_core::rng; where the name is not tch's, list it in clippy.toml:\n{}",
+        wrong.join("\n")
+    );
 }

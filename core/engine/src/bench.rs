@@ -75,8 +75,8 @@ pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
 
 fn gemm_rate(kind: Kind) -> Result<f64> {
     no_grad(|| {
-        let a = Tensor::f_randn([1024, 576], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
-        let b = Tensor::f_randn([3072, 576], (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
+        let a = Tensor::f_full([1024, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
+        let b = Tensor::f_full([3072, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let clock = Instant::now();
@@ -154,15 +154,15 @@ fn online_step(
         drawn.iter().map(|c| Group { prompt, completions: c.iter().map(|c| c.tokens.as_slice()).collect() }).collect();
     let clock = Instant::now();
     let packed = pack(&groups, text.pad, Device::Cpu)?;
-    let _ = no_grad(|| packed.token_log_probs(reference))?;
+    let _ = no_grad(|| packed.token_log_probs(reference, 1.0))?;
     let refer = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    let sums = packed.sums(&packed.token_log_probs(&model.net(kind)?)?)?;
+    let sums = packed.sums(&packed.token_log_probs(&model.net(kind)?, 1.0)?)?;
     sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
     let train = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
     adam.step(&model.params, 1e-7)?;
-    optim::zero_gradients(&mut model.params);
+    optim::zero_gradients(&model.params)?;
     Ok([draw, refer, train, clock.elapsed().as_secs_f64()])
 }
 

@@ -75,7 +75,7 @@ pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: 
 
 fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
     model.save(folder, text)?;
-    crate::model::write_tensors(&folder.join("optimizer.safetensors"), &optim.state())?;
+    crate::model::write_tensors(&folder.join("optimizer.safetensors"), &optim.state()?)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;

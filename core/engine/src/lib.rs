@@ -1,6 +1,7 @@
 //! Everything that needs libtorch: models, rollouts, log-probs, optimisers, the algorithms, checkpoints and the run itself.
 
 #![deny(clippy::print_stdout)]
+#![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
 
 pub mod algorithm;
 pub mod bench;

@@ -58,6 +58,7 @@ fn marked(tokens: &Tensor, tells: &Tensor) -> Result<Tensor> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may panic")]
 mod tests {
     use super::*;
 

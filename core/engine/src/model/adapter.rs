@@ -198,6 +198,7 @@ fn changed(base: &Llama, who: &str, factors: &BTreeMap<String, Factors>, whole: 
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may panic")]
 mod tests {
     use super::super::mix::{Mix, tests::base};
     use super::*;

@@ -5,6 +5,9 @@
 
 use super::config::{Config, Head};
 use crate::Result;
+use motrain_core::rng::Rng;
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
 use tch::{Device, Kind, Tensor};
 
 /// A model: configuration and named f32 master weights.
@@ -102,7 +105,7 @@ impl Cache {
     pub fn select(&self, rows: &Tensor, capacity: i64) -> Result<Self> {
         let take = |from: &Tensor| -> Result<Tensor> {
             let size = from.size();
-            let out = Tensor::f_zeros([rows.size1()?, size[1], capacity, size[3]], (from.kind(), from.device()))?;
+            let out = Tensor::f_zeros([rows.size1()?, size[1], capacity, size[3]], (from.f_kind()?, from.device()))?;
             out.f_narrow(2, 0, self.length)?.f_copy_(&from.f_narrow(2, 0, self.length)?.f_index_select(0, rows)?)?;
             Ok(out)
         };
@@ -115,20 +118,19 @@ impl Cache {
 impl Llama {
     /// A model with random weights: normal with deviation 0.02 (residual projections scaled down by depth), norms at 1.
     pub fn init(config: Config, seed: u64, device: Device) -> Result<Self> {
-        tch::manual_seed(seed as i64);
+        let mut rng = Rng::seed_from_u64(seed);
         let residual = 0.02 / (2.0 * config.layers as f64).sqrt();
         let params = slots(&config)
             .into_iter()
             .map(|slot| {
-                let mut tensor = Tensor::f_empty(&slot.shape, (Kind::Float, device))?;
                 let std = if slot.name.ends_with("o_proj.weight") || slot.name.ends_with("down_proj.weight") {
                     residual
                 } else {
                     0.02
                 };
                 let tensor = match slot.shape.len() {
-                    1 => tensor.f_fill(1.0)?,
-                    _ => tensor.f_normal_(0.0, std)?,
+                    1 => Tensor::f_ones(&slot.shape, (Kind::Float, device))?,
+                    _ => normal(&slot.shape, std, &mut rng)?.f_to_device(device)?,
                 };
                 Ok((slot.name, tensor))
             })
@@ -141,13 +143,12 @@ impl Llama {
         let keep = if layers == 0 { self.config.layers } else { layers.min(self.config.layers) };
         self.config.layers = keep;
         self.config.head = Head::Score;
-        tch::manual_seed(seed as i64);
         let wanted = slots(&self.config);
         let device = self.params[0].1.device();
-        let mut score = Tensor::f_empty([1, self.config.hidden_size], (Kind::Float, device))?;
-        let score = score.f_normal_(0.0, 1.0 / ((self.config.hidden_size + 1) as f64).sqrt())?;
+        let width = self.config.hidden_size;
+        let score = normal(&[1, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
         self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
-        self.params.push(("score.weight".into(), score));
+        self.params.push(("score.weight".into(), score.f_to_device(device)?));
         Ok(self)
     }
 
@@ -253,8 +254,8 @@ impl Net {
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         let wide = x.f_to_kind(Kind::Float)?;
         let mean_square = wide.f_square()?.f_mean_dim(-1, true, Kind::Float)?;
-        let normed = wide * mean_square.f_add_scalar(self.config.rms_norm_eps)?.f_rsqrt()?;
-        Ok(weight * normed.f_to_kind(self.kind)?)
+        let normed = wide.f_mul(&mean_square.f_add_scalar(self.config.rms_norm_eps)?.f_rsqrt()?)?;
+        Ok(weight.f_mul(&normed.f_to_kind(self.kind)?)?)
     }
 
     /// cos and sin of the rotation angles, each `[batch, 1, length, head_dim]`.
@@ -283,7 +284,7 @@ impl Net {
         let qk = qkv.f_narrow(1, 0, c.heads + c.kv_heads)?;
         let halves = qk.f_chunk(2, -1)?;
         let rotated = Tensor::f_cat(&[halves[1].f_neg()?, halves[0].shallow_clone()], -1)?;
-        let qk = qk * cos + rotated * sin;
+        let qk = qk.f_mul(cos)?.f_add(&rotated.f_mul(sin)?)?;
         let q = qk.f_narrow(1, 0, c.heads)?;
         let mut k = qk.f_narrow(1, c.heads, c.kv_heads)?;
         let mut v = qkv.f_narrow(1, c.heads + c.kv_heads, c.kv_heads)?;
@@ -326,9 +327,17 @@ impl Net {
     }
 }
 
+/// Normal numbers of mean 0, `shape`: drawn here, since libtorch's generator is one for the whole process.
+fn normal(shape: &[i64], std: f64, rng: &mut Rng) -> Result<Tensor> {
+    let count: i64 = shape.iter().product();
+    let numbers: Vec<f32> =
+        (0..count).map(|_| std as f32 * Distribution::<f32>::sample(&StandardNormal, rng)).collect();
+    Ok(Tensor::f_from_slice(&numbers)?.f_view(shape)?)
+}
+
 fn mlp(layer: &Layer, x: &Tensor) -> Result<Tensor> {
     let gate_up = linear(x, &layer.gate_up)?.f_chunk(2, -1)?;
-    linear(&(gate_up[0].f_silu()? * &gate_up[1]), &layer.down)
+    linear(&gate_up[0].f_silu()?.f_mul(&gate_up[1])?, &layer.down)
 }
 
 /// Rows up to which f32 products on a CPU are faster as `W·xᵀ` than as `x·Wᵀ`: up to 2.7 times for the output head.
@@ -338,7 +347,7 @@ const FEW_ROWS: i64 = 96;
 fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let mut shape = x.size();
     let rows = (x.numel() as i64) / weight.size()[1];
-    if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.kind() != Kind::Float {
+    if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.f_kind()? != Kind::Float {
         return Ok(x.f_linear(weight, None::<&Tensor>)?);
     }
     let columns = x.f_reshape([rows, -1])?.f_transpose(0, 1)?;

@@ -64,7 +64,7 @@ impl View for Bytes {
 
 impl Bytes {
     fn of(tensor: &Tensor) -> Result<Self> {
-        let (dtype, kind) = match tensor.kind() {
+        let (dtype, kind) = match tensor.f_kind()? {
             Kind::Int64 => (Dtype::I64, Kind::Int64),
             _ => (Dtype::F32, Kind::Float),
         };

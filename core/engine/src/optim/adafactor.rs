@@ -1,5 +1,6 @@
-//! Adafactor (Shazeer and Stern 2018), as the paper trains with: factored second moments, update clipping, no momentum, a given
-//! learning rate (no relative step, no scaling by the parameter's size).
+//! Adafactor (Shazeer and Stern 2018) as transformers has it with `relative_step=False, scale_parameter=False`: factored second moments,
+//! update clipping, no momentum, a given learning rate. The paper says only "Adafactor" and the rate; T5X's default also scales updates by the
+//! parameter's size. A fused matrix (query/key/value, gate/up) is one parameter here: its parts share column moments and the clip.
 
 use super::{Optim, Params, take, take_step};
 use crate::Result;
@@ -50,7 +51,7 @@ impl Optim for Adafactor {
         let decay = 1.0 - (self.step as f64).powf(DECAY);
         no_grad(|| {
             for ((_, p), moment) in params.iter().zip(&mut self.moments) {
-                let g = p.grad();
+                let g = p.f_grad()?;
                 if !g.defined() {
                     continue;
                 }
@@ -83,8 +84,8 @@ impl Optim for Adafactor {
         })
     }
 
-    fn state(&self) -> Vec<(String, Tensor)> {
-        let mut out = vec![("step".to_owned(), Tensor::from_slice(&[self.step]))];
+    fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut out = vec![("step".to_owned(), Tensor::f_from_slice(&[self.step])?)];
         for (name, moment) in self.names.iter().zip(&self.moments) {
             match moment {
                 Moment::Factored(rows, columns) => {
@@ -94,7 +95,7 @@ impl Optim for Adafactor {
                 Moment::Full(v) => out.push((format!("square.{name}"), v.shallow_clone())),
             }
         }
-        out
+        Ok(out)
     }
 
     fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<()> {

@@ -30,7 +30,7 @@ impl Optim for AdamW {
         let correct2 = 1.0 - beta2.powi(self.step as i32);
         no_grad(|| {
             for (((_, p), m), v) in params.iter().zip(&mut self.mean).zip(&mut self.square) {
-                let g = p.grad();
+                let g = p.f_grad()?;
                 if !g.defined() {
                     continue;
                 }
@@ -49,13 +49,13 @@ impl Optim for AdamW {
         })
     }
 
-    fn state(&self) -> Vec<(String, Tensor)> {
-        let mut out = vec![("step".to_owned(), Tensor::from_slice(&[self.step]))];
+    fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        let mut out = vec![("step".to_owned(), Tensor::f_from_slice(&[self.step])?)];
         for ((name, m), v) in self.names.iter().zip(&self.mean).zip(&self.square) {
             out.push((format!("mean.{name}"), m.shallow_clone()));
             out.push((format!("square.{name}"), v.shallow_clone()));
         }
-        out
+        Ok(out)
     }
 
     fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<()> {
