@@ -17,6 +17,10 @@ pub struct ValueHead {
 }
 
 impl ValueHead {
+    pub fn is_fitted(&self) -> bool {
+        !self.weights.is_empty()
+    }
+
     pub fn value(&self, state: &[f64]) -> f64 {
         self.bias + self.weights.iter().zip(state).map(|(w, s)| w * s).sum::<f64>()
     }

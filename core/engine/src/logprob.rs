@@ -110,9 +110,10 @@ impl Packed {
         Ok(net.head(&self.hidden(net)?.f_index_select(0, &self.ends)?)?.f_squeeze_dim(1)?)
     }
 
-    /// Log-prob of each target token, `[targets]` (f32): end-of-sequence tokens count, prompt and padding do not.
-    pub fn token_log_probs(&self, net: &Net) -> Result<Tensor> {
-        self.log_probs_of(net, &self.hidden(net)?)
+    /// Log-prob of each target token when sampling at `temperature`, `[targets]` (f32): end-of-sequence tokens count, prompt and padding
+    /// do not.
+    pub fn token_log_probs(&self, net: &Net, temperature: f64) -> Result<Tensor> {
+        self.log_probs_of(net, &self.hidden(net)?, temperature)
     }
 
     /// The hidden state at the end of each prompt, on the host.
@@ -123,14 +124,17 @@ impl Packed {
     }
 
     /// The same from hidden states that are computed already.
-    pub fn log_probs_of(&self, net: &Net, hidden: &Tensor) -> Result<Tensor> {
+    pub fn log_probs_of(&self, net: &Net, hidden: &Tensor, temperature: f64) -> Result<Tensor> {
         let hidden = hidden.f_index_select(0, &self.predictors)?;
         let rows = hidden.size2()?.0;
         let mut parts = Vec::new();
         let mut start = 0;
         while start < rows {
             let count = HEAD_ROWS.min(rows - start);
-            let logits = net.head(&hidden.f_narrow(0, start, count)?)?;
+            let mut logits = net.head(&hidden.f_narrow(0, start, count)?)?;
+            if temperature != 1.0 {
+                logits = logits.f_div_scalar(temperature)?;
+            }
             let target = self.targets.f_narrow(0, start, count)?.f_unsqueeze(1)?;
             parts.push(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?);
             start += count;

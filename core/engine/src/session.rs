@@ -87,6 +87,15 @@ impl<'a> Stage<'a> {
 }
 
 impl Session<'_> {
+    /// The sub-seed of what stages share, so that methods are compared on the same draws.
+    pub fn seed(&self, purpose: &str, index: u64) -> u64 {
+        sub_seed(self.plan.seed, purpose, index)
+    }
+
+    pub fn rng(&self, purpose: &str, index: u64) -> Rng {
+        rng(self.plan.seed, purpose, index)
+    }
+
     pub fn stage_folder(&self, id: &str) -> PathBuf {
         self.hashes
             .get(id)
@@ -230,7 +239,7 @@ impl<'a> Trainer<'a> {
         if let Some(place) = optim::not_finite(&self.model.params, Tensor::shallow_clone)? {
             return Err(self.diverged(format!("after the update, in {place}"), lr));
         }
-        optim::zero_gradients(&mut self.model.params);
+        optim::zero_gradients(&self.model.params)?;
         metrics.insert("lr".into(), lr);
         metrics.insert("grad_norm".into(), norm);
         Ok(())

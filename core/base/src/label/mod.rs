@@ -36,12 +36,34 @@ pub trait LabelRule: Send + Sync {
 pub const BUILTINS: &[Builtin<dyn LabelRule>] =
     &[weighted_sum::BUILTIN, weighted_vote::BUILTIN, bradley_terry::BUILTIN];
 
-/// The best and the worst of several completions by weighted score: the pair that a rule labels when there are more than two.
-pub fn extremes(weights: &Weights, scores: &[Vec<f64>]) -> (usize, usize) {
-    let total: Vec<f64> = scores.iter().map(|s| weights.dot(s)).collect();
-    let best = (0..total.len()).fold(0, |b, i| if total[i] > total[b] { i } else { b });
-    let worst = (0..total.len()).fold(0, |b, i| if total[i] < total[b] { i } else { b });
-    if best == worst { (0, total.len().min(2).saturating_sub(1)) } else { (best, worst) }
+/// Two completions, by index, and the probability that the first is the better one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Labelled {
+    pub first: usize,
+    pub second: usize,
+    pub label: f64,
+}
+
+/// Of all `pairs` of completions the one that the rule is surest of: its label is the furthest from ½. A rule with hard labels is equally sure
+/// of many; then the pair that lies furthest apart when each completion's labels are added up, which is the best against the worst; then
+/// the first. `None` where all are ties.
+pub fn surest(
+    rule: &dyn LabelRule,
+    weights: &Weights,
+    scores: &[Vec<f64>],
+    pairs: impl Iterator<Item = (usize, usize)>,
+) -> Result<Option<Labelled>> {
+    let mut all = Vec::new();
+    // Probabilities of being better than the others, added up; a tie counts the same for both.
+    let mut points = vec![0.0; scores.len()];
+    for (first, second) in pairs {
+        let Label::First(label) = rule.label(weights, &scores[first], &scores[second])? else { continue };
+        points[first] += label - 0.5;
+        points[second] += 0.5 - label;
+        all.push(Labelled { first, second, label });
+    }
+    let rank = |p: &Labelled| ((p.label - 0.5).abs(), (points[p.first] - points[p.second]).abs());
+    Ok(all.into_iter().reduce(|a, b| if rank(&b) > rank(&a) { b } else { a }))
 }
 
 #[cfg(test)]
@@ -67,10 +89,27 @@ mod tests {
         assert!((p - 1.0 / (1.0 + (-0.5f64).exp())).abs() < 1e-12);
     }
 
+    fn surest_of(rule: &str, w: [f64; 2], scores: &[[f64; 2]]) -> Option<(usize, usize, f64)> {
+        let rule = Registry::builtin().labels.build(rule, &json!({})).unwrap();
+        let scores: Vec<Vec<f64>> = scores.iter().map(|s| s.to_vec()).collect();
+        let n = scores.len();
+        let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| (i, j)));
+        let found = surest(rule.as_ref(), &Weights::new(w.to_vec()).unwrap(), &scores, pairs).unwrap();
+        found.map(|p| (p.first, p.second, p.label))
+    }
+
     #[test]
-    fn extremes_of_many() {
-        let w = Weights::new(vec![1.0]).unwrap();
-        assert_eq!(extremes(&w, &[vec![0.2], vec![0.9], vec![0.1]]), (1, 2));
-        assert_eq!(extremes(&w, &[vec![0.2], vec![0.2]]), (0, 1));
+    fn of_many_the_rule_chooses_the_pair() {
+        let four = [[0.2, 0.0], [0.9, 0.0], [0.1, 0.0], [0.5, 0.0]];
+        // Hard labels: the best by weighted score against the worst.
+        assert_eq!(surest_of("weighted_sum", [1.0, 0.0], &four), Some((1, 2, 1.0)));
+        assert_eq!(surest_of("weighted_sum", [1.0, 0.0], &[[0.2, 0.0], [0.1, 0.0], [0.9, 0.0]]), Some((1, 2, 0.0)));
+        // Soft labels: the largest gap.
+        assert_eq!(surest_of("bradley_terry", [1.0, 0.0], &four).map(|p| (p.0, p.1)), Some((1, 2)));
+        // Votes: the first beats the second on both objectives, though the second and the third are the extremes by weighted score.
+        let votes = [[0.3, 0.2], [0.2, 0.1], [0.1, 2.0]];
+        assert_eq!(surest_of("weighted_vote", [0.5, 0.5], &votes), Some((0, 1, 1.0)));
+        assert_eq!(surest_of("weighted_sum", [0.5, 0.5], &votes), Some((1, 2, 0.0)));
+        assert_eq!(surest_of("weighted_sum", [0.5, 0.5], &[[0.2, 0.8], [0.8, 0.2], [0.5, 0.5]]), None);
     }
 }

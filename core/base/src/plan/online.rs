@@ -25,7 +25,12 @@ pub struct Online {
     /// One weight vector for a whole batch instead of one per prompt.
     #[serde(default)]
     pub one_weight_per_batch: bool,
-    /// Stop when the KL (nats per completion, mean of the last 10 steps) is above this; 0 never stops.
+    /// What a completion that was cut at `max_new_tokens` loses of each scaled score, and so of their weighted sum, before it is trained on
+    /// (TRL's `missing_eos_penalty`); 0 takes nothing.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub missing_eos_penalty: f64,
+    /// Stop when the KL (nats per completion, over all that were drawn in the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_kl: f64,
@@ -40,12 +45,31 @@ pub struct Online {
     /// Whether the reference sees x' (the default) or the plain prompt.
     #[serde(default = "yes")]
     pub reference_sees_weights: bool,
+    /// How completions are drawn. Log-probs follow the temperature; `top_k` and `top_p` must keep all.
     #[serde(default)]
     pub generate: Sampling,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
+}
+
+impl Online {
+    fn check(&self) -> Checked {
+        let Sampling { temperature, top_k, top_p, .. } = self.generate;
+        if temperature == 0.0 {
+            let what = "has temperature = 0, which draws always the same completion; training needs one above 0";
+            return Err(("generate", what.into()));
+        }
+        if top_k > 0 || top_p < 1.0 {
+            let what = format!(
+                "cuts away unlikely tokens (top_k = {top_k}, top_p = {top_p}), but the log-probs that training moves are of all tokens; \
+                 set top_k = 0 and top_p = 1, and cut where the policy is evaluated (evaluation_generate of a task)"
+            );
+            return Err(("generate", what));
+        }
+        Ok(())
+    }
 }
 
 fn feedback_every() -> usize {
@@ -86,8 +110,8 @@ impl Uses for Online {
     }
 }
 
-/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the best is
-/// paired with the worst.
+/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the pair that the label
+/// rule is surest of is trained on: the best against the worst where its labels are hard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OnlinePreference {
     #[serde(flatten)]
@@ -101,7 +125,7 @@ impl Options for OnlinePreference {
         if self.online.completions < 2 {
             return Err(("completions", format!("must be at least 2, not {}", self.online.completions)));
         }
-        Ok(())
+        self.online.check()
     }
 }
 
@@ -141,7 +165,7 @@ pub struct Reinforce {
     #[serde(default = "value_rate")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub value_rate: f64,
-    /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward.
+    /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward: what β is to `online_preference`.
     #[serde(default = "kl")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub kl: f64,
@@ -169,7 +193,7 @@ impl Options for Reinforce {
         if self.online.completions < least {
             return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
         }
-        Ok(())
+        self.online.check()
     }
 }
 
@@ -192,5 +216,48 @@ impl Uses for Reinforce {
 
     fn paths_mut(&mut self) -> Vec<&mut String> {
         self.online.paths_mut()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::parse;
+    use serde_json::{Value, json};
+
+    fn refused(changes: Value) -> String {
+        let mut options = json!({
+            "policy": "p", "prompts": { "paths": ["x.jsonl"] }, "rewards": "r", "sampler": { "name": "fixed" },
+            "conditioner": { "name": "none" }, "label": { "name": "weighted_sum" }, "loss": { "name": "dpo" },
+        });
+        for (name, value) in changes.as_object().into_iter().flatten() {
+            options[name] = value.clone();
+        }
+        let said = |e: crate::Error| e.to_string();
+        let preference = parse::<OnlinePreference>("online_preference", &options).err().map(said).unwrap_or_default();
+        options.as_object_mut().unwrap().retain(|name, _| name != "label" && name != "loss");
+        let reinforce = parse::<Reinforce>("reinforce", &options).err().map(said).unwrap_or_default();
+        assert_eq!(reinforce, preference.replace("online_preference", "reinforce"));
+        preference
+    }
+
+    #[test]
+    fn training_draws_from_the_whole_distribution() {
+        assert_eq!(refused(json!({ "generate": { "temperature": 0.7 } })), "");
+        let cut = refused(json!({ "generate": { "top_p": 0.9 } }));
+        assert_eq!(
+            cut,
+            "online_preference: option \"generate\" cuts away unlikely tokens (top_k = 0, top_p = 0.9), but the log-probs that training \
+             moves are of all tokens; set top_k = 0 and top_p = 1, and cut where the policy is evaluated (evaluation_generate of a task)"
+        );
+        assert_eq!(
+            refused(json!({ "generate": { "top_k": 40 } })),
+            cut.replace("top_k = 0, top_p = 0.9", "top_k = 40, top_p = 1")
+        );
+        assert!(
+            refused(json!({ "generate": { "temperature": 0.0 } }))
+                .contains("has temperature = 0, which draws always the same")
+        );
+        assert!(refused(json!({ "missing_eos_penalty": -1.0 })).contains("\"missing_eos_penalty\" must be"));
     }
 }

@@ -27,9 +27,10 @@ enum Alpha {
 #[derive(Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Dirichlet {
-    /// Concentration: one number, or one per objective. 1 is uniform, less favours the extremes, more the centre.
+    /// Concentration: one number, or one per objective. 1 is uniform before rounding, less favours the extremes, more the centre.
     alpha: Alpha,
-    /// Weights are rounded to multiples of this; 0 leaves them as drawn.
+    /// Weights are rounded to multiples of this, so that the two ends of an objective are drawn half as often as what lies between; 0
+    /// leaves them as drawn.
     #[schemars(range(min = 0, max = 1))]
     step: f64,
 }
@@ -108,6 +109,21 @@ mod tests {
         let at_vertex =
             (0..200).filter(|&i| sampler.sample(2, i, &mut rng(1, "t", i)).unwrap().values().contains(&1.0)).count();
         assert!(at_vertex > 180, "{at_vertex}");
+    }
+
+    /// Rounding gives the ends half a cell: 0.05, and 0.1 to each point between.
+    #[test]
+    fn rounding_draws_the_ends_half_as_often() {
+        let (sampler, n) = (Dirichlet::default(), 20_000);
+        let mut count = [0; 11];
+        for i in 0..n {
+            let w = sampler.sample(2, i, &mut rng(2, "t", i)).unwrap();
+            count[(w.values()[0] * 10.0).round() as usize] += 1;
+        }
+        for (tenths, c) in count.iter().enumerate() {
+            let (share, expected) = (f64::from(*c) / n as f64, if tenths % 10 == 0 { 0.05 } else { 0.1 });
+            assert!((share - expected).abs() < 4.5 * (expected / n as f64).sqrt(), "{tenths}: {share}");
+        }
     }
 
     #[test]

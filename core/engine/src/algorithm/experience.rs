@@ -1,12 +1,12 @@
 //! A batch of experience, the part that all online methods share: prompts under sampled weights, the current policy's completions, and
 //! their scores.
 
+use super::drawn::{Drawn, LogProbs};
 use super::evaluate::Asked;
-use super::step_report::{log_completions, score_metrics};
-use super::{batch_rows, load_prompts, rewards, short};
+use super::step_report::{log_completions, mean_weighted, score_metrics};
+use super::{batch_rows, load_prompts, rewards, short, usual_weights, widest};
 use crate::Result;
 use crate::log::Metrics;
-use crate::model::Net;
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
 use crate::session::{Stage, Trainer};
@@ -27,6 +27,8 @@ const LOGGED_PROMPTS: usize = 4;
 const LOG_EVERY: usize = 10;
 /// Steps of the grid on which a sampler is told the front: 5 points for two objectives.
 const FEEDBACK_GRID: u32 = 4;
+/// Draws of the sampler among which the weights that take most room are looked for.
+const TRIED: u64 = 64;
 
 /// What draws batches.
 pub struct Experience<'a> {
@@ -46,11 +48,20 @@ pub struct Batch<'a> {
     /// x', as messages and as tokens.
     pub conditioned: Vec<Prompt>,
     pub tokens: Vec<Vec<u32>>,
+    /// x as tokens.
+    pub plain: Vec<Vec<u32>>,
     pub completions: Vec<Vec<Completion>>,
+    /// As they are trained on: cut completions have lost `missing_eos_penalty`.
     pub scores: Scores,
 }
 
 impl Batch<'_> {
+    /// Some completions of one prompt, as policies see them.
+    pub fn drawn(&self, slot: usize, which: impl IntoIterator<Item = usize>) -> Drawn<'_> {
+        let completions = which.into_iter().map(|i| self.completions[slot][i].tokens.as_slice()).collect();
+        Drawn { conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
+    }
+
     /// Scaled scores of the completions of one prompt.
     pub fn scores_of(&self, slot: usize) -> &[Option<Vec<f64>>] {
         let per_prompt = self.completions[slot].len();
@@ -59,25 +70,27 @@ impl Batch<'_> {
 }
 
 impl<'a> Experience<'a> {
-    /// What draws batches, the frozen initial policy, and the trainer, which stands where the stage was interrupted.
-    pub fn start(stage: Stage<'a>, spec: &'a Online) -> Result<(Self, Net, Trainer<'a>)> {
+    /// What draws batches, log-probs against the frozen initial policy, and the trainer, which stands where the stage was interrupted.
+    pub fn start(stage: Stage<'a>, spec: &'a Online) -> Result<(Self, LogProbs<'a>, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &spec.rewards)?;
         let (policy, text) = stage.load(&spec.policy)?;
-        let experience = Self {
-            stage,
-            spec,
-            objectives: rewards.objectives(),
-            rows: load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context)?,
-            sampler: session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?,
-            conditioner: session.conditioner(&spec.conditioner)?,
-            rewards,
-        };
+        let objectives = rewards.objectives();
+        let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
+        let conditioner = session.conditioner(&spec.conditioner)?;
+        let drawn = (0..TRIED).map(|i| sampler.sample(objectives.len(), i, &mut session.rng("weights", i)));
+        let tried = usual_weights(objectives.len()).into_iter().map(Ok).chain(drawn);
+        let tried = tried.collect::<motrain_core::Result<Vec<_>>>()?;
+        let wide = widest(conditioner.as_ref(), &objectives, tried, &text)?;
+        let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
+        let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
+        let experience = Self { stage, spec, objectives, rows, sampler, conditioner, rewards };
         let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
+        let log_probs = LogProbs { reference, spec, pad: text.pad, stop: session.stop };
         let total = spec.train.total_steps(experience.rows.len());
         let t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
         experience.sampler.feedback(&t.state.front)?;
-        Ok((experience, reference, t))
+        Ok((experience, log_probs, t))
     }
 
     /// Tells the sampler the front so far, if it wants to know and it is time.
@@ -123,7 +136,7 @@ impl<'a> Experience<'a> {
         let weights = (0..batch)
             .map(|slot| {
                 let index = if self.spec.one_weight_per_batch { step } else { step * batch + slot } as u64;
-                self.sampler.sample(self.objectives.len(), index, &mut self.stage.rng("weights", index))
+                self.sampler.sample(self.objectives.len(), index, &mut self.stage.session.rng("weights", index))
             })
             .collect::<motrain_core::Result<Vec<Weights>>>()?;
         timings.insert("components/sampler/seconds".into(), clock.elapsed().as_secs_f64());
@@ -135,6 +148,7 @@ impl<'a> Experience<'a> {
             .collect::<motrain_core::Result<Vec<_>>>()?;
         timings.insert("components/conditioner/seconds".into(), clock.elapsed().as_secs_f64());
         let tokens = conditioned.iter().map(|p| t.text.encode_prompt(p)).collect::<Result<Vec<_>>>()?;
+        let plain = rows.iter().map(|row| t.text.encode_prompt(&row.prompt)).collect::<Result<Vec<_>>>()?;
 
         // Draw completions from the current policy.
         let clock = Instant::now();
@@ -149,14 +163,15 @@ impl<'a> Experience<'a> {
         let clock = Instant::now();
         let flat: Vec<&Completion> = completions.iter().flatten().collect();
         let flat_rows: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(*r, n)).collect();
-        let flat_texts: Vec<&str> = flat.iter().map(|c| c.text.as_str()).collect();
-        let scores = self.rewards.score(&flat_rows, &flat_texts)?;
+        let mut scores = self.rewards.score(&flat_rows, &flat)?;
         timings.insert("reward_seconds".into(), clock.elapsed().as_secs_f64());
         timings.extend(self.rewards.take_seconds());
         score_metrics(metrics, &self.objectives, &weights, &flat, &scores, n);
+        scores.penalise_cut(&flat, self.spec.missing_eos_penalty);
+        metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, n));
         let tokens_drawn: usize = flat.iter().map(|c| c.tokens.len()).sum();
         metrics.insert("tokens/generated".into(), tokens_drawn as f64);
-        Ok(Batch { rows, weights, conditioned, tokens, completions, scores })
+        Ok(Batch { rows, weights, conditioned, tokens, plain, completions, scores })
     }
 
     /// Ends a step: logs it, shows it, saves when due, and stops the stage where the KL has grown above `max_kl`.
@@ -167,7 +182,7 @@ impl<'a> Experience<'a> {
                 log_completions(t, slot, batch)?;
             }
         }
-        let kl = metrics.get("objective/kl").copied().unwrap_or(0.0);
+        let kl = metrics["objective/kl"];
         t.state.recent_kl.push(kl);
         let excess = t.state.recent_kl.len().saturating_sub(KL_WINDOW);
         t.state.recent_kl.drain(..excess);

@@ -2,6 +2,7 @@
 
 pub mod best_of_n;
 pub mod compare;
+mod drawn;
 pub mod evaluate;
 pub mod experience;
 pub mod init_model;
@@ -17,13 +18,15 @@ mod step_report;
 use crate::session::{Session, Stage};
 use crate::text::Text;
 use crate::{Error, Result, rollout};
+use motrain_core::conditioner::Conditioner;
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
 use motrain_core::plan::Work;
 use motrain_core::rng::permutation;
+use motrain_core::{Prompt, Weights};
 
 /// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
 /// earlier motrain finished is then no result of this one, and is made anew.
-const SHARED: u32 = 1;
+const SHARED: u32 = 2;
 
 pub fn run_stage(stage: Stage, work: &Work) -> Result<()> {
     match work {
@@ -59,7 +62,7 @@ pub fn revision(work: &Work) -> [u32; 2] {
     [SHARED, own]
 }
 
-/// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only.
+/// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only, not on the method.
 pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<usize> {
     let first = (step * batch) as u64;
     let mut out = Vec::with_capacity(batch);
@@ -68,8 +71,7 @@ pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<u
     for i in first..first + batch as u64 {
         let epoch = i / rows as u64;
         if loaded != Some(epoch) {
-            let purpose = format!("{}/order", stage.id);
-            order = permutation(rows, stage.session.plan.seed, &purpose, epoch);
+            order = permutation(rows, stage.session.plan.seed, "order", epoch);
             loaded = Some(epoch);
         }
         out.push(order[(i % rows as u64) as usize]);
@@ -77,8 +79,15 @@ pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<u
     out
 }
 
-/// Reads prompts, leaving out (and saying so) those longer than `max_prompt_tokens`, and refusing what cannot fit the context.
-pub fn load_prompts(spec: &DataSpec, text: &Text, new_tokens: usize, context: i64) -> Result<Vec<Row>> {
+/// Reads prompts, leaving out (and saying so) those longer than `max_prompt_tokens`, and refusing what cannot fit the context as a policy has
+/// `seen` it.
+pub fn load_prompts(
+    spec: &DataSpec,
+    text: &Text,
+    new_tokens: usize,
+    context: i64,
+    seen: &dyn Fn(&Prompt) -> Result<Prompt>,
+) -> Result<Vec<Row>> {
     let unlimited =
         DataSpec { limit: if spec.max_prompt_tokens.is_some() { None } else { spec.limit }, ..spec.clone() };
     let (mut rows, mut long) = (Vec::new(), Vec::new());
@@ -89,7 +98,10 @@ pub fn load_prompts(spec: &DataSpec, text: &Text, new_tokens: usize, context: i6
             long.push(row.place);
             continue;
         }
-        rollout::fits_context(tokens, new_tokens, context).map_err(at)?;
+        let whole = text.encode_prompt(&seen(&row.prompt).map_err(at)?).map_err(at)?.len();
+        let written = if whole == tokens { "" } else { "with what the conditioner writes into it, " };
+        let fits = rollout::fits_context(whole, new_tokens, context);
+        fits.map_err(|e| at(Error::invalid(format!("{written}{e}"))))?;
         rows.push(row);
     }
     say_left_out(spec, rows.len(), &long, &prompt_limit(spec))?;
@@ -114,6 +126,36 @@ fn say_left_out(spec: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> 
     }
     tracing::warn!("left out {count} of {} rows {why} (the first is {first})", kept + count);
     Ok(())
+}
+
+/// For prompts that nothing is written into.
+pub fn plain(prompt: &Prompt) -> Result<Prompt> {
+    Ok(prompt.clone())
+}
+
+/// The paper's grid; for many objectives, whose grid is vast, the corners.
+pub fn usual_weights(objectives: usize) -> Vec<Weights> {
+    Weights::grid(objectives, if objectives <= 4 { 10 } else { 1 })
+}
+
+/// Those of some weights that a prompt is longest with.
+pub fn widest(
+    conditioner: &dyn Conditioner,
+    objectives: &[String],
+    weights: Vec<Weights>,
+    text: &Text,
+) -> Result<Weights> {
+    let prompt = Prompt::user("How long is this?");
+    let mut widest = None;
+    for weights in weights {
+        let tokens = text.encode_prompt(&conditioner.render(objectives, &weights, &prompt)?)?.len();
+        if widest.as_ref().is_none_or(|(most, _)| tokens > *most) {
+            widest = Some((tokens, weights));
+        }
+    }
+    widest
+        .map(|(_, weights)| weights)
+        .ok_or_else(|| Error::invalid("there are no weights to write into prompts"))
 }
 
 /// Keeps `limit` rows, evenly spread over the files.

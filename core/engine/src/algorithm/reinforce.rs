@@ -1,25 +1,24 @@
 //! REINFORCE with a control variate. Each completion's return is its weighted reward minus the KL to the initial policy (summed over
 //! the completion); what a baseline did not expect of it moves the log-prob of the whole completion.
 
+use super::drawn::{Drawn, LogProbs, Moved};
 use super::experience::{Batch, Experience};
 use crate::log::Metrics;
-use crate::logprob::{Group, pack, to_vec};
+use crate::logprob::to_vec;
 use crate::session::{Stage, Trainer};
 use crate::{Error, Result};
 use motrain_core::advantage::{ValueHead, leave_one_out};
 use motrain_core::metrics::stats::{mean, std};
 use motrain_core::plan::{Baseline, Reinforce};
 use std::time::Instant;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 
 /// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
-/// The scored completions of a prompt: tokens under x' (and x), and weighted rewards.
+/// The scored completions of a prompt, and their weighted rewards.
 struct Answers<'a> {
-    conditioned: &'a [u32],
-    plain: Vec<u32>,
-    completions: Vec<&'a [u32]>,
+    drawn: Drawn<'a>,
     rewards: Vec<f64>,
 }
 
@@ -28,19 +27,16 @@ struct Answers<'a> {
 struct Done {
     returns: Vec<f64>,
     advantages: Vec<f64>,
-    log_ratios: Vec<f64>,
-    log_probs: f64,
     tokens: usize,
     loss: f64,
-    /// What the value head saw, said, and should have said.
+    /// What the value head saw, and should have said; and what it said, unless this is its first batch.
     states: Vec<Vec<f64>>,
-    values: Vec<f64>,
     targets: Vec<f64>,
+    values: Vec<f64>,
 }
 
 pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
-    let session = stage.session;
-    let (experience, reference, mut t) = Experience::start(stage, &spec.online)?;
+    let (experience, log_probs, mut t) = Experience::start(stage, &spec.online)?;
 
     t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
@@ -49,34 +45,12 @@ pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
 
         let clock = Instant::now();
         let mut head = t.state.value.take().unwrap_or_default();
-        let mut answers = scored(&batch, spec, t)?;
-        answers.sort_by_key(|a| a.conditioned.len() + a.completions.iter().map(|c| c.len()).sum::<usize>());
-        let share = answers.iter().map(|a| a.completions.len()).sum::<usize>().max(1) as f64;
-        let mut done = Done::default();
-        for micro in answers.chunks(spec.online.train.micro_batch_size) {
-            stage.obey()?;
-            let reference_sums = no_grad(|| {
-                let packed = pack(&groups(micro, spec.online.reference_sees_weights), t.text.pad, session.device)?;
-                to_vec(&packed.sums(&packed.token_log_probs(&reference)?)?)
-            })?;
-            let net = t.model.net(session.kind)?;
-            let packed = pack(&groups(micro, true), t.text.pad, session.device)?;
-            let hidden = packed.hidden(&net)?;
-            let sums = packed.sums(&packed.log_probs_of(&net, &hidden)?)?;
-            let states = match spec.baseline {
-                Baseline::Value => packed.prompt_states(&hidden)?,
-                Baseline::Rloo => vec![],
-            };
-            let advantages = done.add(micro, spec.kl, &to_vec(&sums)?, &reference_sums, states, &head);
-            let factors: Vec<f32> = advantages.iter().map(|a| (-a / share) as f32).collect();
-            if factors.iter().any(|f| !f.is_finite()) {
-                return Err(Error::invalid("an advantage is not finite; the last checkpoint is kept"));
-            }
-            let factors = Tensor::f_from_slice(&factors)?.f_to_device(session.device)?;
-            let loss = sums.f_mul(&factors)?.f_sum(Kind::Float)?;
-            loss.f_backward()?;
-            done.loss += f64::try_from(&loss)?;
-        }
+        let (mut answers, rest) = scored(&batch, spec);
+        answers.sort_by_key(|a| a.drawn.length());
+        let mut moved = Moved::default();
+        let done = accumulate(t, stage.session.kind, &log_probs, spec, &head, &answers, &mut moved)?;
+        log_probs.measure(&t.model, stage.session.kind, rest, &mut moved)?;
+        moved.report(&mut metrics);
         done.report(&mut metrics);
         if spec.baseline == Baseline::Value {
             head.fit(&done.states, &done.targets, spec.value_rate);
@@ -94,28 +68,77 @@ pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
     experience.save_steering()
 }
 
-/// The completions that have all scores; leave-one-out needs two of a prompt.
-fn scored<'a>(batch: &'a Batch, spec: &Reinforce, t: &Trainer) -> Result<Vec<Answers<'a>>> {
+/// The completions that have all scores, of prompts with enough of them (leave-one-out needs two); and all others.
+fn scored<'a>(batch: &'a Batch, spec: &Reinforce) -> (Vec<Answers<'a>>, Vec<Drawn<'a>>) {
     let least = if spec.baseline == Baseline::Rloo { 2 } else { 1 };
-    let mut out = Vec::new();
+    let (mut answers, mut rest) = (Vec::new(), Vec::new());
     for slot in 0..batch.rows.len() {
-        let (mut completions, mut rewards) = (Vec::new(), Vec::new());
-        for (completion, scores) in batch.completions[slot].iter().zip(batch.scores_of(slot)) {
-            let Some(scores) = scores else { continue };
-            completions.push(completion.tokens.as_slice());
-            rewards.push(batch.weights[slot].dot(scores));
+        let scores = batch.scores_of(slot);
+        let (mut with, mut without): (Vec<usize>, Vec<usize>) = (0..scores.len()).partition(|&i| scores[i].is_some());
+        if with.len() < least {
+            without.append(&mut with);
         }
-        if completions.len() >= least {
-            let plain = t.text.encode_prompt(&batch.rows[slot].prompt)?;
-            out.push(Answers { conditioned: &batch.tokens[slot], plain, completions, rewards });
+        if !with.is_empty() {
+            let rewards = with.iter().flat_map(|&i| &scores[i]).map(|s| batch.weights[slot].dot(s)).collect();
+            answers.push(Answers { drawn: batch.drawn(slot, with), rewards });
         }
+        rest.push(batch.drawn(slot, without));
     }
-    Ok(out)
+    (answers, rest)
 }
 
-fn groups<'a>(answers: &'a [Answers], see_weights: bool) -> Vec<Group<'a>> {
-    let prompt = |a: &'a Answers| if see_weights { a.conditioned } else { &a.plain };
-    answers.iter().map(|a| Group { prompt: prompt(a), completions: a.completions.clone() }).collect()
+/// Adds up the gradient of `−A·log π`, averaged over completions.
+fn accumulate(
+    t: &Trainer,
+    kind: Kind,
+    log_probs: &LogProbs,
+    spec: &Reinforce,
+    head: &ValueHead,
+    answers: &[Answers],
+    moved: &mut Moved,
+) -> Result<Done> {
+    let rewards: Vec<f64> = answers.iter().flat_map(|a| a.rewards.iter().copied()).collect();
+    let mut done = Done::default();
+    for micro in answers.chunks(spec.online.train.micro_batch_size) {
+        let drawn: Vec<&Drawn> = micro.iter().map(|a| &a.drawn).collect();
+        let reference = log_probs.reference(&drawn)?;
+        let net = t.model.net(kind)?;
+        let (sums, states) = match spec.baseline {
+            Baseline::Value => log_probs.policy_and_states(&net, &drawn)?,
+            Baseline::Rloo => (log_probs.policy(&net, &drawn)?, vec![]),
+        };
+        let policy = to_vec(&sums)?;
+        moved.add(&policy, &reference);
+        let log_ratios: Vec<f64> = policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
+        let baseline = Control { head, batch: &rewards };
+        let advantages = done.add(micro, spec.kl, &log_ratios, states, &baseline);
+        let factors: Vec<f32> = advantages.iter().map(|a| (-a / rewards.len() as f64) as f32).collect();
+        if factors.iter().any(|f| !f.is_finite()) {
+            return Err(Error::invalid("an advantage is not finite; the last checkpoint is kept"));
+        }
+        let factors = Tensor::f_from_slice(&factors)?.f_to_device(sums.device())?;
+        let loss = sums.f_mul(&factors)?.f_sum(Kind::Float)?;
+        loss.f_backward()?;
+        done.loss += f64::try_from(&loss)?;
+    }
+    Ok(done)
+}
+
+/// The value head; before its first fit, the mean reward of the batch's other completions, so that the first step has a baseline too.
+struct Control<'a> {
+    head: &'a ValueHead,
+    batch: &'a [f64],
+}
+
+impl Control<'_> {
+    fn expected(&self, state: &[f64], reward: f64) -> f64 {
+        let others = self.batch.len().saturating_sub(1);
+        match self.head.is_fitted() {
+            true => self.head.value(state),
+            false if others == 0 => 0.0,
+            false => (self.batch.iter().sum::<f64>() - reward) / others as f64,
+        }
+    }
 }
 
 impl Done {
@@ -124,33 +147,29 @@ impl Done {
         &mut self,
         micro: &[Answers],
         kl: f64,
-        policy: &[f64],
-        reference: &[f64],
+        log_ratios: &[f64],
         states: Vec<Vec<f64>>,
-        head: &ValueHead,
+        control: &Control,
     ) -> Vec<f64> {
         let mut advantages = Vec::new();
-        let mut at = 0;
+        let mut log_ratios = log_ratios.iter();
         for (i, answers) in micro.iter().enumerate() {
-            let range = at..at + answers.completions.len();
-            at = range.end;
-            let log_ratios: Vec<f64> = range.clone().map(|j| policy[j] - reference[j]).collect();
-            let returns: Vec<f64> = answers.rewards.iter().zip(&log_ratios).map(|(r, d)| r - kl * d).collect();
+            let returns: Vec<f64> = answers.rewards.iter().zip(&mut log_ratios).map(|(r, d)| r - kl * d).collect();
             match states.get(i) {
                 Some(state) => {
-                    let value = head.value(state);
-                    advantages.extend(returns.iter().map(|r| r - value));
-                    for r in &returns {
+                    for (r, reward) in returns.iter().zip(&answers.rewards) {
+                        let expected = control.expected(state, *reward);
+                        advantages.push(r - expected);
                         self.states.push(state.clone());
-                        self.values.push(value);
                         self.targets.push(*r);
+                        if control.head.is_fitted() {
+                            self.values.push(expected);
+                        }
                     }
                 }
                 None => advantages.extend(leave_one_out(&returns)),
             }
-            self.log_probs += policy[range].iter().sum::<f64>();
-            self.tokens += answers.completions.iter().map(|c| c.len()).sum::<usize>();
-            self.log_ratios.extend(log_ratios);
+            self.tokens += answers.drawn.trained();
             self.returns.extend(returns);
         }
         self.advantages.extend(&advantages);
@@ -164,8 +183,6 @@ impl Done {
         }
         let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
         put("loss", self.loss);
-        put("objective/kl", mean(&self.log_ratios));
-        put("objective/entropy", -self.log_probs / self.tokens.max(1) as f64);
         put("objective/rlhf_reward", mean(&self.returns));
         put("advantages/mean", mean(&self.advantages));
         put("advantages/std", std(&self.advantages));

@@ -11,7 +11,7 @@ use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
 use motrain_core::metrics::stats::{mean, pearson, std};
 use serde_json::json;
 
-/// What the micro-batches of a step add up to.
+/// What the pairs of a step add up to.
 #[derive(Default)]
 pub struct PairStats {
     loss: Vec<f64>,
@@ -20,7 +20,6 @@ pub struct PairStats {
     rejected: Vec<f64>,
     logps_chosen: Vec<f64>,
     logps_rejected: Vec<f64>,
-    tokens: f64,
 }
 
 impl PairStats {
@@ -36,25 +35,20 @@ impl PairStats {
             self.rejected.push(rejected);
             self.logps_chosen.push(logp_chosen);
             self.logps_rejected.push(logp_rejected);
-            self.tokens += f64::from(batch.tokens_first[i] + batch.tokens_second[i]);
         }
         self.loss.extend(&result.loss);
     }
 
-    /// TRL's names. Values are those before the update, so KL and entropy are of the policy that drew the completions.
+    /// TRL's names. Values are those before the update: of the policy that drew the completions.
     pub fn report(&self, metrics: &mut Metrics, loss: &dyn PairwiseLoss) {
         if self.loss.is_empty() {
             return;
         }
         let beta = loss.beta();
-        let both = |f: &dyn Fn(&Self) -> (f64, f64)| (f(self).0 + f(self).1) / 2.0;
         let margins: Vec<f64> = self.chosen.iter().zip(&self.rejected).map(|(c, r)| c - r).collect();
         let wins = margins.iter().filter(|m| **m > 0.0).count() as f64 / margins.len() as f64;
-        let log_probs = self.logps_chosen.iter().chain(&self.logps_rejected).sum::<f64>();
         let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
         put("loss", mean(&self.loss));
-        put("objective/kl", both(&|s| (mean(&s.chosen), mean(&s.rejected))));
-        put("objective/entropy", -log_probs / self.tokens.max(1.0));
         put("rewards/chosen", beta * mean(&self.chosen));
         put("rewards/rejected", beta * mean(&self.rejected));
         put("rewards/margins", beta * mean(&margins));
@@ -92,13 +86,16 @@ pub fn score_metrics(
             metrics.insert(format!("watch/{name}/mean"), mean(&scored));
         }
     }
-    let weighted = |(i, s): (usize, &Option<Vec<f64>>)| s.as_ref().map(|s| weights[i / per_prompt].dot(s));
-    let total: Vec<f64> = scores.objectives.iter().enumerate().filter_map(weighted).collect();
-    metrics.insert("objective/scores".into(), mean(&total));
     let lengths: Vec<f64> = completions.iter().map(|c| c.tokens.len() as f64).collect();
     metrics.insert("completions/mean_length".into(), mean(&lengths));
     let finished = completions.iter().filter(|c| c.finished).count() as f64 / completions.len().max(1) as f64;
     metrics.insert("completions/eos_rate".into(), finished);
+}
+
+/// The mean weighted score, over completions that have all their scores.
+pub fn mean_weighted(scores: &Scores, weights: &[Weights], per_prompt: usize) -> f64 {
+    let weighted = |(i, s): (usize, &Option<Vec<f64>>)| s.as_ref().map(|s| weights[i / per_prompt].dot(s));
+    mean(&scores.objectives.iter().enumerate().filter_map(weighted).collect::<Vec<_>>())
 }
 
 /// Writes the completions of one prompt to completions.jsonl.
@@ -112,6 +109,7 @@ pub fn log_completions(t: &mut Trainer, slot: usize, batch: &Batch) -> Result<()
             "conditioned_prompt": conditioned,
             "weights": batch.weights[slot],
             "completion": completion.text,
+            "finished": completion.finished,
             "scores": batch.scores.objectives[at],
             "raw": raw.iter().map(|(k, v)| (k.clone(), v[at])).collect::<std::collections::BTreeMap<_, _>>(),
         });

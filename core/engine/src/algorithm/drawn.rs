@@ -1,0 +1,110 @@
+//! What a step drew, as both policies see it: log-probs at the sampling temperature, and how far the policy has moved.
+
+use crate::Result;
+use crate::log::Metrics;
+use crate::logprob::{Group, Packed, pack, to_vec};
+use crate::model::{Llama, Net};
+use crate::session::obey;
+use motrain_core::metrics::stats::mean;
+use motrain_core::plan::Online;
+use std::sync::atomic::AtomicBool;
+use tch::{Kind, Tensor, no_grad};
+
+/// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).
+pub struct Drawn<'a> {
+    pub conditioned: &'a [u32],
+    pub plain: &'a [u32],
+    pub completions: Vec<&'a [u32]>,
+}
+
+impl Drawn<'_> {
+    /// Tokens of x' and its completions.
+    pub fn length(&self) -> usize {
+        self.conditioned.len() + self.trained()
+    }
+
+    /// Tokens of the completions.
+    pub fn trained(&self) -> usize {
+        self.completions.iter().map(|c| c.len()).sum()
+    }
+}
+
+/// The frozen initial policy, and how log-prob sums of completions are taken.
+pub struct LogProbs<'a> {
+    pub reference: Net,
+    pub spec: &'a Online,
+    pub pad: u32,
+    /// Asked at each micro-batch.
+    pub stop: &'a AtomicBool,
+}
+
+impl LogProbs<'_> {
+    fn pack(&self, drawn: &[&Drawn], see_weights: bool) -> Result<Packed> {
+        let groups: Vec<Group> = drawn
+            .iter()
+            .map(|d| Group {
+                prompt: if see_weights { d.conditioned } else { d.plain },
+                completions: d.completions.clone(),
+            })
+            .collect();
+        pack(&groups, self.pad, self.reference.device())
+    }
+
+    /// Log-prob sums under the reference, completion by completion.
+    pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
+        obey(self.stop)?;
+        let packed = self.pack(drawn, self.spec.reference_sees_weights)?;
+        no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.spec.generate.temperature)?)?))
+    }
+
+    /// The same under a policy, still on the graph.
+    pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Tensor> {
+        let packed = self.pack(drawn, true)?;
+        packed.sums(&packed.token_log_probs(net, self.spec.generate.temperature)?)
+    }
+
+    /// And with the policy's state at the end of each x', on the host.
+    pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Tensor, Vec<Vec<f64>>)> {
+        let packed = self.pack(drawn, true)?;
+        let hidden = packed.hidden(net)?;
+        let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.spec.generate.temperature)?)?;
+        Ok((sums, packed.prompt_states(&hidden)?))
+    }
+
+    /// Adds completions that are not trained on.
+    pub fn measure(&self, model: &Llama, kind: Kind, mut rest: Vec<Drawn>, moved: &mut Moved) -> Result<()> {
+        rest.retain(|d| !d.completions.is_empty());
+        if rest.is_empty() {
+            return Ok(());
+        }
+        rest.sort_by_key(Drawn::length);
+        let net = no_grad(|| model.net(kind))?;
+        for micro in rest.chunks(self.spec.train.micro_batch_size) {
+            let drawn: Vec<&Drawn> = micro.iter().collect();
+            let policy = no_grad(|| to_vec(&self.policy(&net, &drawn)?))?;
+            moved.add(&policy, &self.reference(&drawn)?);
+        }
+        Ok(())
+    }
+}
+
+/// How far the policy has moved from the reference, over every completion that a step drew.
+#[derive(Default)]
+pub struct Moved {
+    log_ratios: Vec<f64>,
+    log_probs: Vec<f64>,
+}
+
+impl Moved {
+    /// Log-prob sums of completions under the policy that drew them, and under the reference.
+    pub fn add(&mut self, policy: &[f64], reference: &[f64]) {
+        self.log_ratios.extend(policy.iter().zip(reference).map(|(p, r)| p - r));
+        self.log_probs.extend(policy);
+    }
+
+    /// Nats per completion, as TRL's OnlineDPOTrainer has both: means over completions of `Σ log π − log π₀` and `−Σ log π`.
+    pub fn report(&self, metrics: &mut Metrics) {
+        metrics.insert("objective/kl".into(), mean(&self.log_ratios));
+        metrics.insert("objective/entropy".into(), -mean(&self.log_probs));
+    }
+}

@@ -1,0 +1,179 @@
+//! What training does to a policy: it learns to steer, and not from weights that are not those of the scores; the size of a micro-batch changes
+//! nothing; a reward model learns what pairs say.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
+
+mod world;
+
+use motrain_core::conditioner::Conditioner;
+use motrain_core::registry::Entry;
+use motrain_core::rng::sub_seed;
+use motrain_core::{Prompt, Registry, Weights};
+use motrain_engine::model::Llama;
+use serde_json::{Value, json};
+use std::path::Path;
+use tch::{Device, Kind};
+use world::{WORDS, World, find, lines};
+
+fn rows(world: &World, name: &str, row: impl Fn(usize) -> Value) -> Value {
+    let text: String = (0..60).map(|i| format!("{}\n", row(i))).collect();
+    std::fs::write(world.path(name), text).unwrap();
+    json!({ "paths": [world.path(name)] })
+}
+
+/// Pairs of which the chosen answer says `a` more often and `b` less often than the other.
+fn pairs(world: &World) -> Value {
+    let other = |i: usize| WORDS[2 + i % 5];
+    rows(world, "pairs.jsonl", |i| {
+        let prompt = format!("{} {}", other(i), WORDS[i % 7]);
+        json!({ "prompt": prompt, "chosen": format!("{} a a", other(i / 5)), "rejected": format!("{} b b", other(i / 3)) })
+    })
+}
+
+/// The largest differences of two policies' parameters: between each other, and from where they began.
+fn differences(world: &World, a: &Path, b: &Path) -> (f64, f64) {
+    let load = |folder: &Path| Llama::load(folder, Device::Cpu).unwrap();
+    let (a, b) = (load(&find(a, "model")), load(&find(b, "model")));
+    let begin = load(&world.path("policy"));
+    let largest = |x: &Llama, y: &Llama| {
+        let each = x.params.iter().filter_map(|(name, p)| {
+            let (_, q) = y.params.iter().find(|(n, _)| n == name)?;
+            Some(f64::try_from((p - q).abs().max().to_kind(Kind::Double)).unwrap())
+        });
+        each.fold(0.0, f64::max)
+    };
+    (largest(&a, &b), largest(&a, &begin))
+}
+
+#[test]
+fn the_size_of_a_micro_batch_does_not_change_the_update() {
+    let world = World::new();
+    let said = |i: usize| ["a", "b c", "d e f"][i % 3];
+    let sft = rows(&world, "answers.jsonl", |i| json!({ "prompt": WORDS[i % 7], "completion": said(i) }));
+    // A large epsilon makes AdamW's step follow the size of the gradient, so that rounding does not turn signs.
+    let optimizer = json!({ "name": "adamw", "lr": 0.5, "epsilon": 1.0 });
+    let train = |micro: usize| json!({ "steps": 3, "batch_size": 7, "micro_batch_size": micro, "checkpoint_every": 3 });
+    let stage = |kind: &str, micro: usize| match kind {
+        "sft" => json!({
+            "id": "train", "kind": "sft", "model": world.path("policy"), "data": sft, "train": train(micro), "optimizer": optimizer,
+        }),
+        "reward_model" => json!({
+            "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world), "heldout": pairs(&world),
+            "train": train(micro), "optimizer": optimizer,
+        }),
+        "rloo" => {
+            world.online("reinforce", &json!({ "baseline": "rloo", "train": train(micro), "optimizer": optimizer }))
+        }
+        kind => world.online(kind, &json!({ "train": train(micro), "optimizer": optimizer })),
+    };
+    for kind in ["online_preference", "reinforce", "rloo", "sft", "reward_model"] {
+        let run = |micro: usize| {
+            let rewards = if ["sft", "reward_model"].contains(&kind) { vec![] } else { vec![world.rewards()] };
+            world.run(&format!("{kind}-{micro}"), &[rewards, vec![stage(kind, micro)]].concat()).unwrap()
+        };
+        let whole = run(7);
+        for micro in [1, 3] {
+            let (apart, moved) = differences(&world, &whole, &run(micro));
+            assert!(moved > 1e-3, "{kind} has moved by {moved} only");
+            assert!(apart < 1e-3 * moved, "{kind}: {apart} apart with {micro} at once, after moving {moved}");
+        }
+    }
+}
+
+/// Writes weights that have nothing to do with those that the scores are weighted by.
+struct Liar(Box<dyn Conditioner>);
+
+impl Conditioner for Liar {
+    fn render(&self, objectives: &[String], weights: &Weights, prompt: &Prompt) -> motrain_core::Result<Prompt> {
+        let other = sub_seed(0, &format!("{} {:?}", prompt.last_user(), weights.values()), 0) % 11;
+        let other = other as f64 / 10.0;
+        self.0.render(objectives, &Weights::new(vec![other, 1.0 - other])?, prompt)
+    }
+
+    fn parse(&self, _objectives: &[String], _conditioned: &Prompt) -> Option<(Weights, Prompt)> {
+        None
+    }
+}
+
+/// What both objectives gain on average from weight 0 to weight 1, after training a policy that knows no weights with a conditioner.
+fn gain(conditioner: &str, kind: &str) -> f64 {
+    let mut world = World::new();
+    let liar = |_: &Value| {
+        let honest = Registry::builtin().conditioners.build("weight_prefix", &Value::Null)?;
+        Ok(Box::new(Liar(honest)) as Box<dyn Conditioner>)
+    };
+    let schema = json!({ "properties": {} });
+    world.registry.conditioners.add(Entry::dynamic("liar".into(), "lies".into(), schema, liar)).unwrap();
+    let changes = json!({
+        "conditioner": { "name": conditioner }, "sampler": { "name": "dirichlet", "options": { "alpha": 0.3 } },
+        "train": { "steps": 150, "batch_size": 24, "micro_batch_size": 24, "checkpoint_every": 150 },
+        "baseline": "rloo",
+    });
+    let mut stage = world.online(kind, &changes);
+    if kind == "online_preference" {
+        stage.as_object_mut().unwrap().remove("baseline");
+    }
+    let mut rewards = world.rewards();
+    for source in rewards["sources"].as_array_mut().unwrap() {
+        source["scale"] = json!([0.0, 4.0]);
+    }
+    let front = json!({
+        "id": "front", "kind": "evaluate", "name": "trained", "policy": { "stage": "train" }, "prompts": world.prompts(),
+        "rewards": "rewards", "conditioner": { "name": "weight_prefix" }, "step": 1.0, "generate": { "max_new_tokens": 4 },
+    });
+    let run = world.run("out", &[rewards, stage, front]).unwrap();
+    let found: Value = serde_json::from_str(&std::fs::read_to_string(find(&run, "front.json")).unwrap()).unwrap();
+    let reward = |point: usize, k: usize| found["methods"][0]["points"][point]["rewards"][k].as_f64().unwrap();
+    // Points lie at (0, 1) and (1, 0).
+    ((reward(1, 0) - reward(0, 0)) + (reward(0, 1) - reward(1, 1))) / 2.0
+}
+
+#[test]
+fn training_makes_a_policy_steer_and_shuffled_weights_do_not() {
+    for kind in ["online_preference", "reinforce"] {
+        let honest = gain("weight_prefix", kind);
+        assert!(honest > 0.3, "{kind}: from weight 0 to 1 the rewards gain {honest} only");
+        let lied = gain("liar", kind);
+        assert!(lied.abs() < 0.15, "{kind}: weights that mean nothing gain {lied}");
+    }
+}
+
+#[test]
+fn a_reward_model_learns_what_the_pairs_say() {
+    let world = World::new();
+    let stage = json!({
+        "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world), "heldout": pairs(&world),
+        "train": { "steps": 60, "batch_size": 12, "micro_batch_size": 12 }, "optimizer": { "name": "adamw", "lr": 1e-2 },
+    });
+    let run = world.run("out", &[stage]).unwrap();
+    let report = std::fs::read_to_string(find(&run, "heldout.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert!(report["accuracy"].as_f64().unwrap() > 0.95, "{report}");
+    let mut registry = Registry::builtin();
+    motrain_engine::reward::register(&mut registry, "cpu", "f32").unwrap();
+    let model = registry.rewards.build("reward_model", &json!({ "model": find(&run, "model") })).unwrap();
+    let (prompt, row) = (Prompt::user("c d"), json!({}));
+    let score = |completion| {
+        let sample = motrain_core::reward::Sample { prompt: &prompt, completion, finished: true, row: &row };
+        model.score(&[sample]).unwrap()[0]
+    };
+    assert!(score("e a a") > score("e b b") + 1.0, "the preferred answers must score higher");
+}
+
+/// An answer that is not finished has no end-of-sequence token to learn.
+#[test]
+fn fine_tuning_learns_the_end_of_finished_answers_only() {
+    let world = World::new();
+    let tokens = |finished: bool| {
+        let name = format!("answers-{finished}");
+        let data =
+            rows(&world, &name, |i| json!({ "prompt": WORDS[i % 7], "completion": "a b", "finished": finished }));
+        let train = json!({ "steps": 1, "batch_size": 5 });
+        let stage =
+            json!({ "id": "train", "kind": "sft", "model": world.path("policy"), "data": data, "train": train });
+        let run = world.run(&format!("out-{finished}"), &[stage]).unwrap();
+        lines(&run, "metrics.jsonl")[0]["tokens/trained"].as_f64().unwrap()
+    };
+    assert_eq!((tokens(true), tokens(false)), (15.0, 10.0));
+}
