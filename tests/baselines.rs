@@ -1,6 +1,6 @@
 //! Every baseline of the paper runs as its script says, resumes exactly, and refuses what makes no sense.
 
-use motrain_tests::{copy_model, failure, motrain, root, small, success, write};
+use motrain_tests::{copy_model, failure, motrain, root, small, steps_done, success, write};
 use serde_json::Value;
 use std::path::Path;
 
@@ -53,6 +53,7 @@ fn soups_mix_specialists_at_the_weights() {
     // A specialist trains half as long as one prompted policy.
     let run = f.path().join("odpo_soups");
     assert!(metrics(&run, "odpo_soups_0", 3)["rewards/margins"].is_number());
+    assert_eq!(steps_done(&run, "odpo_soups_0"), 3);
     let methods = baseline(f.path(), "rewarded_soups", &["--set", "tasks.hh.reinforce.baseline=rloo"]);
     assert_eq!(methods[1]["name"], "Rewarded Soups");
     let step = metrics(&f.path().join("rewarded_soups"), "rewarded_soups_1", 1);

@@ -60,6 +60,20 @@ fn an_integer_serves_where_a_float_is_meant() {
 }
 
 #[test]
+fn training_does_not_draw_from_a_cut_distribution() {
+    let folder = folder();
+    for (set, told) in [
+        ("top_p=0.9", "top_k = 0, top_p = 0.9"),
+        ("top_k=40", "top_k = 40, top_p = 1"),
+        ("temperature=0.0", "temperature = 0"),
+    ] {
+        let set = format!("tasks.hh.generate.{set}");
+        let message = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--set", &set]));
+        assert!(message.contains("option \"generate\"") && message.contains(told), "{message}");
+    }
+}
+
+#[test]
 fn imports_stay_inside_the_script_folders() {
     let outer = folder();
     write(outer.path(), "secret.rhai", "fn f() { 1 }");
@@ -171,7 +185,7 @@ fn a_run_leaves_what_it_promises() {
     assert!(completions.contains("[Begin System Instruction]"));
     let events: Vec<_> = std::fs::read_dir(run.join("events/mo_odpo")).unwrap().collect();
     assert_eq!(events.len(), 1);
-    // The reference never moves: the shipped policy is unchanged, and the trained one differs.
+    // The policy has moved.
     let bytes = |path: &Path| std::fs::read(path.join("model.safetensors")).unwrap();
     assert_ne!(bytes(&run.join("policy")), bytes(&root().join("assets/hh/policy")));
     // Everything is reused when nothing changed.

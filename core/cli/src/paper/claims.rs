@@ -284,6 +284,9 @@ mod tests {
         near(steered(&front(&POINT)), -0.005);
     }
 
+    /// A stage and its front.
+    type Stage = (String, &'static [[f64; 2]]);
+
     /// Three seeds of stages, whose fronts are `points` and `points` slightly grown.
     fn runs(stages: &[(&str, &[[f64; 2]])]) -> Vec<Seed> {
         let plan = Plan {
@@ -357,7 +360,7 @@ mod tests {
             };
             (0..12).map(|i| (format!("{id}_{i}"), at(i))).collect::<Vec<_>>()
         };
-        let made = |figures: &[Vec<(String, &'static [[f64; 2]])>]| {
+        let made = |figures: &[Vec<Stage>]| {
             runs(&figures.iter().flatten().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
         };
         let hh = [of(&ENDS, &ENDS, &ARC, "hh_fig5")];
