@@ -60,6 +60,9 @@ fn openrlhf_servers_are_asked_in_batches_within_the_bound() {
     let bodies = seen.bodies();
     assert!(bodies.iter().all(|b| b["query"].as_array().unwrap().len() <= 4));
     assert_eq!(bodies[0]["query"].as_array().unwrap().len(), bodies[0]["prompts"].as_array().unwrap().len());
+    let finished: Vec<bool> =
+        bodies.iter().flat_map(|b| b["finished"].as_array().unwrap()).map(|f| f.as_bool().unwrap()).collect();
+    assert!(finished.contains(&false), "no answer of 16 tokens was cut");
     assert!(
         !bodies.iter().any(|b| b.to_string().contains("System Instruction")),
         "a reward saw the conditioned prompt"

@@ -24,7 +24,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 struct ChatOptions {
     #[serde(flatten)]
     server: ChatServer,
-    /// What the model is asked: {prompt} and {answer} are filled in. It should ask for a number.
+    /// What the model is asked: {prompt}, {answer} and {ending} ("finished" or "cut off") are filled in. It should ask for a number.
     #[schemars(length(min = 1, max = 100_000))]
     template: String,
     /// A regular expression whose first match, or the first group of it, is the number; without one, the number that the reply states.
@@ -62,7 +62,7 @@ impl ChatReward {
     }
 
     fn request(&self, sample: &Sample) -> Result<(Number, f64), String> {
-        let reply = self.chat.ask(&filled(&self.options.template, &sample.prompt.to_dialogue(), sample.completion))?;
+        let reply = self.chat.ask(&filled(&self.options.template, &sample.prompt.to_dialogue(), sample))?;
         let score = self.read(&reply).and_then(|number| Ok((number, on_scale(number, self.options.scale)?)));
         score.map_err(|why| self.unread(&reply, &why))
     }

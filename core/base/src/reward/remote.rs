@@ -22,7 +22,7 @@ struct RemoteOptions {
     /// The whole address, such as "http://localhost:5000/get_reward".
     #[schemars(length(min = 8, max = 4096))]
     url: String,
-    /// What the server scores: {prompt} and {answer} are filled in.
+    /// What the server scores: {prompt}, {answer} and {ending} ("finished" or "cut off") are filled in.
     #[serde(default = "query")]
     #[schemars(length(min = 1, max = 100_000))]
     query: String,
@@ -64,8 +64,9 @@ impl Remote {
 
     fn request(&self, samples: &[Sample]) -> Result<Scores, String> {
         let prompts: Vec<String> = samples.iter().map(|s| s.prompt.to_dialogue()).collect();
-        let texts = samples.iter().zip(&prompts).map(|(s, prompt)| filled(&self.options.query, prompt, s.completion));
-        let body = json!({ "query": texts.collect::<Vec<_>>(), "prompts": prompts });
+        let texts = samples.iter().zip(&prompts).map(|(s, prompt)| filled(&self.options.query, prompt, s));
+        let finished: Vec<bool> = samples.iter().map(|s| s.finished).collect();
+        let body = json!({ "query": texts.collect::<Vec<_>>(), "prompts": prompts, "finished": finished });
         let read = |reply: &Value| scores(reply, samples.len()).map_err(Failed::never);
         let scores = self.client.post(&body, read).map_err(|failed| failed.what)?;
         let name = self.client.name();
@@ -166,13 +167,24 @@ fn one(item: &Value) -> Result<Result<f64, String>, String> {
     }
 }
 
-pub(super) fn filled(template: &str, prompt: &str, answer: &str) -> String {
-    fill(template, &[("{prompt}", prompt), ("{answer}", answer)])
+pub(super) fn filled(template: &str, prompt: &str, sample: &Sample) -> String {
+    let ending = if sample.finished { "finished" } else { "cut off" };
+    fill(template, &[("{prompt}", prompt), ("{answer}", sample.completion), ("{ending}", ending)])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Prompt;
+
+    #[test]
+    fn templates_can_say_that_an_answer_was_cut() {
+        let (prompt, row) = (Prompt::user("p"), Value::Null);
+        let told = |finished| {
+            filled("{prompt}|{answer}|{ending}", "p", &Sample { prompt: &prompt, completion: "a", finished, row: &row })
+        };
+        assert_eq!([told(true), told(false)], ["p|a|finished", "p|a|cut off"]);
+    }
 
     #[test]
     fn the_forms_of_reward_servers_are_read() {
