@@ -394,6 +394,7 @@ mod tests {
                     wins: 0,
                     losses: 0,
                     none: 10,
+                    unjudged: 0,
                     win_rate: 0.0,
                     win_rate_half: rate + seed.seed as f64 * 1e-3,
                     ci: [0.0, 1.0],
