@@ -153,9 +153,7 @@ pub fn widest(
             widest = Some((tokens, weights));
         }
     }
-    widest
-        .map(|(_, weights)| weights)
-        .ok_or_else(|| Error::invalid("there are no weights to write into prompts"))
+    widest.map(|(_, weights)| weights).ok_or_else(|| Error::invalid("there are no weights to write into prompts"))
 }
 
 /// Keeps `limit` rows, evenly spread over the files.
