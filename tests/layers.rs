@@ -84,8 +84,8 @@ fn the_engine_calls_nothing_of_tch_that_panics_or_draws_globally() {
     assert!(panicking.len() > 2000 && panicking.contains("matmul"), "tch's source is not where it was");
     let clippy = std::fs::read_to_string(root().join("clippy.toml")).unwrap();
     let mut wrong = Vec::new();
-    for file in files(&root().join("core/engine/src")) {
-        for (name, line) in calls(&std::fs::read_to_string(&file).unwrap()) {
+    for file in files(&root().join("core/engine/src")).iter().filter(|f| !f.ends_with("tests.rs")) {
+        for (name, line) in calls(&std::fs::read_to_string(file).unwrap()) {
             // Names that other types have too clippy tells apart.
             let panics = panicking.contains(&name) && !clippy.contains(&format!("\"tch::Tensor::{name}\""));
             let draws = name.strip_prefix("f_").is_some_and(|n| GLOBAL.contains(&n.trim_end_matches('_')));

@@ -26,7 +26,10 @@ pub fn not_finite(tensor: &Tensor) -> Result<Option<String>> {
 pub fn all_finite(tensors: &[&Tensor]) -> Result<bool> {
     no_grad(|| {
         let mut ends = Vec::new();
-        for tensor in tensors.iter().filter(|t| t.numel() > 0 && t.is_floating_point()) {
+        for tensor in tensors.iter().filter(|t| t.numel() > 0) {
+            if !tensor.f_is_floating_point()? {
+                continue;
+            }
             // NaN is both the least and the greatest.
             let (low, high) = tensor.f_detach()?.f_aminmax(None::<i64>, false)?;
             ends.extend([low.f_to_kind(Kind::Double)?, high.f_to_kind(Kind::Double)?]);

@@ -120,7 +120,9 @@ mod tests {
         let column = |row: Value| {
             let prompt = Prompt::user("why?");
             let source = Registry::builtin().rewards.build("column", &json!({"column": "score"})).unwrap();
-            source.score_where_possible(&[Sample { prompt: &prompt, completion: "x", row: &row }]).map(|s| s[0])
+            source
+                .score_where_possible(&[Sample { prompt: &prompt, completion: "x", finished: true, row: &row }])
+                .map(|s| s[0])
         };
         assert_eq!(column(json!({"score": u64::MAX})), Ok(Some(u64::MAX as f64)));
         assert_eq!(column(json!({"score": null})), Ok(None));
