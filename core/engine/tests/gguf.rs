@@ -2,6 +2,7 @@
 //! refused by the name of what would be lost.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_core::Prompt;
 use motrain_engine::import::import;

@@ -1,6 +1,7 @@
 //! What model folders and adapters say is read as transformers and peft read it, or refused by its name (goldens from tests/goldens/weights.py).
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_engine::Result;
 use motrain_engine::logprob::to_vec;
