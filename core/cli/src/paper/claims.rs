@@ -289,15 +289,8 @@ mod tests {
 
     /// Three seeds of stages, whose fronts are `points` and `points` slightly grown.
     fn runs(stages: &[(&str, &[[f64; 2]])]) -> Vec<Seed> {
-        let plan = Plan {
-            name: "p".into(),
-            seed: 0,
-            device: "cpu".into(),
-            dtype: "f32".into(),
-            plugins: vec![],
-            script: None,
-            stages: vec![],
-        };
+        let plan = serde_json::json!({ "name": "p", "seed": 0, "device": "cpu", "dtype": "f32", "stages": [] });
+        let plan: Plan = serde_json::from_value(plan).unwrap();
         let run = |seed: u64| {
             let grown = |points: &[[f64; 2]]| {
                 points.iter().map(|p| p.map(|r| r * (1.0 + seed as f64 * 1e-3))).collect::<Vec<_>>()
