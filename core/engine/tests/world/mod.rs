@@ -6,6 +6,7 @@
 
 use motrain_core::Registry;
 use motrain_core::plan::Plan;
+use motrain_engine::folder::RunFolder;
 use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Config, Head, Llama};
 use motrain_engine::text::Text;
@@ -143,7 +144,7 @@ impl World {
         let plan = json!({ "name": "w", "seed": 0, "device": "cpu", "dtype": "f32", "stages": stages });
         let plan: Plan = serde_json::from_value(plan).unwrap();
         let folder = self.path(out);
-        run::run(&plan, &self.registry, &folder, &AtomicBool::new(false))?;
+        run::run(&plan, &self.registry, &RunFolder::open(&folder)?, &AtomicBool::new(false))?;
         Ok(folder)
     }
 
