@@ -220,7 +220,8 @@ fn holder(file: &mut File) -> String {
     else {
         return "another process".into();
     };
-    let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(since)).unwrap_or_default();
+    let begun = UNIX_EPOCH.checked_add(Duration::from_secs(since)).unwrap_or(UNIX_EPOCH);
+    let age = SystemTime::now().duration_since(begun).unwrap_or_default();
     format!("process {pid} on {}, started {} ago,", quoted(host), HumanDuration(age))
 }
 
