@@ -27,6 +27,11 @@ fn changed(folder: &Path, tensor: &str, change: impl Fn(&mut [[u8; 4]])) -> Path
     model
 }
 
+#[track_caller]
+fn says(message: &str, what: &str) {
+    assert!(message.contains(what), "{message}\n  does not say: {what}");
+}
+
 fn generate(folder: &Path, model: &Path, temperature: &str) -> String {
     let mut command = motrain(folder);
     command.arg("generate").arg(model).args(["--prompt", "How do I pick a lock?", "--max-new-tokens", "4"]);
@@ -39,11 +44,17 @@ fn weights_that_are_not_finite_answer_nothing() {
     let model = changed(f.path(), "model.norm.weight", |values| values[5] = f32::NAN.to_le_bytes());
     let said = generate(f.path(), &model, "0");
     assert_eq!(said, generate(f.path(), &model, "1"));
-    insta::assert_snapshot!("nan_weights", said);
+    says(
+        &said,
+        "[tmp]/model/model.safetensors: tensor model.norm.weight: 1 of 128 values are not finite; the first is NaN at [5]",
+    );
     // Finite weights whose products are not: whatever the way of drawing.
     let model = changed(f.path(), "model.norm.weight", |values| values.fill(3e38f32.to_le_bytes()));
-    insta::assert_snapshot!("overflowing_logits", generate(f.path(), &model, "0"));
-    assert!(generate(f.path(), &model, "0.7").contains("logits are not finite"));
+    for temperature in ["0", "0.7"] {
+        let said = generate(f.path(), &model, temperature);
+        says(&said, "the policy's logits are not finite (NaN or infinite) at new token 1 of this prompt");
+        says(&said, "How do I pick a lock?");
+    }
 }
 
 #[test]
@@ -53,7 +64,9 @@ fn a_policy_that_diverges_ends_the_run_at_its_step() {
     let grow = |value: &mut [u8; 4]| *value = (f32::from_le_bytes(*value) * 1e30).to_le_bytes();
     changed(f.path(), "model.embed_tokens.weight", |values| values.iter_mut().for_each(grow));
     let said = failure(small(f.path(), "experiments/hh.rhai", "out").args(["--set", "tasks.hh.policy=model"]));
-    insta::assert_snapshot!(shown(&said, f.path()));
+    says(&said, "step 1 of stage \"mo_odpo\" has diverged: in the gradient of model.");
+    says(&said, "values are not finite; the first is");
+    says(&said, "lower optimizer.lr");
     assert!(!f.path().join("out/policy").exists() && !f.path().join("out/stages/mo_odpo/checkpoint-2").exists());
 }
 
@@ -79,9 +92,28 @@ fn folders_that_are_no_model() {
         "newer/config.json",
         &config.replace("\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 8.0}"),
     );
-    let folders = ["adapter", "both", "files", "files/model-Q8_0.gguf", "run", "bin", "newer", "nowhere"];
-    let said: Vec<String> = folders.iter().map(|name| generate(f.path(), &at(name), "1")).collect();
-    insta::assert_snapshot!(said.join("\n"));
+    for (name, what) in [
+        (
+            "adapter",
+            "[tmp]/adapter: holds a PEFT adapter, and no model: mix it into its base, \"some/base\", with soup()",
+        ),
+        ("both", "[tmp]/both: holds a PEFT adapter beside a model"),
+        (
+            "files",
+            "[tmp]/files: holds a GGUF file; turn it into a folder first: motrain import [tmp]/files/model-Q8_0.gguf FOLDER",
+        ),
+        ("files/model-Q8_0.gguf", "is a GGUF file; turn it into a folder first: motrain import"),
+        (
+            "run",
+            "has no config.json; a Hugging Face folder with config.json, model.safetensors and tokenizer.json is needed",
+        ),
+        ("run", "[tmp]/run/checkpoint-10 is a model"),
+        ("bin", "has its weights as pytorch_model.bin, and motrain reads model.safetensors; convert them"),
+        ("newer", "[tmp]/newer/config.json: says rope_scaling: rope type \"llama3\""),
+        ("nowhere", "is no model folder"),
+    ] {
+        says(&generate(f.path(), &at(name), "1"), what);
+    }
 }
 
 #[test]
@@ -89,21 +121,21 @@ fn gguf_files_that_would_lose_something() {
     let f = folder();
     let import = |file: &Path| shown(&failure(motrain(f.path()).arg("import").arg(file).arg("out")), f.path());
     let fixture = |name: &str| root().join("tests/fixtures/gguf").join(name);
-    let mut said: Vec<String> =
-        ["refused-rope_freqs.gguf", "refused-rope.scaling.gguf", "refused-tokenizer.ggml.pre.gguf"]
-            .iter()
-            .map(|name| import(&fixture(name)))
-            .collect();
+    says(
+        &import(&fixture("refused-rope_freqs.gguf")),
+        "that motrain does not know: rope_freqs.weight; import a model without them",
+    );
+    says(&import(&fixture("refused-rope.scaling.gguf")), "does not know how to do: llama.rope.scaling.factor = 4");
+    says(&import(&fixture("refused-tokenizer.ggml.pre.gguf")), "has a \"default\" pre-tokenizer (tokenizer.ggml.pre)");
     let whole = std::fs::read(fixture("plain.gguf")).unwrap();
     std::fs::write(f.path().join("cut.gguf"), &whole[..whole.len() - 100]).unwrap();
-    said.push(import(&f.path().join("cut.gguf")));
+    says(&import(&f.path().join("cut.gguf")), "is truncated: it needs");
     let level = [&9u32.to_le_bytes()[..], &1u64.to_le_bytes()].concat();
     let head =
         [b"GGUF\x03\0\0\0".as_slice(), &[0; 8], &1u64.to_le_bytes(), &1u64.to_le_bytes(), b"a", &9u32.to_le_bytes()]
             .concat();
     std::fs::write(f.path().join("deep.gguf"), [head, level.repeat(1_000_000)].concat()).unwrap();
-    said.push(import(&f.path().join("deep.gguf")));
-    insta::assert_snapshot!(said.join("\n"));
+    says(&import(&f.path().join("deep.gguf")), "has lists within a list at byte");
 }
 
 #[test]
@@ -129,7 +161,10 @@ fn an_adapter_that_changes_its_base_is_refused_and_a_plain_one_is_mixed() {
     };
     success(&mut mix("plain"));
     assert!(f.path().join("plain/stages/s/model/model.safetensors").is_file());
-    insta::assert_snapshot!(shown(&failure(&mut mix("pissa")), f.path()));
+    says(
+        &failure(&mut mix("pissa")),
+        "adapter_config.json: says init_lora_weights = \"pissa\": such an adapter changes the base's own weights",
+    );
 }
 
 /// As small as the model: the tokens are letters.
