@@ -133,3 +133,88 @@ fn a_reward_function_is_told_whether_an_answer_is_finished() {
     assert!(told.iter().any(|(finished, _)| !finished), "no answer was cut: {told:?}");
     assert!(told.iter().all(|(finished, score)| *score == f64::from(u8::from(*finished))), "{told:?}");
 }
+
+/// What `check` says of a script that fails.
+fn refused(script: &str, modules: &[(&str, &str)]) -> String {
+    let f = folder();
+    write(f.path(), "bad.rhai", script);
+    modules.iter().for_each(|(name, text)| drop(write(f.path(), name, text)));
+    failure(motrain(f.path()).args(["check", "bad.rhai"]))
+}
+
+/// A `rewards` stage over given sources.
+fn scored(before: &str, sources: &str) -> String {
+    format!(
+        "{before}\nrewards(\"r\", #{{ sources: {sources}, policy: path(\"assets/hh/policy\"), samples: 12, \
+         prompts: #{{ paths: [path(\"assets/hh/prompts.jsonl\")] }}, generate: #{{ max_new_tokens: 24 }} }});\n"
+    )
+}
+
+/// The upper ends of the scales that a script's rewards were fitted to.
+fn highs(script: &str, names: &[&str]) -> Vec<f64> {
+    let f = folder();
+    write(f.path(), "s.rhai", script);
+    success(motrain(f.path()).args(["--script", "s.rhai", "--out", "out"]));
+    let mut found = std::fs::read_dir(f.path().join("out/stages")).unwrap();
+    let stage = found.next().unwrap().unwrap().path();
+    let inside = std::fs::read_dir(&stage).unwrap().flatten().map(|e| e.path());
+    let all = inside.flat_map(|p| [p.join("scales.json"), p]);
+    let path = all.into_iter().find(|p| p.ends_with("scales.json") && p.is_file()).unwrap();
+    let scales: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    names.iter().map(|n| scales["scales"][n]["high"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_function_keeps_what_it_captured() {
+    let script = scored(
+        "let all = []; let ten = #{ inner: [10.0] };\n\
+         for k in [1.0, 2.0, 5.0] { all.push(reward_fn(`R${k}`, |p, a| a.len() * k)); }\n\
+         all.push(reward_fn(\"Ten\", |p, a| a.len() * ten.inner[0]));\n\
+         ten.inner[0] = 99.0;",
+        "all",
+    );
+    let found = highs(&script, &["R1.0", "R2.0", "R5.0", "Ten"]);
+    for (high, factor) in found.iter().zip([1.0, 2.0, 5.0, 10.0]) {
+        assert!((high / found[0] - factor).abs() < 1e-9, "{found:?}");
+    }
+}
+
+#[test]
+fn a_function_sees_constants_functions_and_imports() {
+    let script = scored(
+        "const THREE = 3.0;\nimport \"lib/steer\" as steer;\nfn twice(x) { 2.0 * x }\nfn six(p, a) { twice(global::THREE) * a.len() }\n\
+         let plain = reward_fn(\"Plain\", |p, a| a.len());\nlet own = reward_fn(\"Six\", six);",
+        "[plain, own]",
+    );
+    let found = highs(&script, &["Plain", "Six"]);
+    assert!((found[1] / found[0] - 6.0).abs() < 1e-9, "{found:?}");
+}
+
+#[test]
+fn check_finds_functions_that_cannot_work() {
+    insta::assert_snapshot!("arity_reward", refused(&scored("", "[reward_fn(\"R\", |a| a.len())]"), &[]));
+    let six = "fn six(a, b, c) { 6.0 }";
+    insta::assert_snapshot!("arity_named", refused(&scored(six, "[reward_fn(\"R\", six)]"), &[]));
+    insta::assert_snapshot!("trial", refused(&scored("", "[reward_fn(\"R\", |p, a| a.lenn())]"), &[]));
+    insta::assert_snapshot!("trial_type", refused(&scored("", "[reward_fn(\"R\", |p, a| \"good\")]"), &[]));
+}
+
+#[test]
+fn a_script_that_does_not_end_well_is_an_error() {
+    insta::assert_snapshot!(
+        "circle",
+        refused("import \"a\" as a;", &[("a.rhai", "import \"b\" as b;"), ("b.rhai", "import \"a\" as a;")])
+    );
+    insta::assert_snapshot!("itself", refused("import \"bad\" as me;", &[]));
+    insta::assert_snapshot!("recursion", refused("fn f(x) { f(x + 1) }\nf(0);", &[]));
+    insta::assert_snapshot!("cfg_is_constant", refused("cfg.seed = 5;", &[]));
+    insta::assert_snapshot!("constants", refused("const X = #{ a: 1 };\nX.a = 2;", &[]));
+    insta::assert_snapshot!("flood", refused("let x = \"x\"; x.pad(100000, 'x'); loop { print(x); }", &[]));
+    insta::assert_snapshot!("replace", refused("let x = \"x\"; x.pad(100000, 'x'); x.replace(\"x\", x);", &[]));
+    let nested = "let x = []; for i in 0..90000 { x = [x]; } print(x.len());";
+    let said = refused(nested, &[]);
+    assert!(said.contains("bad.rhai"), "{said}");
+    let filling =
+        refused("let all = #{}; let i = 0; loop { let x = \"\"; x.pad(900000, 'x'); all[`k${i}`] = x; i += 1; }", &[]);
+    assert!(filling.contains("bad.rhai:1"), "{filling}");
+}

@@ -28,8 +28,15 @@ fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
     others.iter().find(|p| p.exists()).cloned().unwrap_or_else(|| path.to_owned())
 }
 
+/// Bytes of a script.
+const MAX_SCRIPT: u64 = 4 << 20;
+
 /// The text of a script, without the byte-order mark that editors on Windows write.
 pub fn text(path: &Path) -> std::io::Result<String> {
+    let bytes = std::fs::metadata(path)?.len();
+    if bytes > MAX_SCRIPT {
+        return Err(std::io::Error::other(format!("it has {bytes} bytes; a script may have {MAX_SCRIPT}")));
+    }
     let text = std::fs::read_to_string(path)?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

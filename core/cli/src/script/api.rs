@@ -2,7 +2,8 @@
 //! its options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
-use super::functions::{Files, Runtime};
+use super::function::Runtime;
+use super::modules::Files;
 use super::values;
 use crate::locate;
 use motrain_core::options;
@@ -33,6 +34,8 @@ pub struct Builder {
     /// Which plugins the script may load.
     pub permit: Arc<Permit>,
     source: Arc<ScriptSource>,
+    /// The functions that became components.
+    functions: Arc<Mutex<Vec<(Kind, String)>>>,
 }
 
 impl Builder {
@@ -46,6 +49,7 @@ impl Builder {
             folder: Arc::new(folder),
             permit: Arc::new(permit),
             source: Arc::new(source),
+            functions: Arc::default(),
         }
     }
 
@@ -73,8 +77,13 @@ impl Builder {
     }
 
     /// The plan must carry the script, so that a resumed run has its functions.
-    pub fn uses_functions(&self) {
+    pub fn uses_function(&self, kind: Kind, name: &str) {
         self.plan().script = Some(self.source.as_ref().clone());
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner).push((kind, name.to_owned()));
+    }
+
+    pub fn functions(&self) -> Vec<(Kind, String)> {
+        self.functions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The plan, with the libraries that it needs, and the registry.

@@ -4,6 +4,9 @@ use motrain_core::shown::without_passwords;
 use rhai::{EvalAltResult, Position};
 use std::path::Path;
 
+/// Rhai's own failures, which it has no error for.
+pub const PANICKED: &str = "Rhai failed inside on this script; please report it with the script";
+
 /// `hh.rhai:14:10: message`, the line, and a caret under the column.
 pub fn render(file: &str, source: &str, position: Position, message: &str) -> String {
     let Some(line) = position.line() else { return format!("{file}: {message}") };
@@ -27,6 +30,7 @@ pub fn describe(file: &str, source: &str, error: &EvalAltResult) -> String {
         }
         EvalAltResult::ErrorInModule(_, inner, _) => describe(file, source, inner),
         EvalAltResult::ErrorRuntime(value, at) => render(file, source, *at, &value.to_string()),
+        EvalAltResult::ErrorTerminated(why, at) => render(file, source, *at, &why.to_string()),
         EvalAltResult::ErrorPropertyNotFound(name, at) => {
             render(file, source, *at, &format!("there is no \"{name}\" here"))
         }

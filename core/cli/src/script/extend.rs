@@ -1,7 +1,8 @@
 //! What scripts call to bring in components of their own: `plugin`, `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
 
 use super::api::{Builder, Scripted, error, from_json, to_json};
-use super::functions::{Function, ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
+use super::function::Function;
+use super::functions::{ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
 use motrain_core::options;
 use motrain_core::plan::Reward;
 use motrain_core::plugin;
@@ -50,11 +51,11 @@ fn register_plugin(engine: &mut Engine, builder: &Builder) {
 /// third argument adds `#{ watch: true, scale: [0.0, 1.0] }`.
 fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
     let make = move |context: &NativeCallContext, builder: &Builder, name: &str, pointer: FnPtr, more: Map| {
-        let owner = format!("{} \"{name}\"", kind.name());
-        let file = context.call_source().unwrap_or_default().to_owned();
-        let function = Function { runtime: builder.runtime.clone(), pointer, file, owner: owner.clone() };
+        let function = Function::new(context, builder.runtime.clone(), kind, name, pointer)
+            .map_err(|what| error(context, format!("{}_fn(\"{name}\"): the function {what}", kind.name())))?;
+        let owner = function.owner().to_owned();
         add(&mut builder.registry(), kind, name, function).map_err(|e| error(context, e))?;
-        builder.uses_functions();
+        builder.uses_function(kind, name);
         let component = json!({ "name": name, "options": { "script": builder.script_hash() } });
         if kind != Kind::Reward {
             return from_json(context, &component);
@@ -82,10 +83,9 @@ fn register_function(engine: &mut Engine, builder: &Builder, kind: Kind) {
 }
 
 fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> motrain_core::Result<()> {
-    let summary = format!("a function of the script: {}", function.pointer.fn_name());
-    let summary = if function.pointer.is_anonymous() { "a function of the script".to_owned() } else { summary };
+    let summary = function.summary();
     let properties = json!({ "properties": { "script": { "type": "string", "description": "hash of the script" } } });
-    let owner = function.owner.clone();
+    let owner = function.owner().to_owned();
     // Each kind wraps the function in its own adapter.
     macro_rules! entry {
         ($section:ident, $adapter:expr) => {{

@@ -1,74 +1,15 @@
 //! Functions of a script as components: `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
 
-use super::errors;
+use super::function::Function;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::label::{Label, LabelRule};
 use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::rng::Rng;
 use motrain_core::sampler::WeightSampler;
-use motrain_core::{Error, Prompt, Result, Weights};
+use motrain_core::{Prompt, Result, Weights};
 use rand::Rng as _;
-use rhai::{AST, Array, Dynamic, Engine, FnPtr, FuncArgs, Map};
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-
-/// What calling a script's functions needs; filled when the script has run.
-#[derive(Default)]
-pub struct Runtime(OnceLock<(Engine, Files)>);
-
-/// A compiled script or module, with its name and text for error messages.
-#[derive(Clone)]
-pub struct Compiled {
-    pub ast: AST,
-    pub name: String,
-    /// What it was imported as; "" for the script.
-    pub import: String,
-    pub text: String,
-}
-
-/// Modules by path, and the script itself under "".
-pub type Files = BTreeMap<String, Compiled>;
-
-impl Runtime {
-    pub fn fill(&self, engine: Engine, files: Files) {
-        let _ = self.0.set((engine, files));
-    }
-}
-
-/// One function under the name that it was registered by.
-#[derive(Clone)]
-pub struct Function {
-    pub runtime: Arc<Runtime>,
-    pub pointer: FnPtr,
-    /// The path of the module that it was written in; "" for the script.
-    pub file: String,
-    /// `loss "mine"`, for error messages.
-    pub owner: String,
-}
-
-impl Function {
-    fn call(&self, args: impl FuncArgs) -> std::result::Result<Dynamic, String> {
-        let loaded = self.runtime.0.get();
-        let Some((engine, at)) = loaded.and_then(|(e, files)| Some((e, files.get(&self.file).or(files.get(""))?)))
-        else {
-            return Err("is called while its script still runs".into());
-        };
-        self.pointer.call::<Dynamic>(engine, &at.ast, args).map_err(|e| errors::describe(&at.name, &at.text, &e))
-    }
-
-    /// Whether it can be called with that many values.
-    fn takes(&self, values: usize) -> bool {
-        let Some((_, files)) = self.runtime.0.get() else { return false };
-        let Some(at) = files.get(&self.file).or(files.get("")) else { return false };
-        let wanted = values + self.pointer.curry().len();
-        at.ast.iter_functions().any(|f| f.name == self.pointer.fn_name() && f.params.len() == wanted)
-    }
-
-    fn fail<T>(&self, result: std::result::Result<T, String>) -> Result<T> {
-        result.map_err(|what| Error::Component { owner: self.owner.clone(), what })
-    }
-}
+use rhai::{Array, Dynamic, Map};
 
 /// A number, whichever way the script wrote it.
 fn number(value: &Dynamic) -> std::result::Result<f64, String> {

@@ -4,18 +4,22 @@ mod api;
 mod engine;
 mod errors;
 mod extend;
+mod function;
 mod functions;
 mod modules;
+mod trial;
 mod values;
+mod watch;
 
 use crate::locate;
 use anyhow::{Context, Result};
-use functions::Compiled;
+use modules::Source;
 use motrain_core::plan::{Plan, ScriptSource};
 use motrain_core::plugin::Permit;
 use motrain_core::registry::Registry;
-use rhai::{Dynamic, Scope};
+use rhai::{Engine, EvalAltResult, Scope};
 use serde_json::Value;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::PoisonError;
 
@@ -48,17 +52,19 @@ pub fn run(script: &ScriptSource, registry: Registry, permit: Permit) -> Result<
     plan.check_machine().context("the configuration makes no sense")?;
     let builder = api::Builder::new(plan, registry, script.clone(), permit);
     let engine = engine::build(script, &builder);
-    let mut scope = Scope::new();
     let cfg = rhai::serde::to_dynamic(config).map_err(|e| anyhow::anyhow!("configuration: {e}"))?;
+    let mut scope = Scope::new();
     scope.push_constant_dynamic("cfg", cfg);
-    let ast = engine
-        .compile_with_scope(&scope, source)
-        .map_err(|e| anyhow::anyhow!(errors::render(&shown, source, e.1, &e.0.to_string())))?;
-    engine.run_ast_with_scope(&mut scope, &ast).map_err(|e| anyhow::anyhow!(errors::describe(&shown, source, &e)))?;
-    drop::<(Dynamic, _)>((Dynamic::UNIT, scope));
+    let run = || watch::over(|| evaluate(&engine, &mut scope, source));
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|_| Err(errors::PANICKED.into()))
+        .map_err(|e| anyhow::anyhow!(errors::describe(&shown, source, &e)))?;
+    // Functions keep copies of what they captured.
+    drop(scope);
+    let functions = builder.functions();
     let (plan, registry) = builder.finish();
     let mut files = std::mem::take(&mut *builder.modules.lock().unwrap_or_else(PoisonError::into_inner));
-    files.insert(String::new(), Compiled { ast, name: shown.clone(), import: String::new(), text: source.clone() });
+    files.insert(String::new(), Source { name: shown.clone(), import: String::new(), text: source.clone() });
     builder.runtime.fill(engine, files);
     plan.check(&registry).with_context(|| format!("{shown}: the plan does not hold together"))?;
     if plan.stages.is_empty() {
@@ -66,5 +72,11 @@ pub fn run(script: &ScriptSource, registry: Registry, permit: Permit) -> Result<
             "{shown}: the script makes no stages; call online_preference, evaluate or another stage function"
         );
     }
+    trial::functions(&plan, &registry, &functions)?;
     Ok((plan, registry))
+}
+
+fn evaluate(engine: &Engine, scope: &mut Scope, source: &str) -> Result<(), Box<EvalAltResult>> {
+    let ast = engine.compile_with_scope(scope, source)?;
+    engine.run_ast_with_scope(scope, &ast)
 }

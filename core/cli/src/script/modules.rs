@@ -1,12 +1,27 @@
 //! `import`: from the importing script's folder, then from scripts/ here and where motrain lives. Nothing outside these folders is read.
 
-use super::functions::{Compiled, Files};
 use crate::locate;
 use motrain_core::plan::ScriptSource;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Longest chain of modules that import each other.
+const MAX_DEPTH: usize = 16;
+
+/// A script or module, with its name and text for error messages.
+#[derive(Clone)]
+pub struct Source {
+    pub name: String,
+    /// What it was imported as; "" for the script.
+    pub import: String,
+    pub text: String,
+}
+
+/// Modules by path, and the script itself under "".
+pub type Files = BTreeMap<String, Source>;
 
 pub struct Modules {
     roots: Vec<PathBuf>,
@@ -14,6 +29,11 @@ pub struct Modules {
     saved: BTreeMap<String, String>,
     /// What was imported, for functions that are called after the script has run.
     loaded: Arc<Mutex<Files>>,
+}
+
+thread_local! {
+    /// The imports under way, the first outside.
+    static OPEN: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Modules {
@@ -40,6 +60,27 @@ impl ModuleResolver for Modules {
         name: &str,
         position: Position,
     ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+        OPEN.with_borrow_mut(|open| enter(open, name))
+            .map_err(|what| EvalAltResult::ErrorRuntime(what.into(), position))?;
+        let module = self.load(engine, name, position);
+        OPEN.with_borrow_mut(Vec::pop);
+        module
+    }
+}
+
+fn enter(open: &mut Vec<String>, name: &str) -> Result<(), String> {
+    let circle = open.iter().any(|n| n == name);
+    if circle || open.len() == MAX_DEPTH {
+        let chain: Vec<&str> = open.iter().map(String::as_str).chain([name]).collect();
+        let what = if circle { "these modules import each other in a circle" } else { "imports are too deep" };
+        return Err(format!("{what}: {}", chain.join(" → ")));
+    }
+    open.push(name.to_owned());
+    Ok(())
+}
+
+impl Modules {
+    fn load(&self, engine: &Engine, name: &str, position: Position) -> Result<Shared<Module>, Box<EvalAltResult>> {
         let saved = self.saved.contains_key(name).then(|| PathBuf::from(format!("{name}.rhai")));
         let path = saved
             .or_else(|| self.find(name))
@@ -55,9 +96,9 @@ impl ModuleResolver for Modules {
         })?;
         ast.set_source(path.to_string_lossy().as_ref());
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let compiled = Compiled { ast: ast.clone(), name: file, import: name.to_owned(), text };
+        let source = Source { name: file, import: name.to_owned(), text };
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.insert(path.to_string_lossy().into_owned(), compiled);
+        loaded.insert(path.to_string_lossy().into_owned(), source);
         drop(loaded);
         Module::eval_ast_as_new(Scope::new(), &ast, engine).map(Shared::new)
     }
