@@ -110,8 +110,7 @@ pub fn encode_for_reward(
     (answer, finished): (&str, bool),
     max_tokens: usize,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let mut prompt = text.encode_prompt(prompt)?;
-    let mut answer = text.encode_completion(answer, finished)?;
+    let (mut prompt, mut answer) = text.encode_conversation(prompt, answer, finished)?;
     answer.truncate(max_tokens.saturating_sub(1).max(1));
     let room = max_tokens.saturating_sub(answer.len()).max(1);
     if prompt.len() > room {

@@ -5,6 +5,7 @@ use crate::folder::{self, Manifest, RunFolder, Status};
 use crate::inputs::Inputs;
 use crate::session::{Session, Stage, obey};
 use crate::settle::settle;
+use crate::text::clock;
 use crate::time_left::TimeLeft;
 use crate::{Error, Result, device, generation, log};
 use motrain_core::durable;
@@ -50,6 +51,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBo
     needs_nothing_gone(&session, &inputs)?;
     folder.write_json("plan.json", plan)?;
     folder.write_json("manifest.json", &manifest(&session, &inputs))?;
+    clock::keep(folder)?;
     let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
         let kind = discriminant(&stage.work);

@@ -65,8 +65,8 @@ fn recomputed(world: &World, run: &std::path::Path, step: usize, temperature: f6
     for line in lines(run, "completions.jsonl").iter().filter(|l| l["step"] == step) {
         let conditioned = line["conditioned_prompt"].as_str().unwrap();
         let tokens = |prompt: &str| text.encode_prompt(&Prompt::user(prompt)).unwrap();
-        let said =
-            text.encode_completion(line["completion"].as_str().unwrap(), line["finished"].as_bool().unwrap()).unwrap();
+        let (answer, finished) = (line["completion"].as_str().unwrap(), line["finished"].as_bool().unwrap());
+        let (_, said) = text.encode_answer(&Prompt::user(conditioned), answer, finished).unwrap();
         let seen = if plain { conditioned.split("Instruction]").last().unwrap() } else { conditioned };
         let p = log_probs(&now, &tokens(conditioned), std::slice::from_ref(&said), temperature)[0];
         ratios.push(p - log_probs(&before, &tokens(seen), &[said], temperature)[0]);

@@ -118,9 +118,15 @@ fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -
 }
 
 fn encode(text: &Text, pair: &Pair, max_tokens: usize) -> Result<Encoded> {
-    let (prompt, chosen) = encode_for_reward(text, &pair.prompt, (&pair.chosen, true), max_tokens)?;
-    let (shorter, rejected) = encode_for_reward(text, &pair.prompt, (&pair.rejected, true), max_tokens)?;
-    Ok((if shorter.len() < prompt.len() { shorter } else { prompt }, chosen, rejected))
+    let (one, mut chosen) = encode_for_reward(text, &pair.prompt, (&pair.chosen, true), max_tokens)?;
+    let (other, mut rejected) = encode_for_reward(text, &pair.prompt, (&pair.rejected, true), max_tokens)?;
+    let (shorter, longer, behind) =
+        if other.len() < one.len() { (other, one, &mut chosen) } else { (one, other, &mut rejected) };
+    // Cut at its beginning, the shorter prompt ends the longer one. Else a token of the answer reaches into the prompt.
+    if !longer.ends_with(&shorter) {
+        behind.splice(..0, longer[shorter.len()..].iter().copied());
+    }
+    Ok((shorter, chosen, rejected))
 }
 
 fn groups<'a>(pairs: &[&'a Encoded]) -> Vec<Group<'a>> {

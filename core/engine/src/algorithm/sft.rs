@@ -4,7 +4,7 @@ use super::{batch_rows, prompt_limit, samples, say_left_out, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
 use crate::session::{Stage, Trainer};
-use crate::text::Text;
+use crate::text::{Text, Turn};
 use crate::{Error, Result, steering};
 use motrain_core::data::{self, DataSpec};
 use motrain_core::plan::Sft;
@@ -12,9 +12,6 @@ use tch::Kind;
 
 /// Raised when this stage's results change.
 pub const REVISION: u32 = 1;
-
-/// Tokens of a prompt and its completion.
-type Encoded = (Vec<u32>, Vec<u32>);
 
 pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let session = stage.session;
@@ -28,7 +25,7 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
     t.run(|t| {
         let drawn = batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step);
-        let mut examples: Vec<&Encoded> = drawn.into_iter().map(|i| &rows[i]).collect();
+        let mut examples: Vec<&Turn> = drawn.into_iter().map(|i| &rows[i]).collect();
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let mut loss_sum = 0.0;
@@ -54,12 +51,11 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
 }
 
 /// The demonstrations as tokens. What the model's context cannot hold is left out: cut, it would teach to end in the middle.
-fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Encoded>> {
+fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Turn>> {
     let (mut rows, mut long_prompts, mut long) = (Vec::new(), Vec::new(), Vec::new());
     for row in data::completions(spec)? {
         let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
-        let prompt = text.encode_prompt(&row.prompt).map_err(at)?;
-        let completion = text.encode_completion(&row.completion, row.finished).map_err(at)?;
+        let (prompt, completion) = text.encode_answer(&row.prompt, &row.completion, row.finished).map_err(at)?;
         if spec.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
             long_prompts.push(row.place);
         } else if prompt.len() + completion.len() > context as usize {

@@ -1,0 +1,198 @@
+//! The text side of a Hugging Face folder, read as transformers reads it: tokens of prompts, answers and conversations, and text of tokens.
+
+pub mod clock;
+mod ending;
+pub mod files;
+mod guard;
+mod methods;
+mod python;
+mod settings;
+mod special;
+mod template;
+mod tokenizer;
+
+use crate::generation;
+use crate::model::{Config, write_json};
+use crate::{Error, Result};
+use ending::Ending;
+use files::read_fields;
+use motrain_core::Prompt;
+use motrain_core::prompt::Message;
+use serde_json::{Map, Value, json};
+use special::Special;
+use std::path::Path;
+use template::{Template, Templates};
+use tokenizer::{Read, Tokenizer};
+
+type Fields = Map<String, Value>;
+
+/// Turns prompts into tokens and tokens into text.
+#[derive(Clone)]
+pub struct Text {
+    tokenizer: Tokenizer,
+    special: Special,
+    templates: Templates,
+    ending: Ending,
+    /// `tokenizer_config.json` and `generation_config.json`, kept so that saved folders carry them.
+    config: Fields,
+    generation: Fields,
+    /// Tokens at which generation stops; training appends the first.
+    pub eos: Vec<u32>,
+    pub pad: u32,
+    /// `pad_token_id` of config.json: transformers reads a reward model's score at the last token that is not this one.
+    unscored: Option<u32>,
+}
+
+/// Tokens of a prompt and of what is behind it.
+pub type Turn = (Vec<u32>, Vec<u32>);
+
+impl Text {
+    /// Loads the text files of a folder and checks that they fit the model.
+    pub fn load(folder: &Path, model: &Config) -> Result<Self> {
+        let config_file = folder.join("tokenizer_config.json");
+        let config = read_fields(&config_file)?;
+        let map = read_fields(&folder.join("special_tokens_map.json"))?;
+        let added = read_fields(&folder.join("added_tokens.json"))?;
+        let mut file = tokenizer::read(&folder.join("tokenizer.json"))?;
+        settings::check(&config, &file, &config_file).map_err(|what| Error::file(&config_file, what))?;
+        let special = Special::read(&config, &map, &added, &mut file).map_err(|what| Error::file(folder, what))?;
+        let templates = Templates::read(folder, &config)?;
+        let generation_file = folder.join(generation::FILE);
+        let generation = read_fields(&generation_file)?;
+        let mut stops = generation::stops(&generation).map_err(|what| Error::file(&generation_file, what))?;
+        // As in transformers: config.json counts where there is no generation_config.json, whatever that says.
+        if !generation_file.is_file() {
+            stops.extend(model.eos.iter().filter_map(|&id| u32::try_from(id).ok()));
+        }
+        Self::assemble(file.tokenizer, special, templates, (config, generation), stops, model)
+            .map_err(|what| Error::file(folder, what))
+    }
+
+    /// Puts the parts of a new folder together and checks that they fit the model.
+    pub fn new(
+        tokenizer: tokenizers::Tokenizer,
+        config: Value,
+        template: Option<String>,
+        eos: Vec<u32>,
+        model: &Config,
+    ) -> std::result::Result<Self, String> {
+        let Value::Object(config) = config else { return Err("tokenizer_config.json is not a JSON object".into()) };
+        let mut file = Read::of(tokenizer);
+        let special = Special::read(&config, &Fields::new(), &Fields::new(), &mut file)?;
+        let templates = Templates::one(template)?;
+        Self::assemble(file.tokenizer, special, templates, (config, Fields::new()), eos, model)
+    }
+
+    fn assemble(
+        mut tokenizer: tokenizers::Tokenizer,
+        special: Special,
+        templates: Templates,
+        (config, generation): (Fields, Fields),
+        stops: Vec<u32>,
+        model: &Config,
+    ) -> std::result::Result<Self, String> {
+        let set = |key: &str| config.get(key) == Some(&Value::Bool(true));
+        tokenizer.set_encode_special_tokens(set("split_special_tokens"));
+        let tokenizer = Tokenizer::new(tokenizer, model.vocab_size, set("clean_up_tokenization_spaces"))?;
+        let last = model.eos.first().and_then(|&id| u32::try_from(id).ok());
+        let Some(ending) = Ending::find(templates.default.as_ref(), &special, &tokenizer, &stops, last) else {
+            return Err("no end-of-sequence token: set eos_token_id in config.json".into());
+        };
+        let mut eos = vec![ending.id];
+        for id in stops {
+            if !eos.contains(&id) {
+                eos.push(id);
+            }
+        }
+        let row = |id: i64| u32::try_from(id).ok().filter(|_| id < model.vocab_size);
+        let unscored = model.pad.and_then(row);
+        let named = || special.get("pad_token").and_then(|token| tokenizer.id(token));
+        let pad = unscored.or_else(named).unwrap_or(ending.id);
+        Ok(Self { tokenizer, special, templates, ending, config, generation, eos, pad, unscored })
+    }
+
+    /// The text of a prompt as the model sees it, ready for the answer.
+    pub fn render(&self, prompt: &Prompt) -> Result<String> {
+        match &self.templates.default {
+            Some(template) => self.rendered(template, prompt, true),
+            None => Ok(prompt.messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    fn rendered(&self, template: &Template, prompt: &Prompt, answer_next: bool) -> Result<String> {
+        template.render(&prompt.messages, answer_next, &self.special).map_err(|e| {
+            Error::invalid(format!("the chat template fails on this prompt: {e}\n  {}", prompt.one_line()))
+        })
+    }
+
+    /// Tokens of a prompt. A chat template writes its own special tokens; without one the tokenizer adds them.
+    pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
+        self.tokenizer.encode(&self.render(prompt)?, self.templates.default.is_none())
+    }
+
+    /// Tokens of a prompt and of an answer as the policy would write it: up to the token that ends it, or without one where it was cut.
+    pub fn encode_answer(&self, prompt: &Prompt, answer: &str, finished: bool) -> Result<Turn> {
+        let head = self.render(prompt)?;
+        let ids = self.encode_prompt(prompt)?;
+        let mut said = answer.to_owned();
+        if let Some(template) = &self.templates.default {
+            let whole = self.rendered(template, &with_answer(prompt, answer), false)?;
+            let words = whole.strip_suffix(self.ending.text.as_str()).and_then(|w| w.strip_prefix(head.as_str()));
+            said = words.map_or(said, str::to_owned);
+        }
+        if finished {
+            said.push_str(self.ending.through_token());
+        }
+        // The words are tokenized where they stand, unless a token would reach over the end of the prompt.
+        let whole = self.tokenizer.encode(&format!("{head}{said}"), self.templates.default.is_none())?;
+        let mut answer = match whole.strip_prefix(ids.as_slice()) {
+            Some(rest) if self.templates.default.is_some() => rest.to_vec(),
+            _ => self.tokenizer.encode(&said, false)?,
+        };
+        if finished && answer.last() != Some(&self.ending.id) {
+            answer.push(self.ending.id);
+        }
+        Ok((ids, answer))
+    }
+
+    /// Tokens of a prompt and of all behind it in the whole conversation, as a reward model reads it: with what the chat template writes
+    /// behind an answer, unless it was cut, up to the token at which transformers reads the score.
+    pub fn encode_conversation(&self, prompt: &Prompt, answer: &str, finished: bool) -> Result<Turn> {
+        let Some(template) = &self.templates.default else { return self.encode_answer(prompt, answer, finished) };
+        let whole = self.rendered(template, &with_answer(prompt, answer), false)?;
+        let text = if finished { &whole } else { whole.strip_suffix(self.ending.text.as_str()).unwrap_or(&whole) };
+        let mut tokens = self.tokenizer.encode(text, false)?;
+        while tokens.len() > 2 && tokens.last().copied() == self.unscored {
+            tokens.pop();
+        }
+        let ids = self.encode_prompt(prompt)?;
+        let shared = tokens.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        let behind = tokens.split_off(shared.min(tokens.len().saturating_sub(1)));
+        Ok((tokens, behind))
+    }
+
+    /// Text of tokens, special tokens left out.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        self.tokenizer.decode(ids)
+    }
+
+    /// Writes tokenizer.json, tokenizer_config.json, the chat template and generation_config.json.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        self.tokenizer.save(&folder.join("tokenizer.json"))?;
+        let mut config = self.config.clone();
+        self.special.write(&mut config);
+        self.templates.save(folder, &mut config)?;
+        write_json(&folder.join("tokenizer_config.json"), &Value::Object(config))?;
+        let mut generation = self.generation.clone();
+        let eos = if self.eos.len() == 1 { json!(self.eos[0]) } else { json!(self.eos) };
+        generation.insert("eos_token_id".into(), eos);
+        generation.insert("pad_token_id".into(), json!(self.pad));
+        write_json(&folder.join(generation::FILE), &Value::Object(generation))
+    }
+}
+
+fn with_answer(prompt: &Prompt, answer: &str) -> Prompt {
+    let mut whole = prompt.clone();
+    whole.messages.push(Message { role: "assistant".into(), content: answer.into() });
+    whole
+}
