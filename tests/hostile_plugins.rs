@@ -29,7 +29,15 @@ fn score_with(folder: &Path, library: &str, component: &str) -> Output {
 #[test]
 fn a_reward_that_ends_the_process_is_named() {
     let mut all = Vec::new();
-    for bug in ["SCORE_EXIT", "SCORE_RAW_EXIT", "SCORE_QUICK_EXIT", "SCORE_ABORT", "SCORE_CRASH", "SCORE_TRAP"] {
+    for bug in [
+        "SCORE_EXIT",
+        "SCORE_RAW_EXIT",
+        "SCORE_QUICK_EXIT",
+        "SCORE_THREAD_EXIT",
+        "SCORE_ABORT",
+        "SCORE_CRASH",
+        "SCORE_TRAP",
+    ] {
         let f = folder();
         fixture(f.path(), "deadly.c", "d.so", &["-DAT=1", &format!("-D{bug}")]);
         let output = score_with(f.path(), "d.so", "deadly.reward");

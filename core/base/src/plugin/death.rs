@@ -114,8 +114,7 @@ extern "C" fn on_signal(signal: c_int, info: *mut libc::siginfo_t, _context: *mu
 
 /// `exit` was called, perhaps not by the host.
 extern "C" fn on_exit() {
-    let host = LEAVING.load(Ordering::SeqCst) && running::here().is_none();
-    if !host && PROCESS.load(Ordering::SeqCst) == own_process() {
+    if by_a_library() {
         last_words(&["ended by exit(), which a plugin must not call"]);
         end(1);
     }
@@ -123,11 +122,17 @@ extern "C" fn on_exit() {
 
 /// What `_exit` and its like do in this process: a plugin's call of them must not pass for success either.
 pub fn raw_exit(code: c_int) -> ! {
-    let plugin = PROCESS.load(Ordering::SeqCst) == own_process() && running::here().is_some();
-    if plugin {
+    let library = by_a_library();
+    if library {
         last_words(&["ended by _exit() or its like, which a plugin must not call"]);
     }
-    end(if plugin { 1 } else { code })
+    end(if library { 1 } else { code })
+}
+
+/// Whether an end of this process is a library's doing: within its call, or while the host has not said that it is leaving.
+fn by_a_library() -> bool {
+    let leaving = LEAVING.load(Ordering::SeqCst) && running::here().is_none();
+    !leaving && PROCESS.load(Ordering::SeqCst) == own_process()
 }
 
 /// Ends the process at once, with nothing run or written on the way.
@@ -175,7 +180,7 @@ fn last_words(how: &[&str]) {
             text.push(")\n  mend that plugin, or do without it; `motrain plugin check` tries it without a run");
         }
         None => {
-            text.push(", outside of plugins' calls; these libraries are loaded and may be the cause: ");
+            text.push(", in a thread that is in no plugin's call; these libraries are loaded and may be the cause: ");
             text.push(LIBRARIES.try_lock().as_deref().map_or("(unknown)", |all| all.as_str()));
         }
     }

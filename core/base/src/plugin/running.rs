@@ -55,30 +55,36 @@ pub fn run<R>(call: Call, body: impl FnOnce() -> R) -> R {
     WATCH.call_once(|| drop(std::thread::Builder::new().name("plugin watch".into()).spawn(report_slow_calls)));
     death::prepare();
     let began = Instant::now();
-    {
-        let mut state = state();
-        if state.calls.is_empty() {
-            state.host = Some(host::Host::now());
-        }
-        state.calls.push(UnderWay { call, began, told: false });
-        state.write_note();
-    }
+    state().begin(call, began);
     let before = HERE.replace(Some(call));
     let result = body();
     death::one_process();
     HERE.set(before);
-    let mut state = state();
-    if let Some(at) = state.calls.iter().position(|c| c.call == call && c.began == began) {
-        state.calls.remove(at);
-    }
-    state.write_note();
-    // Another call may be using what this one changed, or the other way round.
-    if state.calls.is_empty()
-        && let Some(host) = state.host.take()
-    {
-        host.restore(call.who);
-    }
+    state().end(call, began);
     result
+}
+
+impl State {
+    fn begin(&mut self, call: Call, began: Instant) {
+        if self.calls.is_empty() {
+            self.host = Some(host::Host::now());
+        }
+        self.calls.push(UnderWay { call, began, told: false });
+        self.write_note();
+    }
+
+    fn end(&mut self, call: Call, began: Instant) {
+        if let Some(at) = self.calls.iter().position(|c| c.call == call && c.began == began) {
+            self.calls.remove(at);
+        }
+        self.write_note();
+        // Another call may be using what this one changed, or the other way round.
+        if self.calls.is_empty()
+            && let Some(host) = self.host.take()
+        {
+            host.restore(call.who);
+        }
+    }
 }
 
 /// Milliseconds after which a call is reported; 0 never.
