@@ -52,6 +52,7 @@ fn values_of_the_configuration_that_make_no_sense_are_refused() {
         "prompts.test_share=9",
         "prompts.max_prompt_tokens=0",
         "prompts.paths=[]",
+        "policy=\"\"",
         "evaluation_prompts=0",
         "fit_samples=0",
         "completions=1",
@@ -119,7 +120,12 @@ fn values_and_references_of_a_script_that_make_no_sense_are_refused() {
 fn missing_inputs_stop_check_dry_run_and_run_alike() {
     let f = folder();
     write(f.path(), "model", "a file");
-    let sets = ["tasks.hh.policy=model", "tasks.hh.prompts.paths=[\"nowhere.jsonl\", \".\"]"];
+    write(f.path(), "folder/weights.bin", "no model");
+    let sets = [
+        "tasks.hh.policy=model",
+        "tasks.hh.rewards=[{ name = \"A\", model = \"folder\" }]",
+        "tasks.hh.prompts.paths=[\"nowhere.jsonl\", \".\"]",
+    ];
     let checked = check(f.path(), "experiments/hh.rhai", &sets);
     for more in [&["--dry-run"][..], &[]] {
         let mut command = motrain(f.path());

@@ -4,6 +4,7 @@ use crate::args::ConfigArgs;
 use crate::locate;
 use anyhow::{Context, Result, bail};
 use motrain_core::error::did_you_mean;
+use motrain_core::schema;
 use serde_json::{Value, json};
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
@@ -41,12 +42,31 @@ pub fn load(args: &ConfigArgs) -> Result<Value> {
         let shown: String = pair.chars().take(80).collect();
         lay(format!("--set {shown}"), nested(&key.split('.').collect::<Vec<_>>(), parse(value)))?;
     }
+    schema::check("configuration", &of_commands(), &config)?;
     Ok(config)
 }
 
 /// The layer below all others.
 pub fn defaults() -> Result<Value> {
     Ok(toml::from_str(DEFAULTS)?)
+}
+
+/// What commands read themselves; scripts check what they use.
+fn of_commands() -> Value {
+    let path = json!({ "type": "string", "minLength": 1, "maxLength": 4096 });
+    let pinned = json!({
+        "type": "object",
+        "properties": { "path": path, "sha256": { "type": "string", "minLength": 64, "maxLength": 64 } },
+        "required": ["path"],
+    });
+    json!({ "additionalProperties": true, "properties": {
+        "seed": { "type": "integer", "minimum": 0 },
+        "plugins": { "type": "object", "properties": {
+            "load": { "type": "array", "items": { "anyOf": [path, pinned] } },
+            "roots": { "type": "array", "items": path },
+            "call_seconds": { "type": "number", "minimum": 0, "maximum": 1e6 },
+        } },
+    } })
 }
 
 /// Names without the prefix, and values.
@@ -184,6 +204,17 @@ mod tests {
         ];
         for (set, expected) in cases {
             assert_eq!(refused(set), format!("configuration: --set {set}: {expected}"));
+        }
+        let ranges = [
+            ("seed=-1", "option \"seed\" must be at least 0, not -1"),
+            ("seed=1.5", "option \"seed\" must be a whole number, not 1.5"),
+            ("plugins.call_seconds=1e308", "option \"plugins.call_seconds\" must be at most 1000000, not 1e+308"),
+            ("plugins.call_seconds=-1", "option \"plugins.call_seconds\" must be at least 0, not -1"),
+            ("plugins.roots=[[1]]", "option \"plugins.roots[0]\" must be text, not [1]"),
+            ("plugins.load=[{ pth = \"x\" }]", "has no option \"plugins.load[0].pth\"; did you mean \"path\"?"),
+        ];
+        for (set, expected) in ranges {
+            assert!(refused(set).contains(expected), "{set}: {}", refused(set));
         }
         assert!(refused("seed=1\ndevice=\"cuda\"").contains("seed must be a number, not"), "nothing is dropped");
     }

@@ -21,8 +21,9 @@ pub fn script(path: &Path) -> PathBuf {
     first_existing(path, &[Path::new("scripts").join(path), home().join("scripts").join(path), home().join(path)])
 }
 
+/// An empty path stays empty: joined to a folder it would be the folder.
 fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
-    if path.exists() {
+    if path.exists() || path.as_os_str().is_empty() {
         return path.to_owned();
     }
     others.iter().find(|p| p.exists()).cloned().unwrap_or_else(|| path.to_owned())

@@ -50,12 +50,15 @@ impl Plan {
     pub fn missing_inputs(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for Stage { id, work } in &self.stages {
-            let models = work.folders().into_iter().filter_map(|path| match std::fs::metadata(path) {
-                Ok(found) if found.is_dir() => None,
-                Ok(_) => Some(format!(
+            let models = work.folders().into_iter().filter_map(|path| match Path::new(path) {
+                folder if ["config.json", "adapter_config.json"].iter().any(|f| folder.join(f).is_file()) => None,
+                folder if folder.is_dir() => {
+                    Some(format!("model {path} is no Hugging Face folder: it has no config.json"))
+                }
+                file if file.exists() => Some(format!(
                     "model {path} is a file, not a Hugging Face folder (`motrain import` makes one of a GGUF file)"
                 )),
-                Err(_) => Some(format!("model {path} does not exist")),
+                _ => Some(format!("model {path} does not exist")),
             });
             let files = work.files().into_iter().filter_map(|path| match Path::new(path) {
                 file if file.is_dir() => Some(format!("{path} is a folder, not a file")),
@@ -176,9 +179,16 @@ fn check_objectives(earlier: &[Stage], stage: &Stage) -> Result<()> {
             e.grid(names.len()).map(|_| ()).map_err(|e| Error::Invalid(format!("{}: {e}", owner())))
         }
         Work::Compare(c) => {
-            for id in std::iter::once(&c.method).chain(&c.against) {
-                let found = earlier.iter().find(|s| s.id == *id);
-                let Some(Work::Evaluate(e)) = found.map(|s| &s.work) else { continue };
+            let evaluation = |id: &str| match earlier.iter().find(|s| s.id == id).map(|s| &s.work) {
+                Some(Work::Evaluate(e)) => Some(e),
+                _ => None,
+            };
+            let Some(own) = evaluation(&c.method) else { return Ok(()) };
+            for (id, e) in std::iter::once(&c.method).chain(&c.against).filter_map(|id| Some((id, evaluation(id)?))) {
+                if e.prompts != own.prompts {
+                    let what = format!("names \"{id}\", whose prompts are not those of \"{}\"", c.method);
+                    return Err(Error::BadOption { owner: owner(), option: "against".into(), what });
+                }
                 let Some(odd) = c.dimensions.iter().find(|d| !was_evaluated(earlier, e, &d.weights)) else { continue };
                 let what = format!("hold {:?}, at which \"{id}\" is not evaluated", odd.weights.values());
                 return Err(Error::BadOption { owner: owner(), option: "dimensions".into(), what });
@@ -246,6 +256,11 @@ mod tests {
             ("/3/id", json!("eval"), "there is a stage \"eval\" already; give this one another id"),
             ("/3/weights", json!([[1.0]]), "option \"weights\" [1.0] has 1 weights for 2 objectives"),
             ("/3/step", json!(1e-5), "option \"step\" is 0.00001, a grid of more than 100000 points for 2 objectives"),
+            (
+                "/3/prompts/limit",
+                json!(9),
+                "option \"against\" names \"eval\", whose prompts are not those of \"again\"",
+            ),
             ("/3/step", json!(0.25), "option \"dimensions\" hold [0.8, 0.2], at which \"again\" is not evaluated"),
             (
                 "/3/conditioner",
