@@ -177,23 +177,3 @@ fn fine_tuning_learns_the_end_of_finished_answers_only() {
     };
     assert_eq!((tokens(true), tokens(false)), (15.0, 10.0));
 }
-
-/// Returns that the weights in the prompt decide are what the value head comes to expect.
-#[test]
-fn a_value_head_explains_returns_that_the_prompt_decides() {
-    let world = World::new();
-    let mut rewards = world.rewards();
-    let words = json!({ "name": "length", "options": { "unit": "words" } });
-    let never = json!({ "name": "lexicon", "options": { "words": { "nothing": 1.0 } } });
-    rewards["sources"] = json!([
-        { "name": "A", "scale": [0.0, 4.0], "source": words }, { "name": "B", "scale": [0.0, 1.0], "source": never },
-    ]);
-    let train = json!({ "steps": 120, "batch_size": 24, "micro_batch_size": 24, "checkpoint_every": 120 });
-    let changes =
-        json!({ "baseline": "value", "train": train, "sampler": { "name": "dirichlet", "options": { "alpha": 0.3 } } });
-    let run = world.run("out", &[rewards, world.online("reinforce", &changes)]).unwrap();
-    let explained: Vec<f64> =
-        lines(&run, "metrics.jsonl").iter().filter_map(|m| m["value/explained_variance"].as_f64()).collect();
-    let mean = explained[100..].iter().sum::<f64>() / explained[100..].len() as f64;
-    assert!(mean > 0.2, "the head explains {mean} of the variance: {explained:?}");
-}
