@@ -193,7 +193,7 @@ fn a_function_sees_constants_functions_and_imports() {
 #[test]
 fn check_finds_functions_that_cannot_work() {
     insta::assert_snapshot!("arity_reward", refused(&scored("", "[reward_fn(\"R\", |a| a.len())]"), &[]));
-    let six = "fn six(a, b, c) { 6.0 }";
+    let six = "fn six(a, b, c, d) { 6.0 }";
     insta::assert_snapshot!("arity_named", refused(&scored(six, "[reward_fn(\"R\", six)]"), &[]));
     insta::assert_snapshot!("trial", refused(&scored("", "[reward_fn(\"R\", |p, a| a.lenn())]"), &[]));
     insta::assert_snapshot!("trial_type", refused(&scored("", "[reward_fn(\"R\", |p, a| \"good\")]"), &[]));

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// SHA-256 of files and model folders, each read once.
+/// SHA-256 of files and model folders by their absolute path, each read once.
 pub struct Inputs {
     /// What an earlier start found: what is gone since was that, and stages that are finished do not need it any more.
     before: BTreeMap<String, String>,
@@ -22,28 +22,33 @@ impl Inputs {
     }
 
     pub fn fingerprint(&self, path: &str) -> Result<String> {
-        if let Some(found) = self.found.borrow().get(path) {
+        let key = absolute(path);
+        if let Some(found) = self.found.borrow().get(&key) {
             return Ok(found.clone());
         }
         let hash = if Path::new(path).exists() {
             fingerprint(Path::new(path))?
         } else {
-            let before = self.before.get(path).ok_or_else(|| Error::file(Path::new(path), "does not exist"))?;
-            self.gone.borrow_mut().insert(path.to_owned());
+            let before = self.before.get(&key).ok_or_else(|| Error::file(Path::new(path), "does not exist"))?;
+            self.gone.borrow_mut().insert(key.clone());
             before.clone()
         };
-        self.found.borrow_mut().insert(path.to_owned(), hash.clone());
+        self.found.borrow_mut().insert(key, hash.clone());
         Ok(hash)
     }
 
     pub fn is_gone(&self, path: &str) -> bool {
-        self.gone.borrow().contains(path)
+        self.gone.borrow().contains(&absolute(path))
     }
 
     /// All that were asked for, by path.
     pub fn all(&self) -> BTreeMap<String, String> {
         self.found.borrow().clone()
     }
+}
+
+fn absolute(path: &str) -> String {
+    std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
 }
 
 /// Of a file its contents; of a folder the names and contents of the files in it, hidden ones left out.

@@ -49,7 +49,9 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBo
     let _note = plugin_note(plan, folder.root());
     let session = Session { plan, registry, folder, hashes, device, kind, stop };
     needs_nothing_gone(&session, &inputs)?;
-    folder.write_json("plan.json", plan)?;
+    if !holds(folder, plan) {
+        folder.write_json("plan.json", plan)?;
+    }
     folder.write_json("manifest.json", &manifest(&session, &inputs))?;
     clock::keep(folder)?;
     let mut left = TimeLeft::new();
@@ -71,6 +73,13 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBo
     log::compose(&session, None)?;
     publish_policy(&session)?;
     fronts(&session)
+}
+
+/// Whether the folder's plan, read in this working directory, is `plan`: its relative paths then stay, for the next move.
+fn holds(folder: &RunFolder, plan: &Plan) -> bool {
+    let saved = std::fs::read(folder.root().join("plan.json")).ok();
+    let saved = saved.and_then(|text| serde_json::from_slice::<Plan>(&text).ok());
+    saved.zip(std::env::current_dir().ok()).is_some_and(|(saved, here)| saved.read_in(&here) == *plan)
 }
 
 /// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.

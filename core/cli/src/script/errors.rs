@@ -24,12 +24,15 @@ pub fn describe(file: &str, source: &str, error: &EvalAltResult) -> String {
             let inner = describe(short, &within, inner);
             format!("{inner}\n{}", render(file, source, *at, &format!("called here, in {name}()")))
         }
+        // A function that motrain calls is called from no place in the script.
+        EvalAltResult::ErrorInFunctionCall(_, _, inner, at) if at.is_none() => describe(file, source, inner),
         EvalAltResult::ErrorInFunctionCall(_, _, inner, at) => {
             let inner = describe(file, source, inner);
             format!("{inner}\n{}", render(file, source, *at, "called here"))
         }
         EvalAltResult::ErrorInModule(_, inner, _) => describe(file, source, inner),
         EvalAltResult::ErrorRuntime(value, at) => render(file, source, *at, &value.to_string()),
+        EvalAltResult::ErrorParsing(what, at) => render(file, source, *at, &what.to_string()),
         EvalAltResult::ErrorTerminated(why, at) => render(file, source, *at, &why.to_string()),
         EvalAltResult::ErrorPropertyNotFound(name, at) => {
             render(file, source, *at, &format!("there is no \"{name}\" here"))
