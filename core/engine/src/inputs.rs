@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn what_is_gone_is_what_it_was() {
-        let inputs = Inputs::new(BTreeMap::from([("data/gone.jsonl".to_owned(), "abc".to_owned())]));
+        let inputs = Inputs::new(BTreeMap::from([(absolute("data/gone.jsonl"), "abc".to_owned())]));
         assert_eq!(inputs.fingerprint("data/gone.jsonl").unwrap(), "abc");
         assert!(inputs.is_gone("data/gone.jsonl"));
         assert!(inputs.fingerprint("data/never.jsonl").unwrap_err().to_string().contains("does not exist"));
