@@ -30,6 +30,9 @@ pub enum Error {
     RewardSource { reward: String, what: String },
     #[error("{0}")]
     Invalid(String),
+    /// It was asked to stop; what was begun is given up.
+    #[error("stopped by a signal")]
+    Stopped,
     /// Everything that is wrong with one thing, a line each.
     #[error("{}", .0.iter().map(Error::to_string).collect::<Vec<_>>().join("\n"))]
     Several(Vec<Error>),

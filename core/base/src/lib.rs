@@ -22,6 +22,7 @@ pub mod sampler;
 pub mod scale;
 pub mod schema;
 pub mod shown;
+pub mod stop;
 pub mod task;
 pub mod weights;
 

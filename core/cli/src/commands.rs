@@ -20,7 +20,6 @@ use motrain_engine::{device, generation, import, run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 pub fn dispatch(args: Args) -> Result<()> {
     match args.command {
@@ -115,7 +114,8 @@ fn train(args: &RunArgs) -> Result<()> {
 }
 
 fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<()> {
-    for front in run::run(plan, registry, folder, signals::listen()?)? {
+    signals::listen()?;
+    for front in run::run(plan, registry, folder)? {
         report::write(folder, plan, &front)?;
         if let Some(rewards) = &front.of {
             say!("\n{rewards}:");
@@ -237,8 +237,7 @@ fn generate(command: Command) -> Result<()> {
     motrain_core::options::check_value("generate", &sampling)?;
     let seeds = vec![(0..n).map(|i| sub_seed(seed, "generate", i)).collect()];
     let net = model.net(device::kind("auto", device)?)?;
-    for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling, &AtomicBool::new(false))?[0]
-    {
+    for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
         say!("{}", answer.text);
     }
     Ok(())

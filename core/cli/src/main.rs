@@ -72,6 +72,7 @@ extern "C" fn quick_exit(code: std::ffi::c_int) -> ! {
 
 fn was_stopped(cause: &(dyn std::error::Error + 'static)) -> bool {
     matches!(cause.downcast_ref(), Some(motrain_engine::Error::Interrupted { .. } | motrain_engine::Error::Stopped))
+        || matches!(cause.downcast_ref(), Some(motrain_core::Error::Stopped))
 }
 
 /// The error and its causes, each said once.

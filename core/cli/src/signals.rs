@@ -1,17 +1,16 @@
 //! SIGINT (Ctrl-C), SIGTERM and SIGHUP: the first asks a run to save and stop, a second ends the process at once.
 
 use anyhow::Result;
-use motrain_core::plugin;
+use motrain_core::{plugin, stop};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 
-static STOP: AtomicBool = AtomicBool::new(false);
 static HEARD: AtomicI32 = AtomicI32::new(0);
 
-/// Listens from now on; what comes back is set by the first signal.
-pub fn listen() -> Result<&'static AtomicBool> {
+/// Listens from now on.
+pub fn listen() -> Result<()> {
     let mut signals = vec![SIGINT, SIGTERM];
     if !is_ignored(SIGHUP) {
         signals.push(SIGHUP);
@@ -19,15 +18,15 @@ pub fn listen() -> Result<&'static AtomicBool> {
     let mut signals = Signals::new(signals)?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if STOP.load(Ordering::Relaxed) {
+            if stop::asked() {
                 plugin::exit(exit_code(signal));
             }
             HEARD.store(signal, Ordering::Relaxed);
-            STOP.store(true, Ordering::Relaxed);
+            stop::ask();
             let _ = writeln!(std::io::stderr(), "\nsaving, then stopping; a second signal stops at once");
         }
     });
-    Ok(&STOP)
+    Ok(())
 }
 
 /// The exit code of a process that a signal stopped, once it has saved.

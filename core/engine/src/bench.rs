@@ -11,7 +11,6 @@ use motrain_core::plan::{Optimizer, Sampling};
 use motrain_core::rng::sub_seed;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -110,14 +109,7 @@ fn decode_seconds(net: &Net, text: &Text, prompt: &[u32], batch: usize) -> Resul
     let seeds: Vec<Vec<u64>> = (0..batch).map(|i| vec![sub_seed(0, "bench", i as u64)]).collect();
     let time = |new: usize| -> Result<f64> {
         let clock = Instant::now();
-        rollout(
-            net,
-            &text,
-            &prompts,
-            &seeds,
-            &Sampling { max_new_tokens: new, ..Sampling::default() },
-            &AtomicBool::new(false),
-        )?;
+        rollout(net, &text, &prompts, &seeds, &Sampling { max_new_tokens: new, ..Sampling::default() })?;
         Ok(clock.elapsed().as_secs_f64())
     };
     time(2)?;
@@ -140,14 +132,7 @@ fn online_step(
     let seeds: Vec<Vec<u64>> = (0..8).map(|i| vec![sub_seed(1, "bench", i), sub_seed(2, "bench", i)]).collect();
     let clock = Instant::now();
     let net = no_grad(|| model.net(kind))?;
-    let drawn = rollout(
-        &net,
-        &endless,
-        &prompts,
-        &seeds,
-        &Sampling { max_new_tokens: NEW, ..Sampling::default() },
-        &AtomicBool::new(false),
-    )?;
+    let drawn = rollout(&net, &endless, &prompts, &seeds, &Sampling { max_new_tokens: NEW, ..Sampling::default() })?;
     drop(net);
     let draw = clock.elapsed().as_secs_f64();
     let groups: Vec<Group> =

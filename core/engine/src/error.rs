@@ -7,7 +7,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
-    Core(#[from] motrain_core::Error),
+    Core(motrain_core::Error),
     #[error("libtorch: {}", first_line(.0))]
     Torch(#[from] tch::TchError),
     #[error("{path}: {what}")]
@@ -26,7 +26,24 @@ fn first_line(error: &tch::TchError) -> String {
     error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
+impl From<motrain_core::Error> for Error {
+    fn from(error: motrain_core::Error) -> Self {
+        match error {
+            motrain_core::Error::Stopped => Error::Stopped,
+            error => Error::Core(error),
+        }
+    }
+}
+
 impl Error {
+    /// The same, of the row at `place`.
+    pub fn at(self, place: impl std::fmt::Display) -> Self {
+        match self {
+            Error::Stopped => Error::Stopped,
+            error => Error::Invalid(format!("{place}: {error}")),
+        }
+    }
+
     pub fn file(path: &Path, what: impl Into<String>) -> Self {
         Error::File { path: path.to_owned(), what: what.into() }
     }

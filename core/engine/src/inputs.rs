@@ -1,6 +1,6 @@
 //! What a plan reads from outside its run folder: known by its contents, so that it may lie anywhere.
 
-use motrain_core::{Error, Result};
+use motrain_core::{Error, Result, stop};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -62,21 +62,23 @@ fn fingerprint(path: &Path) -> Result<String> {
         files.sort();
         for file in files {
             hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-            hash_file(&file, &mut hasher).map_err(|e| Error::io(&file, e))?;
+            hash_file(&file, &mut hasher)?;
         }
     } else {
-        hash_file(path, &mut hasher).map_err(|e| Error::io(path, e))?;
+        hash_file(path, &mut hasher)?;
     }
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// The length goes in too, so that neither names nor contents can run into each other.
-fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    hasher.update(file.metadata()?.len().to_le_bytes());
+fn hash_file(path: &Path, hasher: &mut Sha256) -> Result<()> {
+    let failed = |e| Error::io(path, e);
+    let mut file = File::open(path).map_err(failed)?;
+    hasher.update(file.metadata().map_err(failed)?.len().to_le_bytes());
     let mut buffer = vec![0u8; 1 << 20];
     loop {
-        match file.read(&mut buffer)? {
+        stop::obey()?;
+        match file.read(&mut buffer).map_err(failed)? {
             0 => return Ok(()),
             n => hasher.update(&buffer[..n]),
         }

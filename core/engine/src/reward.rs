@@ -5,6 +5,7 @@ use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec_unchecked};
 use crate::model::{Config, Head, Llama, Net};
 use crate::rollout::Completion;
+use crate::session::obey;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::Prompt;
@@ -120,7 +121,10 @@ pub fn encode_for_reward(
 }
 
 fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[Sample]) -> Result<Vec<f64>> {
-    let encode = |s: &Sample| encode_for_reward(text, s.prompt, (s.completion, s.finished), max_tokens);
+    let encode = |s: &Sample| {
+        obey()?;
+        encode_for_reward(text, s.prompt, (s.completion, s.finished), max_tokens)
+    };
     let encoded: Vec<(Vec<u32>, Vec<u32>)> = batch.iter().map(encode).collect::<Result<_>>()?;
     // Neighbouring completions of one prompt share it.
     let mut groups: Vec<Vec<usize>> = Vec::new();
@@ -133,6 +137,7 @@ fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[
     groups.sort_by_key(|g| encoded[g[0]].0.len());
     let mut scores = vec![0.0; batch.len()];
     for chunk in groups.chunks(rows) {
+        obey()?;
         let packed: Vec<Group> = chunk
             .iter()
             .map(|g| Group {

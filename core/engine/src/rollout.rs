@@ -13,7 +13,6 @@ use motrain_core::plan::Sampling;
 use motrain_core::reward::Sample;
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
-use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// One drawn completion.
@@ -43,7 +42,6 @@ pub fn rollout(
     prompts: &[Vec<u32>],
     seeds: &[Vec<u64>],
     sampling: &Sampling,
-    stop: &AtomicBool,
 ) -> Result<Vec<Vec<Completion>>> {
     for prompt in prompts {
         fits_context(prompt.len(), sampling.max_new_tokens, net.config.context)?;
@@ -61,7 +59,7 @@ pub fn rollout(
             end += 1;
         }
         let chunk = &order[start..end];
-        let drawn = no_grad(|| decode(net, text, chunk, prompts, seeds, sampling, stop))?;
+        let drawn = no_grad(|| decode(net, text, chunk, prompts, seeds, sampling))?;
         for (&prompt, completions) in chunk.iter().zip(drawn) {
             out[prompt] = completions;
         }
@@ -101,7 +99,6 @@ fn decode(
     prompts: &[Vec<u32>],
     seeds: &[Vec<u64>],
     sampling: &Sampling,
-    stop: &AtomicBool,
 ) -> Result<Vec<Vec<Completion>>> {
     let device = net.device();
     let longest = chunk.iter().map(|&i| prompts[i].len()).max().unwrap_or(0);
@@ -124,7 +121,7 @@ fn decode(
     let mut alive: Vec<usize> = (0..rows.len()).collect();
 
     for step in 0..sampling.max_new_tokens {
-        obey(stop)?;
+        obey()?;
         let uniform: Vec<f32> = alive.iter().map(|&r| rows[r].rng.random()).collect();
         let drawn = next_tokens(&logits, sampling, &uniform)?;
         let tokens: Vec<i64> = Vec::try_from(&drawn)?;

@@ -16,7 +16,6 @@ use motrain_core::registry::Registry;
 use serde_json::{Value, json};
 use std::mem::discriminant;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 /// Evaluations by the same rewards, which alone can be compared: a run of several tasks has one for each.
@@ -39,7 +38,7 @@ impl Front {
 }
 
 /// Runs `plan` in a run folder. What was finished with the same hash, whatever came in between, is reused.
-pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBool) -> Result<Vec<Front>> {
+pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<Front>> {
     let device = device::device(&plan.device)?;
     let kind = device::kind(&plan.dtype, device)?;
     plan.stages.iter().try_for_each(|s| folder::check_id(&s.id))?;
@@ -47,7 +46,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder, stop: &AtomicBo
     let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
     let hashes = plan.hashes(|path| inputs.fingerprint(path), algorithm::revision)?;
     let _note = plugin_note(plan, folder.root());
-    let session = Session { plan, registry, folder, hashes, device, kind, stop };
+    let session = Session { plan, registry, folder, hashes, device, kind };
     needs_nothing_gone(&session, &inputs)?;
     if !holds(folder, plan) {
         folder.write_json("plan.json", plan)?;
@@ -120,7 +119,7 @@ fn finish(stage: Stage, work: &Work) -> Result<f64> {
     status.save(&folder)?;
     stage.session.folder.show(stage.id, hash)?;
     let started = Instant::now();
-    obey(stage.session.stop).and_then(|()| run_stage(stage, work)).map_err(|error| match error {
+    obey().and_then(|()| run_stage(stage, work)).map_err(|error| match error {
         Error::Stopped => stage.interrupted("; finished stages are kept, this one begins anew".into()),
         other => other,
     })?;

@@ -14,10 +14,10 @@ use motrain_core::durable;
 use motrain_core::plan::{Component, ModelRef, Optimizer, Plan, Work};
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
+use motrain_core::stop;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
@@ -30,13 +30,11 @@ pub struct Session<'a> {
     pub hashes: BTreeMap<String, String>,
     pub device: Device,
     pub kind: Kind,
-    /// Set by a signal: the stage saves and stops.
-    pub stop: &'a AtomicBool,
 }
 
 /// An error once a signal has asked to stop. Loops that take long ask at each turn.
-pub fn obey(stop: &AtomicBool) -> Result<()> {
-    if stop.load(Ordering::Relaxed) { Err(Error::Stopped) } else { Ok(()) }
+pub fn obey() -> Result<()> {
+    Ok(stop::obey()?)
 }
 
 /// One stage of a run.
@@ -66,10 +64,6 @@ impl<'a> Stage<'a> {
         let model = Llama::load(&folder, self.session.device)?;
         let text = Text::load(&folder, &model.config)?;
         Ok((model, text))
-    }
-
-    pub fn obey(&self) -> Result<()> {
-        obey(self.session.stop)
     }
 
     /// What a stage that a signal stopped ends with.
@@ -206,7 +200,7 @@ impl<'a> Trainer<'a> {
     /// Does the steps that are left. A step that fails or is stopped is given up; what the whole ones before it did is saved.
     pub fn run(&mut self, mut step: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         while self.running() {
-            let Err(error) = self.stage.obey().and_then(|()| step(self)) else { continue };
+            let Err(error) = obey().and_then(|()| step(self)) else { continue };
             // After an update there is no way back to the step before.
             let saved = if self.moved || self.whole.step == 0 { Ok(()) } else { self.save() };
             return Err(match (error, saved) {

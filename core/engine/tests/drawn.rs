@@ -13,7 +13,6 @@ use motrain_engine::reward;
 use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;
 use serde_json::{Value, json};
-use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind};
 use world::{World, config, find, lines, log_probs, policy, text};
 
@@ -39,9 +38,7 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
         let sampling = Sampling { max_new_tokens: 2, temperature, ..Sampling::default() };
         let seeds: Vec<u64> = (0..4000).collect();
         let net = now.net(Kind::Float).unwrap();
-        let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), &[seeds], &sampling, &AtomicBool::new(false))
-            .unwrap()
-            .remove(0);
+        let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), &[seeds], &sampling).unwrap().remove(0);
         let tokens: Vec<Vec<u32>> = drawn.into_iter().map(|c| c.tokens).collect();
         let index = |t: &Vec<u32>| all.iter().position(|c| c == t).unwrap();
         let ratios: Vec<f64> = tokens.iter().map(index).map(|i| p[i] - q[i]).collect();

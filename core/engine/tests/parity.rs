@@ -11,7 +11,6 @@ use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Largest absolute difference of logits: both sides sum in f32, in different orders.
@@ -89,8 +88,7 @@ fn cached_decoding_equals_full_passes() {
         .iter()
         .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let drawn =
-        rollout(&net, &text, &prompts, &[vec![1], vec![2, 3], vec![4]], &greedy, &AtomicBool::new(false)).unwrap();
+    let drawn = rollout(&net, &text, &prompts, &[vec![1], vec![2, 3], vec![4]], &greedy).unwrap();
     assert_eq!(drawn[1][0], drawn[1][1]);
     for (prompt, completions) in prompts.iter().zip(&drawn) {
         let mut ids: Vec<i64> = prompt.iter().map(|&i| i64::from(i)).collect();
@@ -114,8 +112,8 @@ fn sampling_does_not_depend_on_the_batch() {
         .iter()
         .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let together = rollout(&net, &text, &prompts, &[vec![1, 2], vec![3]], &sampling, &AtomicBool::new(false)).unwrap();
-    let alone = rollout(&net, &text, &prompts[..1], &[vec![2]], &sampling, &AtomicBool::new(false)).unwrap();
+    let together = rollout(&net, &text, &prompts, &[vec![1, 2], vec![3]], &sampling).unwrap();
+    let alone = rollout(&net, &text, &prompts[..1], &[vec![2]], &sampling).unwrap();
     assert_eq!(together[0][1], alone[0][0]);
     assert_ne!(together[0][0], together[0][1]);
 }

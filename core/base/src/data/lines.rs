@@ -1,7 +1,7 @@
 //! JSON lines out of bytes, plain or gzipped. What is read is bounded by the file's own size, and an error names the line.
 
 use super::mistaken;
-use crate::{Error, Result};
+use crate::{Error, Result, stop};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
 use std::fs::File;
@@ -63,6 +63,7 @@ impl Lines {
 
     /// Whether there was another line.
     fn advance(&mut self) -> Result<bool> {
+        stop::obey()?;
         self.buffer.clear();
         self.line += 1;
         let read = self.input.by_ref().take(LINE + 1).read_until(b'\n', &mut self.buffer);

@@ -4,10 +4,11 @@ use super::failure::{Again, Failed, Fault, header, status, transport};
 use super::proxy::{self, Proxy, WholeAddress};
 use super::{Limits, address, body};
 use crate::rng::sub_seed;
+use crate::stop;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Response};
 use ureq::unversioned::resolver::DefaultResolver;
@@ -28,7 +29,7 @@ pub struct Client {
     /// One for each server (redirects lead to others) and way to it.
     agents: Mutex<HashMap<String, ureq::Agent>>,
     /// Whether a connection may have been left open by an earlier request.
-    answered: AtomicBool,
+    answered: Arc<AtomicBool>,
     /// When the server wants to be asked again, by whichever thread.
     resume: Mutex<Option<Instant>>,
 }
@@ -51,7 +52,7 @@ impl Client {
             authorization,
             secrets: key.into_iter().chain(address::secrets(url)).collect(),
             agents: Mutex::default(),
-            answered: AtomicBool::default(),
+            answered: Arc::default(),
             resume: Mutex::default(),
         }
     }
@@ -75,7 +76,7 @@ impl Client {
                 return Err(self.named(failed, tried));
             }
             match self.pause(&failed.again, &body, tried) {
-                Some(pause) => self.wait(pause, &failed),
+                Some(pause) => self.wait(pause, &failed)?,
                 None => return Err(self.too_long(failed, tried)),
             }
         }
@@ -96,7 +97,7 @@ impl Client {
     }
 
     /// Waits; if the server said how long, so do the other threads that ask it.
-    fn wait(&self, pause: Duration, failed: &Failed) {
+    fn wait(&self, pause: Duration, failed: &Failed) -> Result<(), Failed> {
         let until = Instant::now() + pause;
         if matches!(failed.again, Again::After(_)) {
             let mut resume = lock(&self.resume);
@@ -107,7 +108,7 @@ impl Client {
         } else if pause >= LONG {
             tracing::warn!("{}; trying again in {:.0} s", self.clean(&failed.what), pause.as_secs_f64());
         }
-        std::thread::sleep(pause);
+        stop::pause(pause).map_err(Failed::stopped)
     }
 
     fn named(&self, failed: Failed, tried: usize) -> Failed {
@@ -136,7 +137,7 @@ impl Client {
     fn once(&self, body: &str) -> Result<Value, Failed> {
         let resume = *lock(&self.resume);
         if let Some(early) = resume.and_then(|at| at.checked_duration_since(Instant::now())) {
-            std::thread::sleep(early);
+            stop::pause(early).map_err(Failed::stopped)?;
         }
         let mut url = self.url.clone();
         for _ in 0..=REDIRECTS {
@@ -177,19 +178,24 @@ impl Client {
         body: &str,
     ) -> Result<Answer, Failed> {
         let agent = self.agent(url, proxy).map_err(Failed::never)?;
-        let send = || request(&agent, url, proxy, authorization, body);
-        let sent = match send() {
-            Err(ureq::Error::Io(e)) if lost(&e) && self.answered.load(Ordering::Relaxed) => send(),
-            other => other,
+        let (url, proxy, authorization) = (url.clone(), proxy.cloned(), authorization.map(str::to_owned));
+        let (body, seconds, answered) = (body.to_owned(), self.limits.timeout_seconds, self.answered.clone());
+        let exchange = move || {
+            let send = || request(&agent, &url, proxy.as_ref(), authorization.as_deref(), &body);
+            let sent = match send() {
+                Err(ureq::Error::Io(e)) if lost(&e) && answered.load(Ordering::Relaxed) => send(),
+                other => other,
+            };
+            let mut reply = sent.map_err(|e| transport(&e, seconds))?;
+            answered.store(true, Ordering::Relaxed);
+            let bytes = reply.body_mut().with_config().limit(body::LIMIT).read_to_vec().map_err(|e| match e {
+                ureq::Error::BodyExceedsLimit(_) => body::too_large(),
+                ureq::Error::Io(e) if lost(&e) => Failed::later("gave a reply that ends too early"),
+                e => transport(&e, seconds),
+            })?;
+            Ok((reply.status().as_u16(), reply.headers().clone(), bytes))
         };
-        let mut reply = sent.map_err(|e| transport(&e, self.limits.timeout_seconds))?;
-        self.answered.store(true, Ordering::Relaxed);
-        let (status, headers) = (reply.status().as_u16(), reply.headers().clone());
-        let bytes = reply.body_mut().with_config().limit(body::LIMIT).read_to_vec().map_err(|e| match e {
-            ureq::Error::BodyExceedsLimit(_) => body::too_large(),
-            ureq::Error::Io(e) if lost(&e) => Failed::later("gave a reply that ends too early"),
-            e => transport(&e, self.limits.timeout_seconds),
-        })?;
+        let (status, headers, bytes) = stop::unless_asked(exchange).map_err(Failed::stopped)??;
         Ok(Answer { status, text: body::text(&headers, bytes)?, headers })
     }
 

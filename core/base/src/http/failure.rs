@@ -28,6 +28,11 @@ impl Failed {
         Self { what: what.into(), again: Again::Never, fault: None }
     }
 
+    /// Whatever became of the request, nobody waits for it any more.
+    pub fn stopped(error: crate::Error) -> Self {
+        Self::never(error.to_string())
+    }
+
     pub fn later(what: impl Into<String>) -> Self {
         Self { what: what.into(), again: Again::Later, fault: None }
     }

@@ -14,6 +14,7 @@ pub use client::Client;
 pub use failure::Failed;
 
 use crate::options::Checked;
+use crate::stop;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Mutex;
@@ -119,6 +120,8 @@ impl Limits {
             over.fetch_or(result.is_err() && self.on_failure == OnFailure::Stop, Ordering::Relaxed);
             Some(result)
         });
+        // Requests that were given up have not failed, and leaving them out would change the results.
+        stop::obey().map_err(|e| e.to_string())?;
         self.decide(results.into_iter().flatten().collect(), "requests")
     }
 

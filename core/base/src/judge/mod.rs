@@ -5,6 +5,7 @@ mod gold;
 mod verdict;
 
 use crate::registry::Builtin;
+use crate::stop;
 use crate::{Error, Prompt, Result};
 
 /// Two answers to a plain prompt.
@@ -42,7 +43,7 @@ pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Option<As
     let swapped: Vec<Duel> =
         duels.iter().map(|d| Duel { prompt: d.prompt, first: d.second, second: d.first }).collect();
     let ask = |duels: &[Duel]| {
-        let verdicts = judge.judge(duels).map_err(|e| Error::Invalid(format!("the judge failed: {e}")))?;
+        let verdicts = judge.judge(duels).map_err(|e| stop::or(Error::Invalid(format!("the judge failed: {e}"))))?;
         if verdicts.len() == duels.len() {
             return Ok(verdicts);
         }

@@ -11,7 +11,7 @@ use crate::loss::{PairBatch, PairLoss, PairwiseLoss};
 use crate::reward::{RewardSource, Sample};
 use crate::rng::Rng;
 use crate::sampler::{FrontPoint, WeightSampler};
-use crate::{Prompt, Weights};
+use crate::{Prompt, Weights, stop};
 use motrain_abi as abi;
 use rand::RngCore;
 
@@ -56,8 +56,22 @@ impl PluginReward {
     }
 }
 
+/// Samples a call: between two of them a signal is obeyed.
+const SCORED_AT_ONCE: usize = 32;
+
 impl RewardSource for PluginReward {
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
+        let mut scores = Vec::with_capacity(batch.len());
+        for some in batch.chunks(SCORED_AT_ONCE) {
+            stop::obey().map_err(|e| e.to_string())?;
+            scores.extend(self.score_some(some)?);
+        }
+        Ok(scores)
+    }
+}
+
+impl PluginReward {
+    fn score_some(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
         let row = |s: &Sample| if self.needs_row { s.row.to_string() } else { String::new() };
         let rows: Vec<String> = batch.iter().map(row).collect();
         let prompts: Vec<Vec<abi::Message>> = batch.iter().map(|s| messages(s.prompt)).collect();

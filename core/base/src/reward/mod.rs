@@ -15,6 +15,7 @@ use crate::Prompt;
 use crate::error::{Error, Result};
 use crate::registry::Builtin;
 use crate::shown::quoted;
+use crate::stop;
 use serde_json::Value;
 
 /// What a reward source sees of one completion.
@@ -59,7 +60,7 @@ pub const BUILTINS: &[Builtin<dyn RewardSource>] = &[
 /// sample.
 pub fn score_checked(name: &str, source: &dyn RewardSource, batch: &[Sample]) -> Result<Vec<Option<f64>>> {
     let failed = |what: String| Error::RewardSource { reward: name.into(), what };
-    let scores = source.score_where_possible(batch).map_err(|e| failed(format!("failed: {e}")))?;
+    let scores = source.score_where_possible(batch).map_err(|e| stop::or(failed(format!("failed: {e}"))))?;
     if scores.len() != batch.len() {
         return Err(failed(format!("gave {} scores for {} completions", scores.len(), batch.len())));
     }

@@ -4,7 +4,7 @@ use super::errors;
 use super::modules::Files;
 use super::watch;
 use motrain_core::registry::Kind;
-use motrain_core::{Error, Result};
+use motrain_core::{Error, Result, stop};
 use rhai::{Array, Dynamic, Engine, FnPtr, FuncArgs, GlobalRuntimeState, Locked, Map, NativeCallContext, Position};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -85,6 +85,7 @@ impl Function {
         let Some((engine, files)) = self.runtime.0.get() else {
             return Err("is called while its script still runs".into());
         };
+        stop::obey().map_err(|e| e.to_string())?;
         let mut values: Vec<Dynamic> = Vec::new();
         args.parse(&mut values);
         let context = (engine, self.pointer.fn_name(), None, &*self.environment, Position::NONE).into();
@@ -102,7 +103,7 @@ impl Function {
     }
 
     pub fn fail<T>(&self, result: std::result::Result<T, String>) -> Result<T> {
-        result.map_err(|what| Error::Component { owner: self.owner.clone(), what })
+        result.map_err(|what| stop::or(Error::Component { owner: self.owner.clone(), what }))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What Rhai does not count: seconds, memory and printed lines of a script, or of one call of its functions.
 
 use motrain_core::shown::printable;
+use motrain_core::{Error, stop};
 use rhai::Dynamic;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -36,6 +37,9 @@ pub fn over<T>(work: impl FnOnce() -> T) -> T {
 pub fn progress(operations: u64) -> Option<Dynamic> {
     if !operations.is_multiple_of(EVERY) {
         return None;
+    }
+    if stop::asked() {
+        return Some(Error::Stopped.to_string().into());
     }
     let mut watch = WATCH.get()?;
     if watch.started.elapsed() > MAX_TIME {

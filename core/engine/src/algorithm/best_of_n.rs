@@ -3,7 +3,7 @@
 
 use super::{SAMPLES, load_prompts, plain, rewards};
 use crate::rollout::rollout;
-use crate::session::Stage;
+use crate::session::{Stage, obey};
 use crate::{Error, Result};
 use motrain_core::data::Row;
 use motrain_core::plan::BestOfN;
@@ -32,7 +32,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
         let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * spec.completions + i) as u64);
         let seeds: Vec<Vec<u64>> =
             (0..chunk.len()).map(|slot| (0..spec.completions).map(|i| seed(slot, i)).collect()).collect();
-        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
+        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
         let flat_rows: Vec<&Row> = chunk.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
         let flat: Vec<_> = drawn.iter().flatten().collect();
         let scores = set.score(&flat_rows, &flat)?.objectives;
@@ -60,7 +60,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
             }
         }
         bar.inc(chunk.len() as u64);
-        stage.obey()?;
+        obey()?;
     }
     bar.finish();
     let path = stage.folder().join(SAMPLES);

@@ -3,7 +3,7 @@
 
 use super::evaluate;
 use crate::model::write_json;
-use crate::session::Stage;
+use crate::session::{Stage, obey};
 use crate::{Error, Result};
 use motrain_core::judge::{Asked, Duel, Verdict, in_both_orders, winner};
 use motrain_core::metrics::stats::{bootstrap, mean, resamples};
@@ -54,7 +54,7 @@ pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
     for other in &spec.against {
         matches.push(compare(stage, spec, other)?);
         bar.inc(1);
-        stage.obey()?;
+        obey()?;
     }
     bar.finish();
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;

@@ -7,7 +7,6 @@ use crate::model::{Llama, Net};
 use crate::session::obey;
 use motrain_core::metrics::stats::mean;
 use motrain_core::plan::Online;
-use std::sync::atomic::AtomicBool;
 use tch::{Kind, Tensor, no_grad};
 
 /// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).
@@ -34,8 +33,6 @@ pub struct LogProbs<'a> {
     pub reference: Net,
     pub spec: &'a Online,
     pub pad: u32,
-    /// Asked at each micro-batch.
-    pub stop: &'a AtomicBool,
 }
 
 impl LogProbs<'_> {
@@ -52,7 +49,7 @@ impl LogProbs<'_> {
 
     /// Log-prob sums under the reference, completion by completion.
     pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
-        obey(self.stop)?;
+        obey()?;
         let packed = self.pack(drawn, self.spec.reference_sees_weights)?;
         no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.spec.generate.temperature)?)?))
     }

@@ -4,7 +4,7 @@ use super::{SPEED, load_prompts, rewards, soup, widest};
 use crate::model::{Mix, Net, write_json};
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
-use crate::session::{Session, Stage};
+use crate::session::{Session, Stage, obey};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::conditioner::Conditioner;
@@ -12,11 +12,10 @@ use motrain_core::data::{Row, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
 use motrain_core::metrics::stats::quantile;
 use motrain_core::plan::{Evaluate, ModelRef, Sampling};
-use motrain_core::{Prompt, Weights};
+use motrain_core::{Prompt, Weights, stop};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Deref;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use tch::no_grad;
 
@@ -88,7 +87,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let wide = widest(conditioner.as_ref(), &objectives, grid.clone(), &text)?;
     let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context, &seen)?;
-    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set, stop: session.stop };
+    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
@@ -109,14 +108,16 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
         answered.push((weights.clone(), scores));
         bar.set_position(at as u64 + 1);
         bar.set_message(format!("weights {:?}", weights.values()));
-        stage.obey()?;
+        obey()?;
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
     let serving = serving(stage, &source, &asked, &grid, &spec.generate)?;
     let scored = complete(answered, &objectives, rows.len(), &spec.name)?;
     let reference_point = vec![0.0; objectives.len()];
-    let found = method(&spec.name, &scored, &reference_point, session.plan.seed);
+    let (name, seed) = (spec.name.clone(), session.plan.seed);
+    // Many objectives make hypervolumes slow.
+    let found = stop::unless_asked(move || method(&name, &scored, &reference_point, seed))?;
     let folder = stage.folder();
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
     std::fs::write(folder.join(ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
@@ -139,7 +140,7 @@ fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampl
         for at in (0..grid.len()).step_by(together) {
             let net = source.net(stage, at, &grid[at])?;
             let some = at..at + together;
-            let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling, asked.stop)?;
+            let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling)?;
             tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
             parameters = net.parameter_count();
         }
@@ -151,7 +152,7 @@ fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampl
         let clock = Instant::now();
         answer_all()?;
         measured.push(clock.elapsed().as_secs_f64());
-        stage.obey()?;
+        obey()?;
     }
     Ok(json!({
         "queries": grid.len(),
@@ -206,7 +207,6 @@ pub struct Asked<'a> {
     pub rows: &'a [Row],
     pub conditioner: &'a dyn Conditioner,
     pub set: &'a RewardSet,
-    pub stop: &'a AtomicBool,
 }
 
 impl Asked<'_> {
@@ -225,7 +225,7 @@ impl Asked<'_> {
     ) -> Result<(Vec<Completion>, Scores)> {
         let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..self.rows.len()).map(|i| vec![seed(i)]).collect();
-        let drawn = rollout(net, self.text, &prompts, &seeds, sampling, self.stop)?;
+        let drawn = rollout(net, self.text, &prompts, &seeds, sampling)?;
         let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
         let references: Vec<&Row> = self.rows.iter().collect();
         let scores = self.set.score(&references, &answers.iter().collect::<Vec<_>>())?;

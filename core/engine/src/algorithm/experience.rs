@@ -86,7 +86,7 @@ impl<'a> Experience<'a> {
         let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
         let experience = Self { stage, spec, objectives, rows, sampler, conditioner, rewards };
         let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
-        let log_probs = LogProbs { reference, spec, pad: text.pad, stop: session.stop };
+        let log_probs = LogProbs { reference, spec, pad: text.pad };
         let total = spec.train.total_steps(experience.rows.len());
         let t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
         experience.sampler.feedback(&t.state.front)?;
@@ -110,8 +110,7 @@ impl<'a> Experience<'a> {
     fn front_so_far(&self, t: &Trainer) -> Result<Vec<FrontPoint>> {
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
         let rows = &self.rows[..self.spec.feedback_prompts.min(self.rows.len())];
-        let (conditioner, stop) = (self.conditioner.as_ref(), self.stage.session.stop);
-        let asked = Asked { text: &t.text, rows, conditioner, set: &self.rewards, stop };
+        let asked = Asked { text: &t.text, rows, conditioner: self.conditioner.as_ref(), set: &self.rewards };
         let grid = Weights::grid(self.objectives.len(), FEEDBACK_GRID);
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
@@ -155,7 +154,7 @@ impl<'a> Experience<'a> {
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
         let seeds: Vec<Vec<u64>> = (0..batch).map(|slot| (0..n).map(|i| seed(slot, i)).collect()).collect();
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
-        let completions = rollout(&net, &t.text, &tokens, &seeds, &self.spec.generate, self.stage.session.stop)?;
+        let completions = rollout(&net, &t.text, &tokens, &seeds, &self.spec.generate)?;
         drop(net);
         timings.insert("rollout_seconds".into(), clock.elapsed().as_secs_f64());
 

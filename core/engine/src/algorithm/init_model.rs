@@ -6,6 +6,7 @@ use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data::json_lines;
 use motrain_core::plan::InitModel;
+use motrain_core::stop;
 use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -26,7 +27,8 @@ pub fn run(stage: Stage, spec: &InitModel) -> Result<()> {
             lines.extend(texts(&row));
         }
     }
-    let tokenizer = train_tokenizer(lines, spec.vocab_size)?;
+    let size = spec.vocab_size;
+    let tokenizer = stop::unless_asked(move || train_tokenizer(lines, size))??;
     let id = |token: &str| tokenizer.token_to_id(token).map(i64::from);
     let config = Config {
         vocab_size: tokenizer.get_vocab_size(true) as i64,

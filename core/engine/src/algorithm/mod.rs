@@ -15,7 +15,7 @@ pub mod sft;
 pub mod soup;
 mod step_report;
 
-use crate::session::{Session, Stage};
+use crate::session::{Session, Stage, obey};
 use crate::text::Text;
 use crate::{Error, Result, rollout};
 use motrain_core::conditioner::Conditioner;
@@ -92,7 +92,8 @@ pub fn load_prompts(
         DataSpec { limit: if spec.max_prompt_tokens.is_some() { None } else { spec.limit }, ..spec.clone() };
     let (mut rows, mut long) = (Vec::new(), Vec::new());
     for row in data::prompts(&unlimited)? {
-        let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
+        obey()?;
+        let at = |e: Error| e.at(row.place.of(spec));
         let tokens = text.encode_prompt(&row.prompt).map_err(at)?.len();
         if spec.max_prompt_tokens.is_some_and(|max| tokens > max) {
             long.push(row.place);

@@ -198,7 +198,6 @@ mod tests {
     #[test]
     fn the_gradient_equals_finite_differences() {
         let loss = Registry::builtin().losses.build("dpo", &json!({ "beta": 0.3 })).unwrap();
-        let stop = std::sync::atomic::AtomicBool::new(false);
         let spec: Online = serde_json::from_value(json!({
             "policy": "p", "prompts": { "paths": ["x"] }, "rewards": "r", "sampler": { "name": "fixed" },
             "conditioner": { "name": "none" }, "train": { "micro_batch_size": 2 }, "generate": { "temperature": 0.8 },
@@ -211,7 +210,7 @@ mod tests {
         ];
         for head in [Head::TiedLm, Head::Lm] {
             let reference = model(2, head).net(Kind::Float).unwrap();
-            let log_probs = LogProbs { reference, spec: &spec, pad: 0, stop: &stop };
+            let log_probs = LogProbs { reference, spec: &spec, pad: 0 };
             let mean_loss = |model: &Llama| {
                 let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
                 let sums = no_grad(|| log_probs.policy(&model.net(Kind::Float).unwrap(), &drawn)).unwrap();

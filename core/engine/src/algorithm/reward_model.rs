@@ -6,7 +6,7 @@ use crate::log::Metrics;
 use crate::logprob::{Group, to_vec};
 use crate::model::write_json;
 use crate::reward::{encode_for_reward, scores_of};
-use crate::session::{Stage, Trainer};
+use crate::session::{Stage, Trainer, obey};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair, Part};
@@ -40,7 +40,7 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
         for micro in batch.chunks(spec.train.micro_batch_size) {
-            stage.obey()?;
+            obey()?;
             let net = t.model.net(session.kind)?;
             let scores = scores_of(&net, &groups(micro), t.text.pad)?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
@@ -61,7 +61,7 @@ pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
     })?;
     let mut margins = Vec::new();
     for chunk in heldout.chunks(spec.train.micro_batch_size.max(8)) {
-        stage.obey()?;
+        obey()?;
         let chunk: Vec<&Encoded> = chunk.iter().collect();
         let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.kind)?, &groups(&chunk), t.text.pad)?))?;
         margins.extend(scores.chunks(2).map(|s| s[0] - s[1]));
@@ -93,7 +93,8 @@ fn read_pairs(spec: &RewardModel) -> Result<(Vec<Pair>, Vec<Pair>)> {
 fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded>> {
     let (mut out, mut cut, mut long, mut long_prompts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in pairs {
-        let at = |e: Error| Error::invalid(format!("{}: {e}", pair.place.of(spec)));
+        obey()?;
+        let at = |e: Error| e.at(pair.place.of(spec));
         let whole = text.encode_prompt(&pair.prompt).map_err(at)?.len();
         let encoded = encode(text, pair, max_tokens).map_err(at)?;
         let left = encoded.0.len();

@@ -5,7 +5,7 @@ use super::{load_prompts, plain};
 use crate::model::write_json;
 use crate::reward::{RewardSet, known};
 use crate::rollout::rollout;
-use crate::session::{Session, Stage};
+use crate::session::{Session, Stage, obey};
 use crate::{Error, Result};
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::pearson;
@@ -33,10 +33,10 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     for (c, chunk) in chosen.chunks(64).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", (c * 64 + i) as u64)]).collect();
-        let some = rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?;
+        let some = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
         drawn.extend(some.into_iter().flatten());
         bar.inc(chunk.len() as u64);
-        stage.obey()?;
+        obey()?;
     }
     let samples: Vec<Sample> = chosen.iter().zip(&drawn).map(|(row, c)| c.sample(row)).collect();
     let raw = set.score_raw(&samples)?;

@@ -5,7 +5,7 @@
 use super::{SAMPLES, SPEED, load_prompts, plain, rewards, samples};
 use crate::model::write_json;
 use crate::rollout::rollout;
-use crate::session::{Session, Stage};
+use crate::session::{Session, Stage, obey};
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::conditioner::rewards_in_context::{Statistics, goals, with_scores};
@@ -94,8 +94,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         };
         let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
         let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", index(i))]).collect();
-        let drawn: Vec<_> =
-            rollout(&net, &text, &prompts, &seeds, &spec.generate, session.stop)?.into_iter().flatten().collect();
+        let drawn: Vec<_> = rollout(&net, &text, &prompts, &seeds, &spec.generate)?.into_iter().flatten().collect();
         tokens += drawn.iter().map(|c| c.tokens.len()).sum::<usize>();
         let scores = set.score(chunk, &drawn.iter().collect::<Vec<_>>())?.objectives;
         for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
@@ -104,7 +103,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
             out.push(Answer { plain, completion: completion.text, finished, scores });
         }
         bar.inc(chunk.len() as u64);
-        stage.obey()?;
+        obey()?;
     }
     bar.finish();
     let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });

@@ -3,7 +3,7 @@
 use super::{batch_rows, prompt_limit, samples, say_left_out, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
-use crate::session::{Stage, Trainer};
+use crate::session::{Stage, Trainer, obey};
 use crate::text::{Text, Turn};
 use crate::{Error, Result, steering};
 use motrain_core::data::{self, DataSpec};
@@ -30,7 +30,7 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let mut loss_sum = 0.0;
         for micro in examples.chunks(spec.train.micro_batch_size) {
-            stage.obey()?;
+            obey()?;
             let groups: Vec<Group> =
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
             let packed = pack(&groups, t.text.pad, session.device)?;
@@ -54,7 +54,8 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
 fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Turn>> {
     let (mut rows, mut long_prompts, mut long) = (Vec::new(), Vec::new(), Vec::new());
     for row in data::completions(spec)? {
-        let at = |e: Error| Error::invalid(format!("{}: {e}", row.place.of(spec)));
+        obey()?;
+        let at = |e: Error| e.at(row.place.of(spec));
         let (prompt, completion) = text.encode_answer(&row.prompt, &row.completion, row.finished).map_err(at)?;
         if spec.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
             long_prompts.push(row.place);

@@ -5,6 +5,7 @@ use super::llama::{Llama, slots};
 use super::peft::LoraConfig;
 use super::weights::{Tensors, read_weights};
 use crate::finite::not_finite;
+use crate::session::obey;
 use crate::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -171,6 +172,7 @@ fn changed(base: &Llama, who: &str, factors: &BTreeMap<String, Factors>, whole: 
     no_grad(|| {
         let mut model = base.frozen_copy()?;
         for (slot, (_, param)) in slots(&base.config).into_iter().zip(&mut model.params) {
+            obey()?;
             let mut row = 0;
             for (name, rows) in &slot.parts {
                 let mut target = param.f_narrow(0, row, *rows)?;

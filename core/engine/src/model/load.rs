@@ -3,7 +3,8 @@
 use super::config::{Config, Head};
 use super::llama::{Llama, slots};
 use super::weights::{Tensors, read_folder};
-use crate::{Error, Result};
+use crate::Result;
+use motrain_core::stop;
 use std::path::Path;
 use tch::{Device, Tensor};
 
@@ -15,7 +16,7 @@ impl Llama {
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
         let config = Config::load(folder)?;
         let tensors = read_folder(folder)?;
-        Self::assemble(config, tensors, device).map_err(|what| Error::file(folder, what))
+        Self::assemble(config, tensors, device).map_err(|what| stop::or(motrain_core::Error::file(folder, what)).into())
     }
 
     /// Stacks the checkpoint's tensors into the fused layout.
@@ -32,6 +33,7 @@ impl Llama {
         let mut problems = Vec::new();
         let mut params = Vec::new();
         for slot in slots(&config) {
+            stop::obey().map_err(|e| e.to_string())?;
             let mut parts = Vec::new();
             for (name, rows) in &slot.parts {
                 let mut shape = slot.shape.clone();

@@ -4,6 +4,7 @@ use super::Llama;
 use super::adapter::Adapter;
 use super::config::Config;
 use crate::finite::not_finite;
+use crate::session::obey;
 use crate::{Error, Result};
 use tch::{Kind, Tensor, no_grad};
 
@@ -73,6 +74,7 @@ impl Mix {
         // Written with the base's share, so that a weight of 1 gives that part exactly.
         let rest = 1.0 - weights.iter().sum::<f64>();
         let mix = |i: usize| -> Result<Tensor> {
+            obey()?;
             let mut sum = if rest.abs() < 1e-9 { None } else { Some(self.base.params[i].1.f_mul_scalar(rest)?) };
             for (part, &w) in parts.iter().zip(weights).filter(|(_, w)| **w != 0.0) {
                 let term = part.params[i].1.f_detach()?.f_mul_scalar(w)?;
@@ -123,6 +125,7 @@ fn same_shapes(base: &Llama, part: &Llama, name: &str) -> Result<()> {
 fn same_start(base: &Llama, part: &Llama, name: &str) -> Result<()> {
     let (mut dot, mut own, mut other) = (0.0, 0.0, 0.0);
     for ((_, a), (_, b)) in base.params.iter().zip(&part.params).filter(|((_, a), _)| a.dim() > 1) {
+        obey()?;
         let sum = |x: Tensor| -> Result<f64> { Ok(f64::try_from(x.f_sum(Kind::Double)?)?) };
         dot += sum(a.f_mul(b)?)?;
         own += sum(a.f_square()?)?;

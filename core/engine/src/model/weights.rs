@@ -3,6 +3,7 @@
 use crate::finite::not_finite;
 use crate::{Error, Result};
 use memmap2::Mmap;
+use motrain_core::stop;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -101,6 +102,7 @@ fn read(path: &Path, counters: bool, into: &mut Tensors) -> Result<()> {
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
     for (name, view) in tensors.iter() {
+        stop::obey()?;
         let bad = |what: String| Error::file(path, format!("tensor {name}: {what}"));
         let kind = match view.dtype() {
             Dtype::F64 => Kind::Double,

@@ -13,7 +13,6 @@ use motrain_engine::text::Text;
 use motrain_engine::{Result, run};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind, no_grad};
 
 /// What a policy says, and what ends it (token 0).
@@ -144,7 +143,7 @@ impl World {
         let plan = json!({ "name": "w", "seed": 0, "device": "cpu", "dtype": "f32", "stages": stages });
         let plan: Plan = serde_json::from_value(plan).unwrap();
         let folder = self.path(out);
-        run::run(&plan, &self.registry, &RunFolder::open(&folder)?, &AtomicBool::new(false))?;
+        run::run(&plan, &self.registry, &RunFolder::open(&folder)?)?;
         Ok(folder)
     }
 
