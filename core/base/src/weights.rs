@@ -160,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn no_other_point_of_the_grid_is_nearer() {
+        for (k, steps) in [(2, 10), (3, 10), (5, 4)] {
+            let grid = Weights::grid(k, steps);
+            for i in 0..100 {
+                let raw: Vec<f64> = (0..k).map(|j| crate::rng::sub_seed(8, "w", i * 10 + j as u64) as f64).collect();
+                let sum: f64 = raw.iter().sum();
+                let raw: Vec<f64> = raw.iter().map(|r| r / sum).collect();
+                let distance = |w: &Weights| w.values().iter().zip(&raw).map(|(a, b)| (a - b).abs()).sum::<f64>();
+                let found = Weights::quantised(&raw, steps).unwrap();
+                let nearest = grid.iter().map(distance).fold(f64::INFINITY, f64::min);
+                assert!(distance(&found) <= nearest + 1e-9, "{raw:?} became {found:?}");
+            }
+        }
+    }
+
+    #[test]
     fn grid_is_the_papers() {
         let grid = Weights::grid(2, 10);
         assert_eq!(grid.len(), 11);

@@ -86,7 +86,9 @@ fn draw(alphas: &[f64], rng: &mut Rng) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::stats;
     use crate::rng::rng;
+    use serde_json::json;
 
     #[test]
     fn marginals_of_the_uniform_simplex() {
@@ -105,30 +107,63 @@ mod tests {
 
     #[test]
     fn small_alpha_reaches_the_vertices() {
-        let sampler: Dirichlet = parse("x", &serde_json::json!({"alpha": 0.01})).unwrap();
+        let sampler: Dirichlet = parse("x", &json!({"alpha": 0.01})).unwrap();
         let at_vertex =
             (0..200).filter(|&i| sampler.sample(2, i, &mut rng(1, "t", i)).unwrap().values().contains(&1.0)).count();
         assert!(at_vertex > 180, "{at_vertex}");
     }
 
-    /// Rounding gives the ends half a cell: 0.05, and 0.1 to each point between.
+    /// With alpha = 1 a point is drawn as often as the share of the simplex that is nearest to it: of a line, the ends have half a cell; of a
+    /// triangle, a point inside has a hexagon, one of an edge half of it and a corner a sixth.
     #[test]
-    fn rounding_draws_the_ends_half_as_often() {
-        let (sampler, n) = (Dirichlet::default(), 20_000);
-        let mut count = [0; 11];
-        for i in 0..n {
-            let w = sampler.sample(2, i, &mut rng(2, "t", i)).unwrap();
-            count[(w.values()[0] * 10.0).round() as usize] += 1;
+    fn rounding_draws_a_point_as_often_as_its_cell_is_large() {
+        for (objectives, step, cells) in [(2, 0.1, [0.0, 0.1, 0.05]), (3, 0.25, [1.0 / 8.0, 1.0 / 16.0, 1.0 / 48.0])] {
+            let sampler = Dirichlet { step, ..Dirichlet::default() };
+            let grid = Weights::grid(objectives, (1.0 / step) as u32);
+            let (n, mut count) = (20_000, vec![0; grid.len()]);
+            for i in 0..n {
+                let w = sampler.sample(objectives, i, &mut rng(2, "t", i)).unwrap();
+                count[grid.iter().position(|p| *p == w).unwrap()] += 1;
+            }
+            for (point, c) in grid.iter().zip(count) {
+                // Weights of 0: none inside (two objectives have no inside but their edge), all but one in a corner.
+                let zeros = point.values().iter().filter(|v| **v == 0.0).count();
+                let expected = if objectives == 2 { cells[1 + zeros] } else { cells[zeros] };
+                let share = f64::from(c) / n as f64;
+                assert!(
+                    (share - expected).abs() < 4.5 * (expected / n as f64).sqrt(),
+                    "{point:?}: {share}, not {expected}"
+                );
+            }
         }
-        for (tenths, c) in count.iter().enumerate() {
-            let (share, expected) = (f64::from(*c) / n as f64, if tenths % 10 == 0 { 0.05 } else { 0.1 });
-            assert!((share - expected).abs() < 4.5 * (expected / n as f64).sqrt(), "{tenths}: {share}");
+    }
+
+    /// The moments of `Dirichlet(α)`: `αₖ/A` and `αₖ(A − αₖ)/(A²(A + 1))` with `A = Σα`.
+    #[test]
+    fn alpha_sets_how_widely_weights_scatter_and_around_what() {
+        let n = 20_000;
+        for (alpha, moments) in [
+            (json!(0.2), [(0.5, 0.25 / 1.4), (0.5, 0.25 / 1.4)].as_slice()),
+            (json!(1.0), &[(0.5, 1.0 / 12.0), (0.5, 1.0 / 12.0)]),
+            (json!(5.0), &[(0.5, 0.25 / 11.0), (0.5, 0.25 / 11.0)]),
+            (json!([1.0, 3.0]), &[(0.25, 3.0 / 80.0), (0.75, 3.0 / 80.0)]),
+            (json!([0.5, 0.5, 2.0]), &[(1.0 / 6.0, 5.0 / 144.0), (1.0 / 6.0, 5.0 / 144.0), (2.0 / 3.0, 1.0 / 18.0)]),
+        ] {
+            let sampler: Dirichlet = parse("x", &json!({ "alpha": alpha, "step": 0.0 })).unwrap();
+            let drawn: Vec<Weights> =
+                (0..n).map(|i| sampler.sample(moments.len(), i, &mut rng(3, "t", i)).unwrap()).collect();
+            for (k, (mean, variance)) in moments.iter().enumerate() {
+                let column: Vec<f64> = drawn.iter().map(|w| w.values()[k]).collect();
+                let (m, v) = (stats::mean(&column), stats::std(&column).powi(2));
+                assert!((m - mean).abs() < 4.5 * (variance / n as f64).sqrt(), "{alpha} {k}: mean {m}, not {mean}");
+                assert!((v / variance - 1.0).abs() < 0.06, "{alpha} {k}: variance {v}, not {variance}");
+            }
         }
     }
 
     #[test]
     fn refuses_alpha_of_zero() {
-        let error = parse::<Dirichlet>("sampler \"dirichlet\"", &serde_json::json!({"alpha": 0})).err().unwrap();
+        let error = parse::<Dirichlet>("sampler \"dirichlet\"", &json!({"alpha": 0})).err().unwrap();
         assert_eq!(error.to_string(), "sampler \"dirichlet\": option \"alpha\" must be at least 0.000001, not 0");
     }
 }

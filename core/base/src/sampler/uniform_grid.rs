@@ -33,14 +33,16 @@ mod tests {
     #[test]
     fn grid_samplers_cover_the_grid() {
         let registry = Registry::builtin();
-        let uniform = registry.samplers.build("uniform_grid", &json!({"step": 0.5})).unwrap();
-        let mut counts = [0usize; 6];
-        let points = Weights::grid(3, 2);
-        for i in 0..6000 {
-            let w = uniform.sample(3, i, &mut rng(1, "t", i)).unwrap();
-            counts[points.iter().position(|p| *p == w).unwrap()] += 1;
+        for (objectives, step) in [(2, 0.1), (3, 0.5)] {
+            let uniform = registry.samplers.build("uniform_grid", &json!({ "step": step })).unwrap();
+            let points = Weights::grid(objectives, (1.0 / step) as u32);
+            let mut counts = vec![0usize; points.len()];
+            for i in 0..1000 * points.len() as u64 {
+                let w = uniform.sample(objectives, i, &mut rng(1, "t", i)).unwrap();
+                counts[points.iter().position(|p| *p == w).unwrap()] += 1;
+            }
+            assert!(counts.iter().all(|c| (870..1130).contains(c)), "{counts:?}");
         }
-        assert!(counts.iter().all(|c| (880..1120).contains(c)), "{counts:?}");
         let grid = registry.samplers.build("grid", &json!({})).unwrap();
         assert_eq!(grid.sample(2, 14, &mut rng(0, "t", 0)).unwrap().values(), [0.3, 0.7]);
         let fixed = registry.samplers.build("fixed", &json!({"weights": [0.2, 0.8]})).unwrap();
