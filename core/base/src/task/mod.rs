@@ -19,6 +19,18 @@ pub const GOLD_SCORES: &[(&str, GoldScore)] = &[
     ("tldr_entailment", tldr::entailment),
 ];
 
+/// A kind of statement, with something of it.
+pub type Said<T> = (&'static str, T);
+
+/// Two answers that differ in one statement, of this kind: in one of them it belongs to another prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Contrast {
+    pub prompt: String,
+    pub kind: &'static str,
+    pub right: String,
+    pub wrong: String,
+}
+
 /// A task: its name, grammar and gold scores.
 pub struct Task {
     pub name: &'static str,
@@ -26,6 +38,9 @@ pub struct Task {
     pub objectives: [&'static str; 2],
     prompt: fn(&mut Rng) -> String,
     answer: fn(&str, &mut Rng) -> String,
+    contrast: fn(&str, &mut Rng) -> Option<Contrast>,
+    /// The kinds of what an answer states, each with whether it belongs to the prompt.
+    pub said: fn(&str, &str) -> Vec<Said<bool>>,
     gold: [(&'static str, GoldScore); 2],
 }
 
@@ -49,6 +64,8 @@ pub const TASKS: [Task; 2] = [
         objectives: ["Helpfulness", "Harmlessness"],
         prompt: hh::prompt,
         answer: hh::answer,
+        contrast: hh::contrast,
+        said: hh::said,
         gold: [("helpful", hh::helpful), ("harmless", hh::harmless)],
     },
     Task {
@@ -56,12 +73,14 @@ pub const TASKS: [Task; 2] = [
         objectives: ["Quality", "Entailment"],
         prompt: tldr::prompt,
         answer: tldr::answer,
+        contrast: tldr::contrast,
+        said: tldr::said,
         gold: [("quality", tldr::quality), ("entailment", tldr::entailment)],
     },
 ];
 
 /// Names of the length prefix: the first asks for many sentences, the second for few. None is an objective of a task.
-const LENGTH: [[&str; 2]; 6] = [
+pub const LENGTH: [[&str; 2]; 6] = [
     ["Detail", "Brevity"],
     ["Depth", "Speed"],
     ["Color", "Calm"],
@@ -84,6 +103,13 @@ impl Task {
         let mut seen = std::collections::HashSet::new();
         let fresh = self.prompts(count * 4, seed, "prompts").into_iter().filter(|p| seen.insert(p.clone()));
         fresh.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
+    }
+
+    /// Answers that are told apart only by reading the prompt.
+    pub fn contrasts(&self, count: usize, seed: u64) -> Vec<Contrast> {
+        let prompts = self.prompts(count, seed, "contrast prompts").into_iter().enumerate();
+        let purpose = format!("{}/contrasts", self.name);
+        prompts.filter_map(|(i, p)| (self.contrast)(&p, &mut rng(seed, &purpose, i as u64))).collect()
     }
 
     /// `{"prompt", "completion"}` rows for supervised fine-tuning. Half of the prompts carry a weight prefix, under names that are no
@@ -186,7 +212,7 @@ fn pick<'a, T>(rng: &mut Rng, items: &'a [T]) -> &'a T {
 }
 
 /// The sentences of a text: what ends with a full stop, question or exclamation mark.
-fn sentences(text: &str) -> impl Iterator<Item = &str> {
+pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(['.', '?', '!']).map(|s| s.trim().trim_end_matches(['.', '?', '!'])).filter(|s| !s.is_empty())
 }
 
@@ -222,6 +248,32 @@ mod tests {
             fronts.dedup();
             assert!(fronts.len() >= 4, "{}: {fronts:?}", task.name);
             assert!(mean(&column(0)) < fronts[fronts.len() - 1][0] - 0.2 && mean(&column(1)) < fronts[0][1] - 0.2);
+        }
+    }
+
+    #[test]
+    fn contrasts_differ_in_one_statement_that_gold_scores_punish() {
+        for task in &TASKS {
+            let contrasts = task.contrasts(400, 1);
+            assert!(contrasts.len() > 300, "{}: {}", task.name, contrasts.len());
+            for Contrast { prompt, kind, right, wrong } in contrasts {
+                let (good, bad) = ((task.said)(&prompt, &right), (task.said)(&prompt, &wrong));
+                assert!(good.iter().all(|(_, own)| *own), "{prompt}\n{right}");
+                assert_eq!(
+                    bad.iter().filter(|(_, own)| !own).collect::<Vec<_>>(),
+                    [&(kind, false)],
+                    "{prompt}\n{wrong}"
+                );
+                assert_eq!(good.len(), bad.len());
+                for (name, gold) in task.gold {
+                    // The last step is harmful; a foreign one is bad too, if less.
+                    let (good, bad) = (gold(&prompt, &right), gold(&prompt, &wrong));
+                    assert!(
+                        good > bad || (name, kind) == ("harmless", "step"),
+                        "{name}: {good} {bad}\n{prompt}\n{wrong}"
+                    );
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! `tldr`: a short story is summed up. Every further fact makes a summary better and a little riskier, a conclusion that the
 //! story does not state makes it better still but is not entailed, and an invented fact is bad for both.
 
-use super::{first, pick, sentences};
+use super::{Contrast, Said, first, pick, sentences};
 use crate::rng::Rng;
 use rand::Rng as _;
 
@@ -81,6 +81,7 @@ const FILLERS: [&str; 8] = [
 
 /// What a summary sentence of each kind of fact begins with; the rest must stand in the story.
 const FACTS: [&str; 5] = ["My ", "It was because ", "We were at ", "I feel ", "They want me to "];
+const KINDS: [&str; 5] = ["event", "reason", "place", "feeling", "demand"];
 const TAKEAWAYS: [&str; 4] = [
     "I should talk to them soon",
     "We may not be friends after this",
@@ -147,6 +148,29 @@ pub fn answer(prompt: &str, rng: &mut Rng) -> String {
     parts.join(" ")
 }
 
+/// Some of a story's facts, and the same with one of them from another story.
+pub fn contrast(story: &str, rng: &mut Rng) -> Option<Contrast> {
+    let (own, other) = (facts(story)?, facts(&prompt(rng))?);
+    let differ: Vec<usize> = (0..own.len()).filter(|&k| own[k] != other[k]).collect();
+    let at = if differ.is_empty() { return None } else { *pick(rng, &differ) };
+    let chosen: Vec<usize> = (0..own.len()).filter(|&k| k == at || rng.random_bool(0.4)).collect();
+    let told = |wrong: bool| {
+        let fact = |&k: &usize| if wrong && k == at { other[k].as_str() } else { own[k].as_str() };
+        chosen.iter().map(fact).collect::<Vec<_>>().join(" ")
+    };
+    Some(Contrast { prompt: story.to_owned(), kind: KINDS[at], right: told(false), wrong: told(true) })
+}
+
+/// The kinds of facts that a summary states, each with whether the story states it.
+pub fn said(prompt: &str, summary: &str) -> Vec<Said<bool>> {
+    let Some(facts) = facts(prompt) else { return vec![] };
+    let of = |sentence: &str| {
+        let kind = FACTS.iter().position(|start| sentence.starts_with(start))?;
+        Some((KINDS[kind], facts[kind].trim_end_matches('.') == sentence))
+    };
+    sentences(summary).filter_map(of).collect()
+}
+
 #[derive(Default)]
 struct Parts {
     facts: usize,
@@ -209,6 +233,14 @@ mod tests {
         let concluded = "My boss ate my lunch. I should talk to them soon.";
         assert!(quality(q, concluded) > quality(q, "My boss ate my lunch."));
         assert!(entailment(q, concluded) < 0.8);
+    }
+
+    #[test]
+    fn what_is_said_is_told_from_what_the_story_does_not_state() {
+        let q = "My boss ate my lunch on Monday. The reason is that the rent was late. Tom and I were at a hotel when it \
+                 happened. Now I am sad about it. Tom wants me to keep it quiet.\n\nTL;DR:";
+        let a = "My boss ate my lunch. We were at the park. I feel sad. Maybe it is partly my fault.";
+        assert_eq!(said(q, a), [("event", true), ("place", false), ("feeling", true)]);
     }
 
     #[test]
