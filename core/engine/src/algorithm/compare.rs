@@ -134,3 +134,45 @@ fn tally(method: String, against: String, winners: &[Option<Verdict>], dimension
         dimensions,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Verdict::{First, Second, Tie};
+
+    fn of(winners: &[Option<Verdict>]) -> Match {
+        tally("ours".into(), "theirs".into(), winners, vec![], 3)
+    }
+
+    #[test]
+    fn known_verdicts_give_known_rates() {
+        let known = [First, First, First, First, First, First, Second, Second, Tie, Tie].map(Some);
+        let m = of(&[known.repeat(20).as_slice(), &[None; 7]].concat());
+        assert_eq!((m.prompts, m.wins, m.losses, m.none, m.unjudged), (200, 120, 40, 40, 7));
+        assert_eq!((m.win_rate, m.method.as_str(), m.against.as_str()), (0.75, "ours", "theirs"));
+        assert!((m.win_rate_half - 0.7).abs() < 1e-12);
+        // Half points deviate by 0.4: 1.96 standard errors on each side of the mean.
+        let half = 1.96 * 0.4 / 200f64.sqrt();
+        let sides = [m.win_rate_half - m.ci[0], m.ci[1] - m.win_rate_half];
+        assert!(sides.iter().all(|s| (s / half - 1.0).abs() < 0.2), "{:?}, {half} on each side", m.ci);
+        let all = |v: Verdict| of(&[Some(v); 5]);
+        assert_eq!((all(First).win_rate, all(Second).win_rate, all(Tie).win_rate), (1.0, 0.0, 0.5));
+        assert_eq!((all(Second).ci, all(Tie).win_rate_half), ([0.0, 0.0], 0.5));
+    }
+
+    #[test]
+    fn each_dimension_is_counted_by_itself() {
+        let spec = json!({ "method": "a", "against": ["b"], "dimensions": [
+            { "name": "one", "weights": [0.8, 0.2], "judge": { "name": "gold" } },
+            { "name": "two", "weights": [0.2, 0.8], "judge": { "name": "gold" } },
+        ] });
+        let spec: Compare = serde_json::from_value(spec).unwrap();
+        let asked = |verdict, consistent| Some(Asked { verdict, consistent });
+        let one = vec![asked(First, true), asked(First, true), asked(Tie, false), None];
+        let two = vec![asked(Second, true), asked(Tie, true), asked(Tie, false), asked(Tie, false)];
+        let found = along(&spec, &[one, two]);
+        let counts: Vec<_> = found.iter().map(|a| (a.name.as_str(), a.wins, a.losses, a.ties)).collect();
+        assert_eq!(counts, [("one", 2, 0, 1), ("two", 0, 1, 3)]);
+        assert_eq!((found[0].inconsistent, found[1].inconsistent), (1.0 / 3.0, 0.5));
+    }
+}
