@@ -13,8 +13,9 @@ use motrain_engine::reward;
 use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;
 use serde_json::{Value, json};
+use std::collections::{BTreeSet, HashMap};
 use tch::{Device, Kind};
-use world::{World, config, find, lines, log_probs, policy, text};
+use world::{Answer, World, answers, config, find, lines, log_probs, policy, text};
 
 /// All completions of at most two tokens over the whole vocabulary.
 fn every_completion() -> Vec<Vec<u32>> {
@@ -29,6 +30,7 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
     let text = text(folder.path(), &config(Head::TiedLm));
     let (now, before) = (policy(1, Head::TiedLm), policy(2, Head::TiedLm));
     let (prompt, all) = (vec![3, 1], every_completion());
+    let places: HashMap<&Vec<u32>, usize> = all.iter().enumerate().map(|(i, c)| (c, i)).collect();
     for temperature in [1.0, 0.6, 1.7] {
         let (p, q) = (log_probs(&now, &prompt, &all, temperature), log_probs(&before, &prompt, &all, temperature));
         assert!((p.iter().map(|p| p.exp()).sum::<f64>() - 1.0).abs() < 1e-4, "these are all completions");
@@ -40,7 +42,7 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
         let net = now.net(Kind::Float).unwrap();
         let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), &[seeds], &sampling).unwrap().remove(0);
         let tokens: Vec<Vec<u32>> = drawn.into_iter().map(|c| c.tokens).collect();
-        let index = |t: &Vec<u32>| all.iter().position(|c| c == t).unwrap();
+        let index = |t: &Vec<u32>| places[t];
         let ratios: Vec<f64> = tokens.iter().map(index).map(|i| p[i] - q[i]).collect();
         let surprise: Vec<f64> = tokens.iter().map(index).map(|i| -p[i]).collect();
         for (name, drawn, exact) in [("KL", ratios, exact_kl), ("entropy", surprise, exact_entropy)] {
@@ -59,14 +61,10 @@ fn recomputed(world: &World, run: &std::path::Path, step: usize, temperature: f6
     let (now, before) = (load(&find(run, &format!("checkpoint-{}", step - 1))), load(&world.path("policy")));
     let text = Text::load(&world.path("policy"), &now.config).unwrap();
     let (mut ratios, mut surprise) = (Vec::new(), Vec::new());
-    for line in lines(run, "completions.jsonl").iter().filter(|l| l["step"] == step) {
-        let conditioned = line["conditioned_prompt"].as_str().unwrap();
-        let tokens = |prompt: &str| text.encode_prompt(&Prompt::user(prompt)).unwrap();
-        let (answer, finished) = (line["completion"].as_str().unwrap(), line["finished"].as_bool().unwrap());
-        let (_, said) = text.encode_answer(&Prompt::user(conditioned), answer, finished).unwrap();
-        let seen = if plain { conditioned.split("Instruction]").last().unwrap() } else { conditioned };
-        let p = log_probs(&now, &tokens(conditioned), std::slice::from_ref(&said), temperature)[0];
-        ratios.push(p - log_probs(&before, &tokens(seen), &[said], temperature)[0]);
+    for Answer { prompt, plain: x, said, .. } in answers(run, step, &text) {
+        let said = [said];
+        let p = log_probs(&now, &prompt, &said, temperature)[0];
+        ratios.push(p - log_probs(&before, if plain { &x } else { &prompt }, &said, temperature)[0]);
         surprise.push(-p);
     }
     let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
@@ -112,6 +110,35 @@ fn kl_and_entropy_cover_every_drawn_completion() {
         if kind == "online_preference" && sees_weights {
             assert!(step["pairs/trained"].as_f64().unwrap() < 4.0, "{name}: all prompts made a pair: {step}");
         }
+    }
+}
+
+/// All completions of a prompt were drawn under the weights that are logged with them; prompts have weights of their own, or a batch has.
+#[test]
+fn completions_of_a_prompt_share_its_weights() {
+    let world = World::new();
+    for (whole_batch, distinct) in [(false, 2..=4), (true, 1..=1)] {
+        let train = json!({ "steps": 11, "batch_size": 4, "micro_batch_size": 4, "checkpoint_every": 11 });
+        let changes = json!({ "one_weight_per_batch": whole_batch, "completions": 3, "train": train });
+        let run = world.train(&format!("{whole_batch}"), "online_preference", &changes).unwrap();
+        let of = |step: usize| -> BTreeSet<String> {
+            let logged: Vec<Value> =
+                lines(&run, "completions.jsonl").into_iter().filter(|l| l["step"] == step).collect();
+            assert_eq!(logged.len(), 12);
+            let weights = logged.chunks(3).map(|of_prompt| {
+                let [a, b] = [0, 1].map(|k| of_prompt[0]["weights"][k].as_f64().unwrap());
+                for line in of_prompt {
+                    let prompt = line["conditioned_prompt"].as_str().unwrap();
+                    assert!(prompt.contains(&format!("A: {a:.1}, B: {b:.1}")), "{line} was not asked with {a}, {b}");
+                    assert_eq!(line["weights"], of_prompt[0]["weights"]);
+                }
+                format!("{a} {b}")
+            });
+            weights.collect()
+        };
+        let (first, later) = (of(1), of(11));
+        assert!(distinct.contains(&first.len()) && distinct.contains(&later.len()), "{first:?} {later:?}");
+        assert_ne!(first, later, "each step draws anew");
     }
 }
 

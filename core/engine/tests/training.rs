@@ -22,11 +22,11 @@ fn rows(world: &World, name: &str, row: impl Fn(usize) -> Value) -> Value {
     json!({ "paths": [world.path(name)] })
 }
 
-/// Pairs of which the chosen answer says `a` more often and `b` less often than the other.
-fn pairs(world: &World) -> Value {
+/// Pairs of which the chosen answer says `a` more often and `b` less often than the other; one word of the prompt is shared by all of them.
+fn pairs(world: &World, shared: &str) -> Value {
     let other = |i: usize| WORDS[2 + i % 5];
-    rows(world, "pairs.jsonl", |i| {
-        let prompt = format!("{} {}", other(i), WORDS[i % 7]);
+    rows(world, &format!("pairs-{shared}.jsonl"), |i| {
+        let prompt = format!("{} {shared} {}", other(i), WORDS[i % 7]);
         json!({ "prompt": prompt, "chosen": format!("{} a a", other(i / 5)), "rejected": format!("{} b b", other(i / 3)) })
     })
 }
@@ -59,7 +59,7 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
             "id": "train", "kind": "sft", "model": world.path("policy"), "data": sft, "train": train(micro), "optimizer": optimizer,
         }),
         "reward_model" => json!({
-            "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world), "heldout": pairs(&world),
+            "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world, "c"), "heldout": pairs(&world, "d"),
             "train": train(micro), "optimizer": optimizer,
         }),
         "rloo" => {
@@ -97,7 +97,7 @@ impl Conditioner for Liar {
 }
 
 /// What both objectives gain on average from weight 0 to weight 1, after training a policy that knows no weights with a conditioner.
-fn gain(conditioner: &str, kind: &str) -> f64 {
+fn gain(conditioner: &str, kind: &str, steps: usize, batch: usize) -> f64 {
     let mut world = World::new();
     let liar = |_: &Value| {
         let honest = Registry::builtin().conditioners.build("weight_prefix", &Value::Null)?;
@@ -107,7 +107,7 @@ fn gain(conditioner: &str, kind: &str) -> f64 {
     world.registry.conditioners.add(Entry::dynamic("liar".into(), "lies".into(), schema, liar)).unwrap();
     let changes = json!({
         "conditioner": { "name": conditioner }, "sampler": { "name": "dirichlet", "options": { "alpha": 0.3 } },
-        "train": { "steps": 150, "batch_size": 24, "micro_batch_size": 24, "checkpoint_every": 150 },
+        "train": { "steps": steps, "batch_size": batch, "micro_batch_size": batch, "checkpoint_every": steps },
         "baseline": "rloo",
     });
     let mut stage = world.online(kind, &changes);
@@ -131,10 +131,11 @@ fn gain(conditioner: &str, kind: &str) -> f64 {
 
 #[test]
 fn training_makes_a_policy_steer_and_shuffled_weights_do_not() {
-    for kind in ["online_preference", "reinforce"] {
-        let honest = gain("weight_prefix", kind);
+    // Policy gradients need more.
+    for (kind, steps, batch) in [("online_preference", 100, 16), ("reinforce", 150, 24)] {
+        let honest = gain("weight_prefix", kind, steps, batch);
         assert!(honest > 0.3, "{kind}: from weight 0 to 1 the rewards gain {honest} only");
-        let lied = gain("liar", kind);
+        let lied = gain("liar", kind, steps, batch);
         assert!(lied.abs() < 0.15, "{kind}: weights that mean nothing gain {lied}");
     }
 }
@@ -142,8 +143,9 @@ fn training_makes_a_policy_steer_and_shuffled_weights_do_not() {
 #[test]
 fn a_reward_model_learns_what_the_pairs_say() {
     let world = World::new();
+    let heldout = pairs(&world, "d");
     let stage = json!({
-        "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world), "heldout": pairs(&world),
+        "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world, "c"), "heldout": heldout,
         "train": { "steps": 60, "batch_size": 12, "micro_batch_size": 12 }, "optimizer": { "name": "adamw", "lr": 1e-2 },
     });
     let run = world.run("out", &[stage]).unwrap();
@@ -176,4 +178,30 @@ fn fine_tuning_learns_the_end_of_finished_answers_only() {
         lines(&run, "metrics.jsonl")[0]["tokens/trained"].as_f64().unwrap()
     };
     assert_eq!((tokens(true), tokens(false)), (15.0, 10.0));
+}
+
+/// The reward of a prompt is written in its row, so that a head that reads the policy's state can know it. Its returns are new to it at each
+/// step: it is fitted after it was asked.
+#[test]
+fn a_value_head_explains_what_the_prompt_decides() {
+    let world = World::new();
+    let worth = |i: usize| [0.9, 0.1, 0.6, 0.3, 0.8, 0.0, 0.5][i % 7];
+    let prompts = rows(&world, "worth.jsonl", |i| json!({ "prompt": WORDS[i % 7], "worth": worth(i) }));
+    let mut rewards = world.rewards();
+    for source in rewards["sources"].as_array_mut().unwrap() {
+        source["source"] = json!({ "name": "column", "options": { "column": "worth" } });
+    }
+    rewards["prompts"] = prompts.clone();
+    let stage = world.online(
+        "reinforce",
+        &json!({
+            "baseline": "value", "conditioner": { "name": "none" }, "prompts": prompts, "optimizer": { "name": "adamw", "lr": 1e-6 },
+            "train": { "steps": 80, "batch_size": 14, "micro_batch_size": 14, "checkpoint_every": 80 },
+        }),
+    );
+    let run = world.run("out", &[rewards, stage]).unwrap();
+    let explained: Vec<f64> =
+        lines(&run, "metrics.jsonl").iter().filter_map(|m| m["value/explained_variance"].as_f64()).collect();
+    let late = &explained[explained.len() - 10..];
+    assert!(explained[0] < 0.5 && late.iter().all(|e| *e > 0.8), "{explained:?}");
 }

@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use motrain_core::Registry;
 use motrain_core::plan::Plan;
+use motrain_core::{Prompt, Registry};
 use motrain_engine::folder::RunFolder;
 use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Config, Head, Llama};
@@ -61,6 +61,8 @@ pub fn text(folder: &Path, config: &Config) -> Text {
 
 /// A policy whose preferences among words are strong enough to differ between seeds.
 pub fn policy(seed: u64, head: Head) -> Llama {
+    // Threads of so small a model only wait for each other, and tests run side by side.
+    tch::set_num_threads(1);
     let mut model = Llama::init(config(head), seed, Device::Cpu).unwrap();
     for (name, p) in &mut model.params {
         if !name.contains("norm") {
@@ -70,15 +72,35 @@ pub fn policy(seed: u64, head: Head) -> Llama {
     model
 }
 
-/// Log-prob sums of completions of one prompt at a temperature, each computed alone.
+/// Log-prob sums of completions of one prompt at a temperature, each in a row of its own.
 pub fn log_probs(model: &Llama, prompt: &[u32], completions: &[Vec<u32>], temperature: f64) -> Vec<f64> {
     let net = model.net(Kind::Float).unwrap();
-    let one = |completion: &Vec<u32>| {
-        let group = Group { prompt, completions: vec![completion.as_slice()] };
-        let packed = pack(&[group], 0, Device::Cpu).unwrap();
-        no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, temperature).unwrap()).unwrap())).unwrap()[0]
+    let groups: Vec<Group> =
+        completions.iter().map(|alone| Group { prompt, completions: vec![alone.as_slice()] }).collect();
+    let packed = pack(&groups, 0, Device::Cpu).unwrap();
+    no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, temperature).unwrap()).unwrap())).unwrap()
+}
+
+/// A logged answer: its prompt with weights and its own words as tokens, and what it was trained on.
+pub struct Answer {
+    pub prompt: Vec<u32>,
+    pub plain: Vec<u32>,
+    pub said: Vec<u32>,
+    pub weights: Vec<f64>,
+    pub scores: Vec<f64>,
+}
+
+/// The answers that a run logged of a step, prompt by prompt.
+pub fn answers(run: &Path, step: usize, text: &Text) -> Vec<Answer> {
+    let answer = |line: &Value| {
+        let conditioned = line["conditioned_prompt"].as_str().unwrap();
+        let (said, finished) = (line["completion"].as_str().unwrap(), line["finished"].as_bool().unwrap());
+        let (prompt, said) = text.encode_answer(&Prompt::user(conditioned), said, finished).unwrap();
+        let plain = text.encode_prompt(&Prompt::user(conditioned.split("Instruction]").last().unwrap())).unwrap();
+        let numbers = |key: &str| serde_json::from_value(line[key].clone()).unwrap();
+        Answer { prompt, plain, said, weights: numbers("weights"), scores: numbers("scores") }
     };
-    completions.iter().map(one).collect()
+    lines(run, "completions.jsonl").iter().filter(|l| l["step"] == step).map(answer).collect()
 }
 
 pub struct World {
