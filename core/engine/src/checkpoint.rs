@@ -65,6 +65,11 @@ pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: 
             state.step
         )));
     }
+    prune(stage)
+}
+
+/// Removes all but the newest checkpoints.
+fn prune(stage: &Path) -> Result<()> {
     let mut all = list(stage);
     while all.len() > KEEP {
         let (_, oldest) = all.remove(0);
@@ -108,7 +113,11 @@ pub type Loaded = (Llama, BTreeMap<String, tch::Tensor>, State);
 pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
     while let Some((_, folder)) = list(stage).pop() {
         let damage = match whole(&folder) {
-            Ok(state) => return read(&folder, device, state).map(Some),
+            Ok(state) => {
+                // A kill may have come while an old one was being removed.
+                prune(stage)?;
+                return read(&folder, device, state).map(Some);
+            }
             Err(damage) => damage,
         };
         let aside = durable::beside(&folder, "damaged");
@@ -195,5 +204,19 @@ mod tests {
         }
         std::fs::remove_file(stage.path().join("checkpoint-1/state.json")).unwrap();
         assert_eq!(at(), None);
+    }
+
+    #[test]
+    fn what_a_kill_left_of_an_old_checkpoint_goes_at_the_next_start() {
+        let stage = tempfile::tempdir().unwrap();
+        for step in [3, 4] {
+            let (model, text, optim, state) = model(step);
+            save(stage.path(), &model, &text, optim.as_ref(), &state).unwrap();
+        }
+        let half_removed = stage.path().join("checkpoint-2");
+        std::fs::create_dir(&half_removed).unwrap();
+        std::fs::write(half_removed.join("config.json"), "{}").unwrap();
+        assert_eq!(load(stage.path(), Device::Cpu).unwrap().map(|(_, _, state)| state.step), Some(4));
+        assert!(!half_removed.exists());
     }
 }
