@@ -26,6 +26,16 @@ impl ModelRef {
     }
 }
 
+/// As it is told: a path, or the stage that makes it.
+impl std::fmt::Display for ModelRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(path),
+            Self::Stage { stage } => write!(f, "stage \"{stage}\""),
+        }
+    }
+}
+
 /// A registered component and its options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -40,11 +40,8 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     }
     let samples: Vec<Sample> = chosen.iter().zip(&drawn).map(|(row, c)| c.sample(row)).collect();
     let raw = set.score_raw(&samples)?;
-    let provenance = format!(
-        "1 % and 99 % quantiles over samples of {} on {}",
-        session.model_folder(&spec.policy).display(),
-        spec.prompts.paths.join(", ")
-    );
+    let provenance =
+        format!("1 % and 99 % quantiles over samples of {} on {}", spec.policy, spec.prompts.paths.join(", "));
     let mut scales = BTreeMap::new();
     for source in spec.sources.iter().filter(|s| !s.watch) {
         let scale = match source.scale {

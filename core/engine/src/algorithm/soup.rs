@@ -19,7 +19,7 @@ pub fn run(stage: Stage, spec: &Soup) -> Result<()> {
 pub fn load(stage: Stage, spec: &Specialists) -> Result<(Mix, Text)> {
     let (base, text) = stage.load(&spec.base)?;
     let folders: Vec<_> = spec.parts.iter().map(|p| stage.session.model_folder(p)).collect();
-    let names: Vec<String> = spec.parts.iter().map(name).collect();
+    let names: Vec<String> = spec.parts.iter().map(ModelRef::to_string).collect();
     let adapters = folders.iter().filter(|f| Adapter::is_one(f)).count();
     if adapters == 0 {
         if spec.adapters == Adapters::Factor {
@@ -39,12 +39,4 @@ pub fn load(stage: Stage, spec: &Specialists) -> Result<(Mix, Text)> {
         Adapters::Factor => Mix::of_factors(base, parts)?,
     };
     Ok((mix, text))
-}
-
-/// A part as messages name it.
-fn name(part: &ModelRef) -> String {
-    match part {
-        ModelRef::Path(path) => path.clone(),
-        ModelRef::Stage { stage } => format!("stage \"{stage}\""),
-    }
 }
