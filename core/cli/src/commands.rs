@@ -7,7 +7,7 @@ use crate::{allowed, bench, components, config, locate, out, paper, plugin_check
 use anyhow::{Context, Result, bail};
 use motrain_core::durable;
 use motrain_core::options::describe;
-use motrain_core::plan::{ModelRef, Plan, Sampling, Stage, Work};
+use motrain_core::plan::{Component, ModelRef, Plan, Sampling, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sub_seed;
 use motrain_core::task::TASKS;
@@ -15,6 +15,7 @@ use motrain_core::{Prompt, Weights};
 use motrain_engine::folder::{self, Manifest, RunFolder, Status};
 use motrain_engine::model::Llama;
 use motrain_engine::rollout::rollout;
+use motrain_engine::steering::Steering;
 use motrain_engine::text::Text;
 use motrain_engine::{device, generation, import, run};
 use serde_json::Value;
@@ -245,10 +246,7 @@ fn generate(command: Command) -> Result<()> {
 
 /// Writes weights into the prompt with the conditioner that the policy was trained with (steering.json beside the model).
 fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prompt) -> Result<Prompt> {
-    let path = folder.join("steering.json");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{} is not a steerable policy: it has no steering.json", folder.display()))?;
-    let steering: motrain_engine::steering::Steering = serde_json::from_str(&text)?;
+    let steering = Steering::load(folder)?;
     if steering.objectives.len() != weights.len() {
         bail!(
             "{} weights for {} objectives ({})",
@@ -257,7 +255,9 @@ fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prom
             steering.objectives.join(", ")
         );
     }
-    let conditioner = registry.conditioners.build(&steering.conditioner.name, &steering.conditioner.options)?;
+    let Component { name, options } = &steering.conditioner;
+    let conditioner = registry.conditioners.build(name, options);
+    let conditioner = conditioner.with_context(|| folder.join("steering.json").display().to_string())?;
     Ok(conditioner.render(&steering.objectives, &weights, prompt)?)
 }
 
