@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything a clone needs beyond `cargo build`. Spawns tools; never links libtorch.
 
+mod campaign;
 mod commands;
 mod libtorch;
 mod models;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
+    /// Kill runs and damage files at random, and see that nothing is lost (docs/reliability.md)
+    Campaign(campaign::Campaign),
     /// Remake the paper's figures and tables
     ReproducePaper {
         /// tiny (the embedded tasks), smollm2, or paper (your models and data, at the paths of configs/paper.toml)
@@ -104,6 +107,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Bench { args } => commands::bench(&args),
+        Command::Campaign(wanted) => campaign::run(&wanted),
         Command::ReproducePaper { scale, seeds, jobs, only, out } => paper::reproduce(&scale, seeds, jobs, &only, out),
         Command::Plugins => plugins::build().map(|_| ()),
         Command::Codegen => plugins::codegen(),
