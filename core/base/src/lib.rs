@@ -3,6 +3,7 @@
 
 pub mod advantage;
 pub mod conditioner;
+pub mod config;
 pub mod data;
 pub mod durable;
 pub mod error;

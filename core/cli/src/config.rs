@@ -3,70 +3,41 @@
 use crate::args::ConfigArgs;
 use crate::locate;
 use anyhow::{Context, Result, bail};
-use motrain_core::error::did_you_mean;
-use motrain_core::schema;
-use serde_json::{Value, json};
+use motrain_core::config::Layers;
+use serde_json::Value;
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
 /// Variables with the prefix that are no configuration.
 const OTHER_VARIABLES: [&str; 3] = ["HOME", "CACHE", "LOG"];
-/// Tables in tables that a key of --set or a variable names.
-const DEPTH: usize = 16;
 
-/// Reads all layers and refuses, of each, keys that the defaults do not know and values of another type than theirs.
+/// Reads all layers.
 pub fn load(args: &ConfigArgs) -> Result<Value> {
-    let defaults = defaults()?;
-    let mut config = defaults.clone();
-    let mut lay = |origin: String, layer: Result<Value>| {
-        let checked = layer.and_then(|layer| {
-            let faults = faults(&defaults, &layer);
-            if faults.is_empty() { Ok(layer) } else { Err(anyhow::anyhow!(faults.join("\n"))) }
-        });
-        merge(&mut config, checked.with_context(|| format!("configuration: {origin}"))?);
-        anyhow::Ok(())
-    };
+    let mut layers = Layers::over(DEFAULTS)?;
     for file in &args.config {
         let found = locate::find(file);
         if !found.is_file() {
             bail!("configuration {} does not exist", file.display());
         }
         let text = std::fs::read_to_string(&found).map_err(anyhow::Error::from);
-        lay(found.display().to_string(), text.and_then(|text| Ok(toml::from_str(&text)?)))?;
+        let laid = text.and_then(|text| Ok(layers.lay(&text)?));
+        laid.with_context(|| format!("configuration: {}", found.display()))?;
     }
     for (name, value) in variables() {
         let key = name.to_lowercase();
-        lay(format!("MOTRAIN_{name}"), nested(&key.split("__").collect::<Vec<_>>(), parse(&value)))?;
+        let laid = layers.set(&key.split("__").collect::<Vec<_>>(), &value);
+        laid.with_context(|| format!("configuration: MOTRAIN_{name}"))?;
     }
     for pair in &args.set {
         let (key, value) = pair.split_once('=').with_context(|| format!("--set {pair}: write it as key=value"))?;
-        let shown: String = pair.chars().take(80).collect();
-        lay(format!("--set {shown}"), nested(&key.split('.').collect::<Vec<_>>(), parse(value)))?;
+        let laid = layers.set(&key.split('.').collect::<Vec<_>>(), value);
+        laid.with_context(|| format!("configuration: --set {}", pair.chars().take(80).collect::<String>()))?;
     }
-    schema::check("configuration", &of_commands(), &config)?;
-    Ok(config)
+    Ok(layers.finish()?)
 }
 
 /// The layer below all others.
 pub fn defaults() -> Result<Value> {
-    Ok(toml::from_str(DEFAULTS)?)
-}
-
-/// What commands read themselves; scripts check what they use.
-fn of_commands() -> Value {
-    let path = json!({ "type": "string", "minLength": 1, "maxLength": 4096 });
-    let pinned = json!({
-        "type": "object",
-        "properties": { "path": path, "sha256": { "type": "string", "minLength": 64, "maxLength": 64 } },
-        "required": ["path"],
-    });
-    json!({ "additionalProperties": true, "properties": {
-        "seed": { "type": "integer", "minimum": 0 },
-        "plugins": { "type": "object", "properties": {
-            "load": { "type": "array", "items": { "anyOf": [path, pinned] } },
-            "roots": { "type": "array", "items": path },
-            "call_seconds": { "type": "number", "minimum": 0, "maximum": 1e6 },
-        } },
-    } })
+    Ok(Layers::over(DEFAULTS)?.finish()?)
 }
 
 /// Names without the prefix, and values.
@@ -78,89 +49,6 @@ fn variables() -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = std::env::vars_os().filter_map(text).collect();
     found.sort();
     found
-}
-
-/// `a.b` and 1 make `{a: {b: 1}}`.
-fn nested(keys: &[&str], value: Value) -> Result<Value> {
-    if keys.len() > DEPTH || keys.iter().any(|k| k.is_empty()) {
-        bail!("a key is up to {DEPTH} names joined by dots, such as tasks.hh.train.epochs");
-    }
-    Ok(keys.iter().rev().fold(value, |inner, key| json!({ *key: inner })))
-}
-
-/// Lays `layer` over `base`. A component that gets another name loses the options of the one before it.
-fn merge(base: &mut Value, layer: Value) {
-    match (base, layer) {
-        (Value::Object(base), Value::Object(layer)) => {
-            let renamed = matches!((base.get("name"), layer.get("name")), (Some(old), Some(new)) if old != new);
-            if renamed && base.contains_key("options") {
-                base.insert("options".into(), Value::Object(Default::default()));
-            }
-            for (key, value) in layer {
-                merge(base.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (base, layer) => *base = layer,
-    }
-}
-
-/// A TOML value, or else the text itself.
-fn parse(value: &str) -> Value {
-    match toml::from_str::<Value>(&format!("v = {value}")) {
-        Ok(Value::Object(mut map)) if map.len() == 1 => map.remove("v").unwrap_or(Value::Null),
-        _ => Value::String(value.to_owned()),
-    }
-}
-
-/// What is wrong with a layer, a line each.
-fn faults(known: &Value, layer: &Value) -> Vec<String> {
-    let mut out = Vec::new();
-    compare(Some(known), layer, "", &mut out);
-    out
-}
-
-/// Every table but `options` (which belongs to a component) has no keys but those of the defaults, and values are of their type. TOML's nan
-/// and inf have come out as null.
-fn compare(known: Option<&Value>, given: &Value, path: &str, out: &mut Vec<String>) {
-    match (known, given) {
-        (_, Value::Null) => out.push(format!("{path} must be a finite number")),
-        (Some(Value::Object(known)), Value::Object(given)) => {
-            for (key, value) in given {
-                let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                match known.get(key) {
-                    None => {
-                        let near = did_you_mean(key, known.keys().map(String::as_str));
-                        out.push(format!("there is no key \"{full}\"{near}"));
-                    }
-                    Some(known) => compare((key != "options").then_some(known), value, &full, out),
-                }
-            }
-        }
-        (Some(known), _) if kind(known) != kind(given) => {
-            let shown: String = given.to_string().chars().take(80).collect();
-            out.push(format!("{path} must be {}, not {shown}", kind(known)));
-        }
-        (known, Value::Array(items)) => {
-            // Tables in a list differ from each other: a reward by a model and one by a source.
-            let like = known.and_then(|k| k.get(0)).filter(|first| !first.is_object());
-            items.iter().enumerate().for_each(|(i, item)| compare(like, item, &format!("{path}[{i}]"), out));
-        }
-        (_, Value::Object(given)) => {
-            given.iter().for_each(|(key, value)| compare(None, value, &format!("{path}.{key}"), out));
-        }
-        _ => {}
-    }
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nothing",
-        Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number",
-        Value::String(_) => "text",
-        Value::Array(_) => "a list",
-        Value::Object(_) => "a table",
-    }
 }
 
 #[cfg(test)]
