@@ -1,7 +1,7 @@
 //! What each `cargo xtask` command does.
 
 use crate::run::{cache, cargo, checked, root, target};
-use crate::{libtorch, models, plugins};
+use crate::{fuzz, libtorch, models, plugins};
 use anyhow::{Context, Result, bail};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,11 +64,12 @@ pub fn demo(out: &str) -> Result<()> {
     checked(Command::new(binary).args(["--script", "experiments/hh.rhai", "--out", out]))
 }
 
-/// Sets up what is missing, then formats, lints, documents (with `ci`) and tests.
+/// Sets up what is missing and tests; with `ci` after formats, lints and documentation, and before a short look for inputs that break readers.
 pub fn test(ci: bool, args: &[String]) -> Result<()> {
     libtorch::setup(false)?;
     if ci {
         checked(cargo().args(["fmt", "--all", "--check"]))?;
+        checked(cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
         checked(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         checked(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
     }
@@ -81,7 +82,8 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
     } else {
         command.args(["test", "--workspace"]);
     }
-    checked(command.args(args))
+    checked(command.args(args))?;
+    if ci { fuzz::run(10, &[]) } else { Ok(()) }
 }
 
 pub fn bench(args: &[String]) -> Result<()> {

@@ -2,6 +2,7 @@
 
 mod campaign;
 mod commands;
+mod fuzz;
 mod libtorch;
 mod models;
 mod paper;
@@ -38,12 +39,20 @@ enum Command {
     },
     /// Set up what is missing and run every test
     Test {
-        /// Check format, lints and documentation first, as .ci/run does
+        /// Check format, lints and documentation too, and fuzz for a moment, as .ci/run does
         #[arg(long)]
         ci: bool,
         /// Passed on to the test runner
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
+    },
+    /// Look for inputs at which a reader of foreign files panics, hangs or floods the memory
+    Fuzz {
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// Only these targets
+        targets: Vec<String>,
     },
     /// Measure decoding, training and a whole online step
     Bench {
@@ -106,6 +115,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Doctor => commands::doctor(),
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
+        Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
         Command::Bench { args } => commands::bench(&args),
         Command::Campaign(wanted) => campaign::run(&wanted),
         Command::ReproducePaper { scale, seeds, jobs, only, out } => paper::reproduce(&scale, seeds, jobs, &only, out),

@@ -1,0 +1,3 @@
+#![no_main]
+
+motrain_fuzz::target!(toml);

@@ -1,0 +1,43 @@
+//! The text files of a model folder.
+
+use crate::{bundle, folder, model};
+use motrain_core::{Message, Prompt};
+use motrain_engine::text::Text;
+
+pub const FILES: [&str; 8] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "additional_chat_templates/tools.jinja",
+];
+
+/// A folder's text files: loaded, used as training uses them, saved and loaded again.
+pub fn tokenizer(data: &[u8]) {
+    let model = folder::with(&bundle::files(data, &FILES));
+    let config = model::small_config();
+    let Ok(text) = Text::load(model.path(), &config) else { return };
+    used(&text);
+    let saved = folder::new();
+    if text.save(saved.path()).is_ok() {
+        let _ = Text::load(saved.path(), &config);
+    }
+}
+
+pub fn used(text: &Text) {
+    let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let talk =
+        [turn("system", "Be brief."), turn("user", "hello  World é 12\n"), turn("assistant", "ok"), turn("user", "x")];
+    for prompt in [Prompt::user("hello World, hello!"), Prompt { messages: talk.to_vec() }, Prompt::user("")] {
+        let _ = text.encode_prompt(&prompt);
+        for finished in [true, false] {
+            let _ = text.encode_answer(&prompt, "ok, World.", finished);
+            let _ = text.encode_conversation(&prompt, "ok", finished);
+        }
+    }
+    let _ = text.decode(&(0..40).collect::<Vec<_>>());
+    let _ = text.decode(&[0, u32::MAX]);
+}
