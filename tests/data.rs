@@ -98,6 +98,27 @@ fn scores_in_a_column() {
 }
 
 #[test]
+fn an_array_of_rows_is_the_same_data_as_its_lines() {
+    let all: Vec<Value> = (0..20)
+        .map(
+            |i| json!({ "prompt": format!("q{i} {{"), "chosen": "Yes.", "rejected": "No [no]", "more": [{ "x": {} }] }),
+        )
+        .collect();
+    let model = |bytes: &[u8]| {
+        let f = folder();
+        run(f.path(), REWARD_MODEL, bytes).unwrap();
+        std::fs::read(f.path().join("out/stages/rm/model/model.safetensors")).unwrap()
+    };
+    let of_lines = model(lines(all.clone()).as_bytes());
+    let pretty = serde_json::to_string_pretty(&all).unwrap();
+    assert!(of_lines == model(pretty.as_bytes()));
+    assert!(of_lines == model(format!("\u{feff}\r\n {}", json!(all)).as_bytes()));
+    // A message says the line that a row begins in.
+    let wrong = "[\n  {\n    \"prompt\": \"Why?\", \"score\": 1\n  },\n  {\n    \"prompt\": \"How?\", \"score\": \"high\"\n  }\n]\n";
+    insta::assert_snapshot!("score_in_an_array", run(folder().path(), REWARDS, wrong).unwrap_err());
+}
+
+#[test]
 fn prompts_and_scripts_from_windows_and_prompts_from_chat_servers() {
     let f = folder();
     run(

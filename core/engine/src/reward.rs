@@ -9,7 +9,7 @@ use crate::session::obey;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::Prompt;
-use motrain_core::data::Row;
+use motrain_core::data::{DataSpec, Row};
 use motrain_core::options::Options;
 use motrain_core::plan::{ModelRef, Rewards};
 use motrain_core::registry::{Entry, Kind as ComponentKind, Registry};
@@ -207,6 +207,15 @@ impl RewardSet {
             })
             .collect::<Result<_>>()?;
         Ok(Self { sources, scales, spent: RefCell::default() })
+    }
+
+    /// Refuses rows that a source cannot score, before any answer to them is drawn.
+    pub fn check_rows(&self, spec: &DataSpec, rows: &[Row]) -> Result<()> {
+        for (row, (name, _, source)) in rows.iter().flat_map(|row| self.sources.iter().map(move |s| (row, s))) {
+            let placed = |what| Error::invalid(format!("{}: reward \"{name}\": {what}", row.place.of(spec)));
+            source.check_row(&row.columns).map_err(placed)?;
+        }
+        Ok(())
     }
 
     pub fn objectives(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
-//! JSON lines out of bytes, plain or gzipped. What is read is bounded by the file's own size, and an error names the line.
+//! Rows out of bytes, plain or gzipped: JSON lines, or one JSON array. What is read is bounded by the file's own size, and an error names the line.
 
-use super::mistaken;
+use super::{array, mistaken};
 use crate::{Error, Result, stop};
 use flate2::read::MultiGzDecoder;
 use serde_json::Value;
@@ -13,7 +13,9 @@ const LINE: u64 = 64 << 20;
 /// What a gzipped file may unpack to, whatever its size, and as a multiple of its size. A line counts with what a row of it takes in memory.
 const UNPACKED: u64 = 16 << 20;
 const RATIO: u64 = 64;
-const ROW: u64 = 256;
+pub(super) const ROW: u64 = 256;
+/// The byte-order mark of UTF-8.
+pub(super) const MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes that tell what a file is.
 const HEAD: u64 = 512;
 
@@ -21,6 +23,8 @@ const HEAD: u64 = 512;
 pub struct Lines {
     path: PathBuf,
     input: Box<dyn BufRead>,
+    /// The rows, where the file is an array.
+    array: Option<std::vec::IntoIter<(usize, Value)>>,
     line: usize,
     buffer: Vec<u8>,
     /// What a gzipped file may still unpack to.
@@ -51,10 +55,16 @@ impl Lines {
             left = UNPACKED.max(size.saturating_mul(RATIO));
             (head, input) = peeked(path, Box::new(BufReader::new(MultiGzDecoder::new(input))))?;
         }
-        match mistaken::file(&head) {
-            Some(what) => Err(Error::file(path, what)),
-            None => Ok(Self { path: path.to_owned(), input, line: 0, buffer: Vec::new(), left }),
+        if let Some(what) = mistaken::file(&head) {
+            return Err(Error::file(path, what));
         }
+        let mut array = None;
+        if array::begins(&head) {
+            let mark = if head.starts_with(MARK) { MARK.len() } else { 0 };
+            input.read_exact(&mut MARK.to_vec()[..mark]).map_err(|e| Error::io(path, e))?;
+            array = Some(array::rows(path, &mut input, left)?.into_iter());
+        }
+        Ok(Self { path: path.to_owned(), input, array, line: 0, buffer: Vec::new(), left })
     }
 
     fn error(&self, what: impl Into<String>) -> Error {
@@ -75,17 +85,14 @@ impl Lines {
                 "is longer than {} MiB; JSON lines hold one object a line, so this is no such file, or its line ends are lost",
                 LINE >> 20
             ))),
-            _ if self.left == 0 => Err(self.error(format!(
-                "ends what is read of this gzipped file: it unpacks to more than {RATIO} times its size, as a file made to fill the \
-                 memory does; if it is what you want, unpack it first"
-            ))),
+            _ if self.left == 0 => Err(self.error(too_much())),
             _ => Ok(true),
         }
     }
 
     /// The row of the line that was read, or nothing where it is blank.
     fn row(&self) -> Result<Option<Value>> {
-        let bytes = self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer).trim_ascii();
+        let bytes = self.buffer.strip_prefix(MARK).unwrap_or(&self.buffer).trim_ascii();
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -93,7 +100,7 @@ impl Lines {
         let first = self.line == 1;
         match serde_json::from_str(text) {
             Ok(row @ Value::Object(_)) => Ok(Some(row)),
-            Ok(other) => Err(self.error(mistaken::value(&other, first))),
+            Ok(other) => Err(self.error(mistaken::value(&other))),
             Err(e) => Err(self.error(mistaken::line(text, &e, first))),
         }
     }
@@ -103,6 +110,9 @@ impl Iterator for Lines {
     type Item = Result<(usize, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(rows) = &mut self.array {
+            return rows.next().map(Ok);
+        }
         loop {
             match self.advance().and_then(|more| if more { self.row().map(Some) } else { Ok(None) }) {
                 Ok(None) => return None,
@@ -112,6 +122,14 @@ impl Iterator for Lines {
             }
         }
     }
+}
+
+/// Why no more is read of a gzipped file.
+pub(super) fn too_much() -> String {
+    format!(
+        "ends what is read of this gzipped file: it unpacks to more than {RATIO} times its size, as a file made to fill the memory does; \
+         if it is what you want, unpack it first"
+    )
 }
 
 /// The first bytes, and all bytes.

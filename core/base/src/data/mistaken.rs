@@ -63,14 +63,27 @@ pub fn encoding(bytes: &[u8], at: usize) -> String {
 }
 
 /// Why a JSON value is no row.
-pub fn value(value: &Value, first: bool) -> String {
-    match value {
-        Value::Array(_) if first => ARRAY.into(),
-        other => format!("is {}, not an object; write one object a line, like {{\"prompt\": \"…\"}}", found(other)),
-    }
+pub fn value(value: &Value) -> String {
+    format!("is {}, not an object; write one object a line, like {{\"prompt\": \"…\"}}", found(value))
 }
 
-const ARRAY: &str = "begins a JSON array; write one object a line instead: jq -c '.[]' array.json > rows.jsonl";
+/// Why a file that begins an array is none of rows.
+pub fn array(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let said = said.split(" at line ").next().unwrap_or(&said);
+    let mend = match error.classify() {
+        Category::Eof => "; the JSON array does not end: the file is truncated; get it again",
+        _ if said.contains("trailing characters") => {
+            "; nothing stands behind the JSON array: write one array, or one object a line"
+        }
+        _ if said.contains("recursion") => "; rows are read to a depth of 128",
+        _ if said.contains("unicode code point") => {
+            "; the file is not UTF-8: convert it with iconv -f WINDOWS-1252 -t UTF-8"
+        }
+        _ => "; this is a JSON array, whose rows are objects with commas between them",
+    };
+    format!("is not JSON: {said} at byte {} of the line{mend}", error.column())
+}
 
 /// Why a line is no JSON.
 pub fn line(text: &str, error: &serde_json::Error, first: bool) -> String {
@@ -87,9 +100,6 @@ pub fn line(text: &str, error: &serde_json::Error, first: bool) -> String {
 
 /// What the first line gives away about a file.
 fn whole_file(text: &str) -> Option<&'static str> {
-    if text.starts_with('[') {
-        return Some(ARRAY);
-    }
     if text.starts_with('<') {
         return Some("is HTML or XML, not JSON lines, perhaps the page of a failed download; get the file itself");
     }

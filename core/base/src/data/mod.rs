@@ -1,5 +1,6 @@
-//! Data files: JSON lines, plain or gzipped, with prompts, demonstrations or preference pairs.
+//! Data files: JSON lines or a JSON array, plain or gzipped, with prompts, demonstrations or preference pairs.
 
+mod array;
 pub(crate) mod columns;
 pub mod forms;
 mod lines;
@@ -34,7 +35,7 @@ pub enum Part {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// One file, or several that are read one after the other: .jsonl or .jsonl.gz.
+    /// One file, or several that are read one after the other: .jsonl or .json, plain or gzipped.
     #[schemars(length(min = 1, max = 10_000), inner(length(min = 1, max = 4096)))]
     pub paths: Vec<String>,
     /// "train", "test" or "all".

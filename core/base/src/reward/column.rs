@@ -27,19 +27,16 @@ impl Options for Column {}
 
 impl Column {
     /// The row's score; none where the column is null.
-    fn of(&self, sample: &Sample) -> Result<Option<f64>, String> {
+    fn of(&self, row: &Value) -> Result<Option<f64>, String> {
         let name = &self.column;
-        let wrong = |what: String| format!("{what}\n  prompt:     {}", sample.prompt.one_line());
-        match sample.row.get(name) {
+        match row.get(name) {
             Some(Value::Null) => Ok(None),
             Some(Value::Number(n)) => Ok(n.as_f64()),
             Some(other) => {
                 let mend = "a score is a number without quotes, or null where there is none";
-                Err(wrong(format!("column \"{name}\" is {}; {mend}", found(other))))
+                Err(format!("column \"{name}\" is {}; {mend}", found(other)))
             }
-            None => {
-                Err(wrong(format!("the row {} (write null in rows without a score)", missing(sample.row, &[name]))))
-            }
+            None => Err(format!("the row {} (write null in rows without a score)", missing(row, &[name]))),
         }
     }
 }
@@ -47,10 +44,14 @@ impl Column {
 impl RewardSource for Column {
     fn score(&self, batch: &[Sample]) -> Result<Vec<f64>, String> {
         let none = || format!("column \"{}\" is null, and here every row needs a score", self.column);
-        batch.iter().map(|s| self.of(s)?.ok_or_else(none)).collect()
+        batch.iter().map(|s| self.of(s.row)?.ok_or_else(none)).collect()
+    }
+
+    fn check_row(&self, row: &Value) -> Result<(), String> {
+        self.of(row).map(|_| ())
     }
 
     fn score_where_possible(&self, batch: &[Sample]) -> Result<Vec<Option<f64>>, String> {
-        batch.iter().map(|s| self.of(s)).collect()
+        batch.iter().map(|s| self.of(s.row)).collect()
     }
 }

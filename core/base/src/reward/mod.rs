@@ -40,6 +40,11 @@ pub trait RewardSource: Send + Sync {
         true
     }
 
+    /// Whether it can score answers to this row; asked of every row before any work.
+    fn check_row(&self, _row: &Value) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
     /// As `score`, for sources that may leave out samples (a remote one whose policy is to skip failures).
     fn score_where_possible(&self, batch: &[Sample]) -> std::result::Result<Vec<Option<f64>>, String> {
         Ok(self.score(batch)?.into_iter().map(Some).collect())
@@ -121,19 +126,20 @@ mod tests {
         let column = |row: Value| {
             let prompt = Prompt::user("why?");
             let source = Registry::builtin().rewards.build("column", &json!({"column": "score"})).unwrap();
-            source
-                .score_where_possible(&[Sample { prompt: &prompt, completion: "x", finished: true, row: &row }])
-                .map(|s| s[0])
+            let sample = Sample { prompt: &prompt, completion: "x", finished: true, row: &row };
+            let scores = source.score_where_possible(&[sample]);
+            assert_eq!(scores.as_ref().err(), source.check_row(&row).as_ref().err());
+            scores.map(|s| s[0])
         };
         assert_eq!(column(json!({"score": u64::MAX})), Ok(Some(u64::MAX as f64)));
         assert_eq!(column(json!({"score": null})), Ok(None));
         assert_eq!(
             column(json!({"score": "0.5"})).unwrap_err(),
-            "column \"score\" is the text \"0.5\"; a score is a number without quotes, or null where there is none\n  prompt:     [user] why?"
+            "column \"score\" is the text \"0.5\"; a score is a number without quotes, or null where there is none"
         );
         assert_eq!(
             column(json!({"scores": 1})).unwrap_err(),
-            "the row has no column \"score\", only \"scores\"; did you mean \"score\"? (write null in rows without a score)\n  prompt:     [user] why?"
+            "the row has no column \"score\", only \"scores\"; did you mean \"score\"? (write null in rows without a score)"
         );
     }
 

@@ -24,6 +24,7 @@ pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
     let objectives = set.objectives();
     let (policy, text) = stage.load(&spec.policy)?;
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
+    set.check_rows(&spec.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.kind))?;
     let bar = stage.progress(rows.len());
     let mut lines = String::new();

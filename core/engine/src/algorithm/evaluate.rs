@@ -87,6 +87,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
     let wide = widest(conditioner.as_ref(), &objectives, grid.clone(), &text)?;
     let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context, &seen)?;
+    set.check_rows(&spec.prompts, &rows)?;
     let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());

@@ -84,6 +84,7 @@ impl<'a> Experience<'a> {
         let wide = widest(conditioner.as_ref(), &objectives, tried, &text)?;
         let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
         let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
+        rewards.check_rows(&spec.prompts, &rows)?;
         let experience = Self { stage, spec, objectives, rows, sampler, conditioner, rewards };
         let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
         let log_probs = LogProbs { reference, spec, pad: text.pad };

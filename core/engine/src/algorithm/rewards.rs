@@ -25,6 +25,7 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     let set = RewardSet::build(spec, session.registry, |o| session.resolve(o), BTreeMap::new())?;
     let (policy, text) = stage.load(&spec.policy)?;
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
+    set.check_rows(&spec.prompts, &rows)?;
     let chosen: Vec<&Row> = (0..spec.samples).map(|i| &rows[i % rows.len()]).collect();
     let bar = stage.progress(spec.samples);
     bar.set_message("fitting reward scales on the initial policy");

@@ -79,6 +79,7 @@ fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         None => plain(prompt),
     };
     let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
+    set.check_rows(&spec.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.kind))?;
     let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
     let bar = stage.progress(wanted.len());

@@ -49,7 +49,22 @@ fn files_that_are_something_else() {
         ("gzip in gzip", gzipped(&gzipped(b"{}"))),
         ("Parquet in gzip", gzipped(b"PAR1....")),
         ("array", bad("[\n {\"prompt\": \"q\"}\n]\n")),
-        ("array on a line", bad("[{\"prompt\": \"q\"}]")),
+        ("array on a line", bad("\u{feff} [{\"prompt\": \"q\"}]")),
+        ("array in gzip", gzipped(b"[\n{\"prompt\": \"q\"}, {\"prompt\": \"r\"}]")),
+        ("array without rows", bad("[]")),
+        ("array of texts", bad("[\n{\"prompt\": \"q\"},\n\"r\"]")),
+        ("array with a wrong row", bad("[{\"prompt\": \"q\"},\n\n{\n\"prompt\": 5}]")),
+        ("array, cut", bad("[{\"prompt\": \"q\"},\n{\"pro")),
+        ("array with a comma behind", bad("[{\"prompt\": \"q\"},\n]")),
+        ("array without a comma", bad("[{\"prompt\": \"q\"}\n{\"prompt\": \"r\"}]")),
+        ("arrays on lines", bad("[{\"prompt\": \"q\"}]\n[{\"prompt\": \"r\"}]\n")),
+        ("array, deep", format!("[{}{}]", "[".repeat(500), "]".repeat(500)).into_bytes()),
+        ("array in Latin-1", b"[\n{\"prompt\": \"caf\xe9\"}]".to_vec()),
+        ("array, gzip cut", {
+            let p = gzipped(format!("[{}]", vec!["{\"prompt\": \"q\"}"; 90].join(",")).as_bytes());
+            p[..p.len() - 12].to_vec()
+        }),
+        ("gzip bomb of an array", gzipped(format!("[{}]", vec!["{}"; 1 << 17].join(",")).as_bytes())),
         ("CSV", bad("prompt,chosen,rejected\nq,a,b\n")),
         ("HTML", bad("<!DOCTYPE html>\n<html></html>")),
         ("Git LFS", bad("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")),
