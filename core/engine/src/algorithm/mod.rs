@@ -26,7 +26,7 @@ use motrain_core::{Prompt, Weights};
 
 /// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
 /// earlier motrain finished is then no result of this one, and is made anew.
-const SHARED: u32 = 2;
+const SHARED: u32 = 3;
 
 pub fn run_stage(stage: Stage, work: &Work) -> Result<()> {
     match work {
