@@ -33,19 +33,32 @@ pub fn quoted(text: &str) -> String {
     one_line(text, QUOTED)
 }
 
-/// Text of the user's own, with user and password of the addresses in it starred out; as long as before, so that columns stay.
+/// Text of the user's own, with what may be secret in the addresses in it starred out: user, password, values of the query; as long as before,
+/// so that columns stay.
 pub fn without_passwords(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
-        let host = after.find(|c: char| "/?#\"'".contains(c)).unwrap_or(after.len());
-        let user = after[..host].rfind('@').unwrap_or(0);
+        let end = after.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(after.len());
         out += before;
-        out.extend(after[..user].chars().map(|_| '*'));
-        rest = &after[user..];
+        out += &starred(&after[..end]);
+        rest = &after[end..];
     }
     out + rest
+}
+
+fn starred(address: &str) -> String {
+    let host = address.find(['/', '?', '#']).unwrap_or(address.len());
+    let user = address[..host].rfind('@').unwrap_or(0);
+    let query = address.find('?').unwrap_or(address.len());
+    let mut value = false;
+    let star = |(at, c): (usize, char)| {
+        let hidden = at < user || (value && c != '&');
+        value = at >= query && c != '&' && (value || c == '=');
+        if hidden { '*' } else { c }
+    };
+    address.char_indices().map(star).collect()
 }
 
 fn unprintable(c: char) -> bool {

@@ -1,6 +1,6 @@
 //! Addresses of servers: checked before any request, and printed without what is secret in them.
 
-use crate::http::proxy;
+use crate::http::{proxy, secret};
 use crate::options::Checked;
 use crate::shown::quoted;
 use base64::Engine;
@@ -13,6 +13,7 @@ pub fn check(url: &str) -> Checked {
     proxy::of(&url).map(|_| ()).map_err(|what| ("url", what))
 }
 
+/// An address with what its `${VARIABLES}` hold.
 pub fn parse(text: &str) -> Result<Url, String> {
     let lower = text.to_ascii_lowercase();
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
@@ -27,7 +28,10 @@ pub fn parse(text: &str) -> Result<Url, String> {
     if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(format!("holds a blank or a control character: \"{}\"", without_secrets(text)));
     }
-    Url::parse(text).map_err(|e| format!("is no address ({e}): \"{}\"", without_secrets(text)))
+    let url = Url::parse(text).map_err(|e| format!("is no address ({e}): \"{}\"", without_secrets(text)));
+    let mut url = url?;
+    secret::fill(&mut url, |name| std::env::var(name).ok())?;
+    Ok(url)
 }
 
 /// An address as messages name it: without user, password and the values of its query, where keys may stand.
@@ -122,7 +126,7 @@ mod tests {
         let said: Vec<String> = wrong.iter().map(|url| check(url).unwrap_err().1).collect();
         assert!(said.iter().all(|s| !s.contains("secret")));
         insta::assert_snapshot!(said.join("\n"));
-        for right in ["http://localhost:5000/get_reward", "HTTPS://host", "http://[::1]:8000/v1", "http://u:p@h/?k=v"] {
+        for right in ["http://localhost:5000/get_reward", "HTTPS://host", "http://[::1]:8000/v1", "http://h/?k=v"] {
             assert!(check(right).is_ok(), "{right}");
         }
     }

@@ -1,7 +1,7 @@
 //! A language model behind an OpenAI-compatible server: what it is asked and what it says, without its reasoning.
 
 use super::failure::{Again, Failed, Fault};
-use super::{Client, Limits, check_url, parse_url, reasoning};
+use super::{Client, Limits, check_url, parse_url, reasoning, secret};
 use crate::options::Checked;
 use crate::shown::quoted;
 use schemars::JsonSchema;
@@ -13,7 +13,7 @@ use url::Url;
 /// Where and how a language model behind an OpenAI-compatible server is asked.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct ChatServer {
-    /// The address up to the version, such as "http://localhost:8000/v1".
+    /// The address up to the version, such as "http://localhost:8000/v1". Secrets in it are named: ${VARIABLE}.
     #[schemars(length(min = 8, max = 4096))]
     pub url: String,
     /// The model's name as the server knows it.
@@ -48,6 +48,12 @@ impl ChatServer {
         check_url(&self.url)?;
         if let Some(own) = OWN.iter().find(|own| self.request.contains_key(**own)) {
             return Err(("request", format!("must not hold \"{own}\", which motrain sets itself")));
+        }
+        if let Some(name) = self.request.keys().find(|name| secret::is_name(name)) {
+            let what = format!(
+                "holds \"{name}\", and options are kept in run folders: give the name of a variable as api_key_env"
+            );
+            return Err(("request", what));
         }
         if let Some(own) = OWN.iter().find(|own| self.leave_out.iter().any(|name| name == *own)) {
             return Err(("leave_out", format!("must not hold \"{own}\": no answer comes without it")));
@@ -205,7 +211,7 @@ mod tests {
     use super::*;
 
     fn server(more: Value) -> ChatServer {
-        let mut options = json!({"url": "http://u:secret@h/v1?key=secret", "model": "m", "max_tokens": 64});
+        let mut options = json!({"url": "http://h/v1", "model": "m", "max_tokens": 64});
         options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         serde_json::from_value(options).unwrap()
     }
@@ -230,9 +236,11 @@ mod tests {
         let own = chat(json!({"request": {"max_completion_tokens": 9, "seed": 1}, "leave_out": ["temperature"]}));
         let expected = json!({"model": "m", "messages": [{"role": "user", "content": "q"}], "max_completion_tokens": 9, "seed": 1});
         assert_eq!(own.body("q", false), expected);
-        for (more, option) in
-            [(json!({"request": {"stream": true}}), "request"), (json!({"leave_out": ["messages"]}), "leave_out")]
-        {
+        for (more, option) in [
+            (json!({"request": {"stream": true}}), "request"),
+            (json!({"request": {"api_key": "x"}}), "request"),
+            (json!({"leave_out": ["messages"]}), "leave_out"),
+        ] {
             assert_eq!(server(more).check().unwrap_err().0, option);
         }
     }

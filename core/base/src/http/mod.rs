@@ -7,6 +7,7 @@ mod client;
 mod failure;
 mod proxy;
 mod reasoning;
+mod secret;
 
 pub use address::{check as check_url, parse as parse_url};
 pub use chat::{Chat, ChatServer};

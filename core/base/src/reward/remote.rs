@@ -19,7 +19,7 @@ pub const BUILTIN: Builtin<dyn RewardSource> = Builtin {
 #[derive(Deserialize, JsonSchema)]
 // deny_unknown_fields does not go with flatten; the schema has all names, and is checked first.
 struct RemoteOptions {
-    /// The whole address, such as "http://localhost:5000/get_reward".
+    /// The whole address, such as "http://localhost:5000/get_reward". Secrets in it are named: ${VARIABLE}.
     #[schemars(length(min = 8, max = 4096))]
     url: String,
     /// What the server scores: {prompt}, {answer} and {ending} ("finished" or "cut off") are filled in.
