@@ -61,8 +61,9 @@ const SCORED_AT_ONCE: usize = 32;
 
 impl RewardSource for PluginReward {
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
-        let mut scores = Vec::with_capacity(batch.len());
-        for some in batch.chunks(SCORED_AT_ONCE) {
+        let (first, rest) = batch.split_at(batch.len().min(SCORED_AT_ONCE));
+        let mut scores = self.score_some(first)?;
+        for some in rest.chunks(SCORED_AT_ONCE) {
             stop::obey().map_err(|e| e.to_string())?;
             scores.extend(self.score_some(some)?);
         }
