@@ -2,7 +2,8 @@
 
 use motrain_core::rng::sha256_hex;
 use motrain_tests::{
-    copy_model, failure, fixture, library, motrain, root, small_run, start, steps_done, success, text, wait_for, write,
+    copy_model, failure, fixture, library, motrain, reused, root, small_run, start, steps_done, success, text, told,
+    wait_for, write,
 };
 use serde_json::json;
 use std::path::Path;
@@ -128,4 +129,38 @@ fn the_bytes_that_are_pinned_are_the_bytes_that_are_loaded() {
     let output = child.wait_with_output().unwrap();
     let said = text(&output.stderr);
     assert!(output.status.success() && !said.contains("INITIALISER RAN"), "{said}");
+}
+
+#[test]
+fn a_library_beside_a_plugin_is_as_much_its_code() {
+    let f = folder();
+    let (dep, plugin) = (f.path().join("libdep.so"), f.path().join("slow.so"));
+    let build_dep = |body: &str| {
+        let source = write(f.path(), "dep.c", &format!("int dep(void) {{ return {body}; }}\n"));
+        success(std::process::Command::new("cc").args(["-shared", "-fPIC"]).arg(source).arg("-o").arg(&dep));
+    };
+    build_dep("1");
+    let mut cc = std::process::Command::new("cc");
+    cc.args(["-shared", "-fPIC", "-I"])
+        .arg(root().join("plugins/abi/include"))
+        .arg(root().join("tests/fixtures/slow.c"));
+    cc.args(["-Wl,--no-as-needed", "-Wl,-rpath,$ORIGIN", "-L"]).arg(f.path()).args(["-ldep", "-o"]).arg(&plugin);
+    success(&mut cc);
+    let script = "rewards(\"r\", #{ sources: [reward(\"P\", plugin(\"slow.so\", \"slow.length\"))], policy: path(\"assets/hh/policy\"), \
+                  prompts: #{ paths: [path(\"assets/hh/prompts.jsonl\")] }, samples: 16, generate: #{ max_new_tokens: 8 } });\n";
+    write(f.path(), "s.rhai", script);
+    let run = |args: &[&str]| {
+        let mut command = motrain(f.path());
+        command.args(args).env("SLOW_REWARD", "no");
+        command
+    };
+    let start = ["--script", "s.rhai", "--out", "out"];
+    success(&mut run(&start));
+    assert_eq!(reused(&told(&mut run(&start))), 1);
+    build_dep("2");
+    let said = failure(&mut run(&["--resume", "out"]));
+    assert!(said.contains("no longer those of the run (libdep.so)"), "{said}");
+    assert_eq!(reused(&told(&mut run(&start))), 0, "the stage was reused");
+    build_dep("1");
+    assert_eq!(reused(&told(&mut run(&start))), 1);
 }

@@ -1,6 +1,6 @@
 //! A run killed or stopped at any moment and resumed ends with the same bytes as one that was not.
 
-use motrain_tests::{motrain, signal, small_run, start, success};
+use motrain_tests::{failure, motrain, signal, small_run, start, success};
 use std::path::Path;
 use std::time::Instant;
 
@@ -45,6 +45,24 @@ fn killed_and_resumed_equals_uninterrupted() {
     for ((file, expected), (_, found)) in straight.iter().zip(result(&folder.path().join("killed"))) {
         assert!(*expected == found, "{file} differs after {kills} kills");
     }
+}
+
+#[test]
+fn options_that_a_saved_plan_does_not_obey_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    success(&mut small_run(folder.path(), "out"));
+    std::fs::write(folder.path().join("mine.toml"), "[tasks.hh.train]\nsteps = 9\n").unwrap();
+    let said = |args: &[&str]| failure(motrain(folder.path()).args(args));
+    let generate = ["generate", "out", "--prompt", "hi", "--set", "device=cuda"];
+    let all = [
+        said(&["--resume", "out", "--set", "tasks.hh.train.steps=9"]),
+        said(&["--resume", "out", "--config", "mine.toml"]),
+        said(&["evaluate", "out", "--out", "other", "--set", "seed=5"]),
+        said(&generate),
+    ];
+    insta::assert_snapshot!(all.join("\n"));
+    assert!(!folder.path().join("other").exists());
+    success(motrain(folder.path()).args(["--resume", "out", "--set", "plugins.call_seconds=5"]));
 }
 
 #[test]

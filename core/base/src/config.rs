@@ -48,6 +48,11 @@ impl Layers {
     }
 }
 
+/// The keys that the text of a TOML file has at its top.
+pub fn keys(text: &str) -> Result<Vec<String>> {
+    Ok(table(text)?.as_object().map(|keys| keys.keys().cloned().collect()).unwrap_or_default())
+}
+
 fn table(text: &str) -> Result<Value> {
     toml::from_str(text).map_err(|e| Error::Invalid(e.to_string()))
 }

@@ -216,6 +216,7 @@ fn generate(command: Command) -> Result<()> {
     else {
         return Ok(());
     };
+    let config = config::of_plugins(&plugins)?;
     let folder = policy_folder(&locate::find(&policy));
     let device = device::device(&device)?;
     let model = Llama::load(&folder, device)?;
@@ -224,7 +225,7 @@ fn generate(command: Command) -> Result<()> {
     if !weights.is_empty() {
         let registry = match policy.join("plan.json").exists() {
             true => components::from_plan(&saved_plan(&policy)?, &plugins)?,
-            false => configured(&plugins)?,
+            false => components::from_config(&config, &Plugins::read(&config, &plugins)?)?,
         };
         prompt = condition(&folder, &registry, Weights::new(weights)?, &prompt)?;
     }

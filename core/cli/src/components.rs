@@ -119,7 +119,7 @@ pub fn from_config(config: &Value, plugins: &Plugins) -> Result<Registry> {
 /// What a saved plan needs: its plugins, unchanged, and its script's functions. A run folder may come from somebody else, so its plan is
 /// not what allows a library: the user does, by naming it, by its folder, or by having run it before.
 pub fn from_plan(plan: &Plan, args: &ConfigArgs) -> Result<Registry> {
-    let plugins = Plugins::read(&config::load(args)?, args)?;
+    let plugins = Plugins::read(&config::of_plugins(args)?, args)?;
     let mut registry = shipped(&plan.device, &plan.dtype)?;
     let unset = config::defaults()?["plugins"]["call_seconds"].as_f64();
     limit(plan.call_seconds.filter(|_| unset == Some(plugins.call_seconds)).unwrap_or(plugins.call_seconds))?;
@@ -133,11 +133,22 @@ pub fn from_plan(plan: &Plan, args: &ConfigArgs) -> Result<Registry> {
         // What the user named is the plan's library if its hash is, wherever it lies now.
         let path = named.get(&file.sha256).cloned().unwrap_or_else(|| file.path.clone().into());
         let request = Request { path, sha256: Some(file.sha256.clone()), permit: Some(permit.clone()) };
-        plugin::load(&mut registry, &request, plan.seed).map_err(|e| match e {
+        let library = plugin::load(&mut registry, &request, plan.seed).map_err(|e| match e {
             Error::NotAllowed { .. } => anyhow::Error::from(e),
             e => anyhow::Error::from(e)
                 .context("this run used a plugin that is no longer the same; bring it back, or start a new run"),
         })?;
+        if library.file.needs != file.needs {
+            let then = if file.needs.is_empty() {
+                "none".into()
+            } else {
+                file.needs.keys().cloned().collect::<Vec<_>>().join(", ")
+            };
+            bail!(
+                "{}: the libraries beside this plugin that it needs are no longer those of the run ({then}); bring them back, or start a new run",
+                file.path
+            );
+        }
     }
     match &plan.script {
         None => Ok(registry),

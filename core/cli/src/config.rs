@@ -3,7 +3,7 @@
 use crate::args::ConfigArgs;
 use crate::locate;
 use anyhow::{Context, Result, bail};
-use motrain_core::config::Layers;
+use motrain_core::config::{Layers, keys};
 use serde_json::Value;
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
@@ -33,6 +33,34 @@ pub fn load(args: &ConfigArgs) -> Result<Value> {
         laid.with_context(|| format!("configuration: --set {}", pair.chars().take(80).collect::<String>()))?;
     }
     Ok(layers.finish()?)
+}
+
+/// For commands that work with what was saved: of the files and values that the user gives them they take what is said of plugins, and
+/// refuse all else, which they would not obey.
+pub fn of_plugins(args: &ConfigArgs) -> Result<Value> {
+    let config = load(args)?;
+    for file in &args.config {
+        let text = std::fs::read_to_string(locate::find(file))?;
+        keys(&text)?
+            .iter()
+            .try_for_each(|key| obeyed(key))
+            .with_context(|| format!("configuration: {}", file.display()))?;
+    }
+    for pair in &args.set {
+        let key = pair.split(['.', '=']).next().unwrap_or_default();
+        obeyed(key).with_context(|| format!("configuration: --set {}", pair.chars().take(80).collect::<String>()))?;
+    }
+    Ok(config)
+}
+
+fn obeyed(key: &str) -> Result<()> {
+    if key == "plugins" {
+        return Ok(());
+    }
+    bail!(
+        "\"{key}\" is not obeyed here: --resume, evaluate and generate take only plugins.* from the configuration, and all else as it was saved; \
+         for other options, start the run again with --script and --out (stages whose options stay are reused)"
+    )
 }
 
 /// The layer below all others.

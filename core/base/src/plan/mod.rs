@@ -334,7 +334,8 @@ impl Plan {
     fn libraries(&self, work: &Work) -> impl Iterator<Item = String> {
         let used: Vec<String> =
             work.components().into_iter().map(|(kind, c)| format!("{} {}", kind.name(), c.name)).collect();
-        self.plugins.iter().filter(move |p| p.components.iter().any(|c| used.contains(c))).map(|p| p.sha256.clone())
+        let own = self.plugins.iter().filter(move |p| p.components.iter().any(|c| used.contains(c)));
+        own.flat_map(|p| std::iter::once(&p.sha256).chain(p.needs.values())).cloned()
     }
 
     /// A hash per stage over its options, in which each path stands for what is there (`fingerprint`), the revision of the code that it runs

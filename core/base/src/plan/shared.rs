@@ -55,6 +55,9 @@ pub struct PluginFile {
     pub sha256: String,
     /// `loss acme.robust`, …
     pub components: Vec<String>,
+    /// SHA-256 of the libraries beside it that it needs, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, String>,
 }
 
 /// The script whose functions serve as components: source and configuration, so that a resumed run has the same ones.

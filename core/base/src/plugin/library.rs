@@ -4,6 +4,7 @@ use super::death;
 use super::describe::describe;
 use super::image::{self, Image};
 use super::inspect::{entry_name, inspect};
+use super::needs;
 use super::reason::reason;
 use super::running::{self, Call};
 use crate::error::{Error, Result};
@@ -120,7 +121,8 @@ pub fn open(request: &Request) -> Result<&'static Library> {
     let image = Image::read(&path, shown)?;
     permitted(request, &path, &image.sha256)?;
     inspect(shown, &image.file)?;
-    let library: &'static Library = Box::leak(Box::new(load(shown, &path, image)?));
+    let needs = needs::beside(&path, &image.file)?;
+    let library: &'static Library = Box::leak(Box::new(load(shown, &path, image, needs)?));
     loaded.insert(path, library);
     Ok(library)
 }
@@ -137,7 +139,7 @@ fn permitted(request: &Request, path: &Path, sha256: &str) -> Result<()> {
 }
 
 /// Binds every symbol at once, so that a missing one is known now and not at the first call of it.
-fn load(shown: &Path, path: &Path, image: Image) -> Result<Library> {
+fn load(shown: &Path, path: &Path, image: Image, needs: BTreeMap<String, String>) -> Result<Library> {
     let bad = |what: String| Error::file(shown, what);
     let who: &'static str = String::leak(path.display().to_string());
     death::suspect(who);
@@ -155,6 +157,6 @@ fn load(shown: &Path, path: &Path, image: Image) -> Result<Library> {
     // SAFETY: the entry returned a description that lives as long as the process, or null.
     let (name, version, components) = unsafe { describe(plugin, path) }.map_err(bad)?;
     let names = components.iter().map(|c| format!("{} {}", c.kind.name(), c.name)).collect();
-    let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names };
+    let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names, needs };
     Ok(Library { file, name, version, components })
 }

@@ -12,6 +12,7 @@ mod host;
 mod image;
 mod inspect;
 mod library;
+mod needs;
 mod reason;
 mod room;
 mod running;
