@@ -209,11 +209,10 @@ fn contents_count_and_places_do_not() {
     let script = std::fs::read_to_string(work.join("s.rhai")).unwrap();
     write(&work, "s.rhai", &script.replace("p.jsonl", "q.jsonl"));
     assert_eq!(reused(&run()), 3);
-    std::fs::write(
-        work.join("data/q.jsonl"),
-        std::fs::read_to_string(work.join("data/q.jsonl")).unwrap() + "{\"prompt\": \"Hi\"}\n",
-    )
-    .unwrap();
+    // As long as it was.
+    let prompts = std::fs::read_to_string(work.join("data/q.jsonl")).unwrap();
+    let (text, end) = prompts.rsplit_once("\"}").unwrap();
+    write(&work, "data/q.jsonl", &format!("{}#\"}}{end}", &text[..text.len() - 1]));
     assert_eq!(reused(&run()), 0);
 }
 
