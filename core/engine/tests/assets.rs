@@ -95,7 +95,7 @@ fn preferred(task: &Task, name: &str, pairs: &[(String, String, String)], finish
 /// The share of answers, told from the same with one statement of another prompt, that score higher.
 fn contrast_accuracy(name: &str, objective: &str) -> f64 {
     let task = task(name);
-    let pairs: Vec<_> = task.contrasts(200, 11).into_iter().map(|c| (c.prompt, c.right, c.wrong)).collect();
+    let pairs: Vec<_> = task.contrasts(400, 11).into_iter().map(|c| (c.prompt, c.right, c.wrong)).collect();
     preferred(task, objective, &pairs, true)
 }
 

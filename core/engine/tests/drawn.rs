@@ -2,19 +2,21 @@
 //! `max_kl`, cut answers, and prompts that do not fit with their weights.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 mod world;
 
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
 use motrain_core::plan::Sampling;
-use motrain_engine::model::{Head, Llama};
+use motrain_engine::logprob::to_vec;
+use motrain_engine::model::{Head, Llama, Mask};
 use motrain_engine::reward;
 use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor, no_grad};
 use world::{Answer, World, answers, config, find, lines, log_probs, policy, text};
 
 /// All completions of at most two tokens over the whole vocabulary.
@@ -224,10 +226,13 @@ fn reward_models_read_cut_answers_without_an_end() {
         let source = registry.rewards.build("reward_model", &options).unwrap();
         source.score(&[completion.sample(&row)]).unwrap()[0]
     };
-    let by_hand = |answer: &[u32]| {
-        let group = motrain_engine::logprob::Group { prompt: &[1, 2], completions: vec![answer] };
-        let net = model.net(Kind::Float).unwrap();
-        motrain_engine::logprob::to_vec(&reward::scores_of(&net, &[group], 0).unwrap()).unwrap()[0]
+    // One row, read at its last token.
+    let by_hand = |answer: &[i64]| {
+        let net = no_grad(|| model.net(Kind::Float)).unwrap();
+        let ids = Tensor::from_slice(&[&[1, 2], answer].concat()).unsqueeze(0);
+        let positions = Tensor::arange(ids.numel() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+        let hidden = no_grad(|| net.hidden(&ids, &positions, &Mask::Causal, None)).unwrap();
+        to_vec(&net.head(&hidden.select(1, -1)).unwrap().view([-1])).unwrap()[0]
     };
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-5, "{a} is not {b}");
     near(score(64, &said("c d", true)), by_hand(&[3, 4, 0]));

@@ -206,27 +206,31 @@ fn the_first_update_is_that_of_the_formulas() {
     }
 }
 
+/// The step after a checkpoint on the way to it: what it logged of its eleventh step, its metrics, and the policy that drew the answers.
+fn later(world: &World, name: &str, kind: &str, mut changes: Value) -> (Vec<Answer>, Value, Llama) {
+    // Slowly, so that answers still differ.
+    changes["optimizer"] = json!({ "name": "adamw", "lr": 2e-3 });
+    let run = world.run(name, &[rewards(world), stage(world, kind, 11, &changes)]).unwrap();
+    let now = load(&find(&run, "checkpoint-10"));
+    let text = Text::load(&world.path("policy"), &now.config).unwrap();
+    (answers(&run, 11, &text), lines(&run, "metrics.jsonl").remove(10), now)
+}
+
 /// At a step whose policy has left the reference, the reported loss is that of the rule and the smoothing.
 #[test]
 fn a_later_loss_is_that_of_its_options() {
     let world = World::new();
     let begin = load(&world.path("policy"));
-    let text = Text::load(&world.path("policy"), &begin.config).unwrap();
     let vote = json!({ "label": { "name": "weighted_vote" } });
     let smooth = json!({ "loss": { "name": "dpo", "options": { "label_smoothing": 0.2 } } });
     let cases: [(_, _, Rule, _); 2] = [("vote", vote, weighted_vote, 0.0), ("smooth", smooth, weighted_sum, 0.2)];
-    for (name, mut changes, rule, smoothing) in cases {
-        // Slowly, so that answers still differ.
-        changes["optimizer"] = json!({ "name": "adamw", "lr": 2e-3 });
-        let run = world.run(name, &[rewards(&world), stage(&world, "online_preference", 11, &changes)]).unwrap();
-        let answers = answers(&run, 11, &text);
-        let now = load(&find(&run, "checkpoint-10"));
+    for (name, changes, rule, smoothing) in cases {
+        let (answers, step, now) = later(&world, name, "online_preference", changes);
         let expected = |rule, smoothing| {
             let (loss, count) =
                 no_grad(|| preference(&now.net(Kind::Float).unwrap(), &begin, &answers, rule, smoothing));
             (f64::try_from(loss).unwrap(), count)
         };
-        let step = &lines(&run, "metrics.jsonl")[10];
         let (loss, count) = expected(rule, smoothing);
         assert_eq!(step["pairs/trained"], count as f64, "{name}");
         let found = step["loss"].as_f64().unwrap();
@@ -234,4 +238,27 @@ fn a_later_loss_is_that_of_its_options() {
         let (plain, _) = expected(weighted_sum, 0.0);
         assert!((loss - plain).abs() > 1e-3, "{name}: hard labels give {plain} too, so this shows nothing");
     }
+}
+
+/// A return is the weighted score minus the KL to the reference, and an advantage compares it with the prompt's other answer.
+#[test]
+fn a_later_return_has_lost_its_kl() {
+    let world = World::new();
+    let begin = load(&world.path("policy"));
+    let kl = 0.5;
+    let (answers, step, now) = later(&world, "rloo", "reinforce", json!({ "baseline": "rloo", "kl": kl }));
+    let of = |model: &Llama, a: &Answer| log_probs(model, &a.prompt, std::slice::from_ref(&a.said), 1.0)[0];
+    let log_prob: Vec<f64> = answers.iter().map(|a| of(&now, a)).collect();
+    let ratio: Vec<f64> = answers.iter().zip(&log_prob).map(|(a, p)| p - of(&begin, a)).collect();
+    let score = |a: &Answer| a.weights.iter().zip(&a.scores).map(|(w, s)| w * s).sum::<f64>();
+    let returns: Vec<f64> = answers.iter().zip(&ratio).map(|(a, r)| score(a) - kl * r).collect();
+    let loss = |i: usize| -(returns[i] - returns[i ^ 1]) * log_prob[i];
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+    for (key, expected) in
+        [("objective/rlhf_reward", mean(&returns)), ("loss", mean(&(0..answers.len()).map(loss).collect::<Vec<_>>()))]
+    {
+        let found = step[key].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-4 * (1.0 + expected.abs()), "{key}: {found}, by hand {expected}");
+    }
+    assert!(kl * mean(&ratio).abs() > 1e-2, "the policy has not moved, so this shows nothing");
 }
