@@ -91,9 +91,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Nothing where there is none, or a damaged one: it can be made anew.
+    /// Nothing where there is none, or a damaged one: it can be made anew. Hashes become paths, and a manifest from elsewhere may say
+    /// anything: what is none is left out.
     pub fn read(run: &Path) -> Self {
-        read_json(&run.join("manifest.json")).unwrap_or_default()
+        let mut manifest: Self = read_json(&run.join("manifest.json")).unwrap_or_default();
+        manifest.stages.retain(|_, hash| !hash.is_empty() && hash.bytes().all(|b| b.is_ascii_hexdigit()));
+        manifest
     }
 }
 
@@ -273,6 +276,18 @@ mod tests {
         folder.write_json("manifest.json", &json!({ "stages": { "a": "1111111111111111ffff" } })).unwrap();
         assert_eq!(stage(run.path(), "a"), run.path().join("stages/a.1111111111111111"));
         assert_eq!(stage(run.path(), "b"), run.path().join("stages/b"));
+    }
+
+    #[test]
+    fn what_is_no_hash_leads_nowhere() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = RunFolder::open(run.path()).unwrap();
+        std::fs::create_dir_all(run.path().join("stages/a.")).unwrap();
+        for hash in ["", "/../../stages", "/..", &"é".repeat(20), "012…"] {
+            folder.write_json("manifest.json", &json!({ "stages": { "a": hash } })).unwrap();
+            assert_eq!(stage(run.path(), "a"), run.path().join("stages/a"), "{hash}");
+            assert!(Manifest::read(run.path()).stages.is_empty(), "{hash}");
+        }
     }
 
     #[test]
