@@ -17,7 +17,16 @@ const TARGETS: [(&str, &[&str]); 8] = [
     ("safetensors", &["core/engine/src/model"]),
     ("config", &["core/engine/src/model", "core/engine/src/generation.rs"]),
     ("rows", &["core/base/src/data"]),
-    ("plan", &["core/base/src/plan", "core/base/src/conditioner", "core/base/src/sampler", "core/base/src/reward"]),
+    (
+        "plan",
+        &[
+            "core/engine/src/plan",
+            "core/engine/src/stage",
+            "core/base/src/conditioner",
+            "core/base/src/sampler",
+            "core/base/src/reward",
+        ],
+    ),
     ("checkpoint", &["core/engine/src/checkpoint.rs", "core/engine/src/optim", "core/base/src/advantage.rs"]),
     ("toml", &["configs/default.toml", "core/base/src/config.rs"]),
 ];

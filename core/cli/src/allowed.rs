@@ -1,7 +1,7 @@
 //! The plugins that this user has run, by hash: `--resume`, `generate` and `evaluate` load those again without being told, and no others
 //! that only a run folder names.
 
-use motrain_core::plan::PluginFile;
+use motrain_engine::plan::PluginFile;
 use std::path::PathBuf;
 
 /// One file per SHA-256, in the user's cache.

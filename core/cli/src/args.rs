@@ -55,10 +55,10 @@ pub enum Command {
         #[command(flatten)]
         config: ConfigArgs,
     },
-    /// List components with their options
+    /// List components and stages with their options
     List {
-        /// sampler, conditioner, reward, label or loss
-        #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss", "judge"])]
+        /// sampler, conditioner, reward, label, loss, judge or stage
+        #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss", "judge", "stage"])]
         kind: Option<String>,
         /// With the components that this script brings
         #[arg(long)]

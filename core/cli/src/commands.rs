@@ -7,19 +7,20 @@ use crate::{allowed, bench, components, config, locate, out, paper, plugin_check
 use anyhow::{Context, Result, bail};
 use motrain_core::durable;
 use motrain_core::options::describe;
-use motrain_core::plan::{Component, ModelRef, Plan, Sampling, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sub_seed;
 use motrain_core::task::TASKS;
 use motrain_core::{Prompt, Weights};
 use motrain_engine::folder::{self, Manifest, RunFolder, Status};
 use motrain_engine::model::Llama;
+use motrain_engine::plan::{Component, ModelRef, Plan, Sampling, Stage};
 use motrain_engine::rollout::rollout;
+use motrain_engine::stage::evaluate::Evaluate;
+use motrain_engine::stage::{Ref, STAGES, Work};
 use motrain_engine::steering::Steering;
 use motrain_engine::text::Text;
 use motrain_engine::{device, generation, import, run};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub fn dispatch(args: Args) -> Result<()> {
@@ -50,7 +51,7 @@ fn make_plan(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let plugins = Plugins::read(&config, args)?;
     let registry = components::from_config(&config, &plugins)?;
     let (mut plan, registry) = script::plan(&script, &config, registry, plugins.for_script(&script))?;
-    if plan.stages.iter().flat_map(|s| s.work.inputs()).any(|path| Path::new(path).is_relative()) {
+    if plan.stages.iter().flat_map(Stage::inputs).any(|path| Path::new(&path).is_relative()) {
         plan.directory = Some(here()?.to_string_lossy().into_owned());
     }
     for path in plan.plugins.iter_mut().map(|p| &mut p.path).chain(plan.script.as_mut().map(|s| &mut s.path)) {
@@ -102,7 +103,7 @@ fn train(args: &RunArgs) -> Result<()> {
     }
     if args.dry_run {
         for stage in &plan.stages {
-            let needs = stage.work.needs().join(", ");
+            let needs = stage.needs().join(", ");
             say!("{:<20} {}", stage.id, if needs.is_empty() { String::new() } else { format!("after {needs}") });
         }
         say!("would run in {}", out.display());
@@ -154,13 +155,21 @@ fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<
         Some(script) => make_plan(script, args)?.1,
         None => configured(args)?,
     };
-    for k in Kind::ALL.into_iter().filter(|k| kind.is_none_or(|name| name == k.name())) {
+    let wanted = |name: &str| kind.is_none_or(|kind| kind == name);
+    let say_entry = |name: &str, summary: &str, schema: &Value| {
+        say!("  {name:<14} {summary}");
+        describe(schema).iter().for_each(|line| say!("      {line}"));
+    };
+    for k in Kind::ALL.into_iter().filter(|k| wanted(k.name())) {
         say!("{}", k.name());
-        for (name, summary, schema) in registry.list(k) {
-            say!("  {name:<14} {summary}");
-            for line in describe(schema) {
-                say!("      {line}");
-            }
+        registry.list(k).into_iter().for_each(|(name, summary, schema)| say_entry(name, summary, schema));
+    }
+    if wanted("stage") {
+        say!("stage");
+        for kind in STAGES {
+            let schema = (kind.schema)();
+            let summary = schema["description"].as_str().unwrap_or_default().replace('\n', " ");
+            say_entry(kind.name, &summary, &schema);
         }
     }
     Ok(())
@@ -268,10 +277,7 @@ fn evaluate(command: Command) -> Result<()> {
         return Ok(());
     };
     let mut plan = saved_plan(&folder)?.read_in(&here()?);
-    let last = plan.stages.iter().rev().find_map(|s| match &s.work {
-        Work::Evaluate(e) => Some(e.clone()),
-        _ => None,
-    });
+    let last = plan.stages.iter().rev().find_map(|s| s.work.downcast_ref::<Evaluate>().cloned());
     let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", folder.display()))?;
     let folder_of = |id: &str| folder::stage(&folder, id).join("model").to_string_lossy().into_owned();
     let own = |model: &ModelRef| match model {
@@ -282,13 +288,10 @@ fn evaluate(command: Command) -> Result<()> {
         evaluation.policy = Some(ModelRef::Path(policy_folder(&path).to_string_lossy().into_owned()));
         (evaluation.soup, evaluation.policies) = (None, None);
     }
-    evaluation.policy = evaluation.policy.as_ref().map(own);
-    if let Some(soup) = &mut evaluation.soup {
-        soup.base = own(&soup.base);
-        soup.parts = soup.parts.iter().map(own).collect();
-    }
-    for at in evaluation.policies.iter_mut().flatten() {
-        at.policy = own(&at.policy);
+    for reference in evaluation.refs() {
+        if let Ref::Model(model) = reference {
+            *model = own(model);
+        }
     }
     plan.directory = Some(here()?.to_string_lossy().into_owned());
     evaluation.name = name;
@@ -298,14 +301,9 @@ fn evaluate(command: Command) -> Result<()> {
         evaluation.prompts.paths = vec![path.to_string_lossy().into_owned()];
         evaluation.prompts.part = Default::default();
     }
-    let evaluation = Stage { id: "evaluate".into(), work: Work::Evaluate(evaluation) };
-    let mut needed: BTreeSet<String> = evaluation.work.needs().into_iter().map(str::to_owned).collect();
-    for stage in plan.stages.iter().rev().filter(|s| s.id != evaluation.id) {
-        if needed.contains(&stage.id) {
-            needed.extend(stage.work.needs().into_iter().map(str::to_owned));
-        }
-    }
-    plan.stages.retain(|s| needed.contains(&s.id));
+    let evaluation = Stage::new("evaluate", evaluation);
+    let needed = plan.behind(&evaluation.needs());
+    plan.stages.retain(|s| s.id != evaluation.id && needed.contains(&s.id));
     plan.stages.push(evaluation);
     let registry = components::from_plan(&plan, &plugins)?;
     plan.check(&registry)?;

@@ -178,7 +178,7 @@ mod tests {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
         let model = Llama::load(folder, Device::Cpu).unwrap();
         let text = Text::load(folder, &model.config).unwrap();
-        let optim = crate::optim::build(&motrain_core::plan::Optimizer::default(), &model.params).unwrap();
+        let optim = crate::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
         (model, text, optim, State { step, ..State::default() })
     }
 

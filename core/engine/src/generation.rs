@@ -4,10 +4,10 @@
 //! settings, take nothing from the file but the tokens that end an answer.
 
 use crate::model::write_json;
+use crate::plan::Sampling;
 use crate::text::files::{read_fields, warn};
 use crate::{Error, Result};
 use motrain_core::options::check_value;
-use motrain_core::plan::Sampling;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

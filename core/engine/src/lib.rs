@@ -3,7 +3,6 @@
 #![deny(clippy::print_stdout)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
 
-pub mod algorithm;
 pub mod bench;
 pub mod checkpoint;
 pub mod device;
@@ -22,6 +21,7 @@ pub mod model;
 #[cfg(test)]
 mod mutants;
 pub mod optim;
+pub mod plan;
 pub mod reward;
 pub mod rollout;
 pub mod run;
@@ -29,6 +29,7 @@ pub mod runs;
 pub mod sample;
 pub mod session;
 mod settle;
+pub mod stage;
 pub mod steering;
 pub mod text;
 mod time_left;

@@ -4,7 +4,7 @@
 
 use crate::events::Events;
 use crate::folder;
-use crate::session::{Session, Stage};
+use crate::session::{Cx, Session};
 use crate::{Error, Result};
 use motrain_core::durable;
 use serde_json::{Map, Value, json};
@@ -32,7 +32,7 @@ pub const FILES: [&str; 3] = [METRICS, TIMINGS, COMPLETIONS];
 
 impl Log {
     /// Opens the logs of a stage that goes on after `step`; later lines are dropped.
-    pub fn open(stage: Stage, step: usize) -> Result<Self> {
+    pub fn open(stage: Cx, step: usize) -> Result<Self> {
         let own = stage.folder();
         for name in FILES {
             drop_after(&own.join(name), step)?;

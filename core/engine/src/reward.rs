@@ -4,17 +4,19 @@ use crate::device;
 use crate::log::Metrics;
 use crate::logprob::{Group, pack, to_vec_unchecked};
 use crate::model::{Config, Head, Llama, Net};
+use crate::plan::ModelRef;
 use crate::rollout::Completion;
 use crate::session::obey;
+use crate::stage::rewards::Rewards;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::options::Options;
-use motrain_core::plan::{ModelRef, Rewards};
 use motrain_core::registry::{Entry, Kind as ComponentKind, Registry};
 use motrain_core::reward::{RewardSource, Sample, score_checked};
 use motrain_core::scale::Scale;
+use motrain_core::stop;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::cell::RefCell;
@@ -61,7 +63,7 @@ pub fn register(registry: &mut Registry, device_name: &str, dtype: &str) -> Resu
             let device = device::device(&device_name)?;
             ModelSource::load(Path::new(path), device, device::kind(&dtype, device)?, &options)
         };
-        Ok(Box::new(load().map_err(|e| motrain_core::Error::Invalid(e.to_string()))?))
+        Ok(Box::new(load().map_err(|e| stop::or(motrain_core::Error::Invalid(e.to_string())))?))
     };
     let summary = "a Bradley-Terry reward model from a Hugging Face sequence-classification folder";
     Ok(registry.rewards.add(Entry::heavy(ComponentKind::Reward, "reward_model", summary, build))?)

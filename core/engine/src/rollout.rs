@@ -4,12 +4,12 @@
 //! while decoding. Every completion has its own seed, so that it does not depend on what else is in the batch (up to rounding).
 
 use crate::model::{Cache, Mask, Net};
+use crate::plan::Sampling;
 use crate::sample::{NOT_FINITE, next_tokens};
 use crate::session::obey;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data;
-use motrain_core::plan::Sampling;
 use motrain_core::reward::Sample;
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};

@@ -1,20 +1,19 @@
 //! Runs a plan in a run folder, reusing finished stages.
 
-use crate::algorithm::{self, evaluate, run_stage};
 use crate::folder::{self, Manifest, RunFolder, Status};
 use crate::inputs::Inputs;
-use crate::session::{Session, Stage, obey};
+use crate::plan::{ModelRef, Plan, Stage};
+use crate::session::{Cx, Session, obey};
 use crate::settle::settle;
+use crate::stage::{self, AnyWork, Makes, evaluate};
 use crate::text::clock;
 use crate::time_left::TimeLeft;
 use crate::{Error, Result, device, generation, log};
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
-use motrain_core::plan::{Evaluate, ModelRef, Plan, Work};
 use motrain_core::plugin::keep_note;
 use motrain_core::registry::Registry;
 use serde_json::{Value, json};
-use std::mem::discriminant;
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,7 +43,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     plan.stages.iter().try_for_each(|s| folder::check_id(&s.id))?;
     settle(folder)?;
     let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
-    let hashes = plan.hashes(|path| inputs.fingerprint(path), algorithm::revision)?;
+    let hashes = plan.hashes(|path| inputs.fingerprint(path), |work| [stage::SHARED, work.revision()])?;
     let _note = plugin_note(plan, folder.root());
     let session = Session { plan, registry, folder, hashes, device, kind };
     needs_nothing_gone(&session, &inputs)?;
@@ -55,7 +54,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     clock::keep(folder)?;
     let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
-        let kind = discriminant(&stage.work);
+        let kind = stage.work.kind();
         if let Some(before) = status(&session, &stage.id) {
             tracing::info!("{}: finished before, reused", stage.id);
             folder.show(&stage.id, &before.hash)?;
@@ -63,11 +62,10 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
             before.seconds.into_iter().for_each(|s| left.finished(kind, s));
             continue;
         }
-        let rest = left.told(
-            plan.stages[at..].iter().filter(|s| status(&session, &s.id).is_none()).map(|s| discriminant(&s.work)),
-        );
+        let rest =
+            left.told(plan.stages[at..].iter().filter(|s| status(&session, &s.id).is_none()).map(|s| s.work.kind()));
         tracing::info!("{}: started (stage {} of {}{rest})", stage.id, at + 1, plan.stages.len());
-        left.finished(kind, finish(Stage { session: &session, id: &stage.id }, &stage.work)?);
+        left.finished(kind, finish(Cx { session: &session, id: &stage.id }, stage.work.as_ref())?);
     }
     log::compose(&session, None)?;
     publish_policy(&session)?;
@@ -97,9 +95,9 @@ fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
 /// What an open stage reads must be there; finished ones need nothing any more.
 fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
     for stage in session.plan.stages.iter().filter(|s| status(session, &s.id).is_none()) {
-        if let Some(path) = stage.work.inputs().into_iter().find(|path| inputs.is_gone(path)) {
+        if let Some(path) = stage.inputs().into_iter().find(|path| inputs.is_gone(path)) {
             let what = format!("is not there any more, and stage \"{}\" needs it; bring it back", stage.id);
-            return Err(Error::file(Path::new(path), what));
+            return Err(Error::file(Path::new(&path), what));
         }
     }
     Ok(())
@@ -111,7 +109,7 @@ fn status(session: &Session, id: &str) -> Option<Status> {
 }
 
 /// Does a stage, and says that it is finished once all of it is on the disk. Returns the seconds that it took.
-fn finish(stage: Stage, work: &Work) -> Result<f64> {
+fn finish(stage: Cx, work: &dyn AnyWork) -> Result<f64> {
     let (folder, hash) = (stage.folder(), &stage.session.hashes[stage.id]);
     folder::refuse_link(&folder)?;
     durable::create_folder(&folder).map_err(|e| Error::io(&folder, e))?;
@@ -119,7 +117,7 @@ fn finish(stage: Stage, work: &Work) -> Result<f64> {
     status.save(&folder)?;
     stage.session.folder.show(stage.id, hash)?;
     let started = Instant::now();
-    obey().and_then(|()| run_stage(stage, work)).map_err(|error| match error {
+    obey().and_then(|()| work.run(stage)).map_err(|error| match error {
         Error::Stopped => stage.interrupted("; finished stages are kept, this one begins anew".into()),
         other => other,
     })?;
@@ -134,15 +132,13 @@ fn finish(stage: Stage, work: &Work) -> Result<f64> {
 /// grids of policies have none to show. Its generation_config.json says how it was evaluated.
 fn publish_policy(session: &Session) -> Result<()> {
     let stages = || session.plan.stages.iter().rev();
-    let evaluated = stages().find_map(|s| match &s.work {
-        Work::Evaluate(Evaluate { policy: Some(ModelRef::Stage { stage }), generate, .. }) => {
-            Some((stage.as_str(), Some(generate)))
-        }
+    let judged = stages().find_map(|s| match s.work.judged()? {
+        (ModelRef::Stage { stage }, sampling) => Some((stage.as_str(), Some(sampling))),
         _ => None,
     });
-    let newest = stages().find(|s| s.work.makes_policy()).map(|s| (s.id.as_str(), None));
-    let judged = stages().any(|s| matches!(s.work, Work::Evaluate(_)));
-    let Some((id, sampling)) = (if judged { evaluated } else { newest }) else { return Ok(()) };
+    let newest = stages().find(|s| s.work.makes().contains(&Makes::Policy)).map(|s| (s.id.as_str(), None));
+    let shown = if stages().any(makes_front) { judged } else { newest };
+    let Some((id, sampling)) = shown else { return Ok(()) };
     let from = session.stage_folder(id).join("model");
     let to = session.folder.root().join("policy");
     let partial = durable::beside(&to, "partial");
@@ -160,15 +156,19 @@ fn publish_policy(session: &Session) -> Result<()> {
     durable::publish(&partial, &to).map_err(|e| Error::io(&to, e))
 }
 
+fn makes_front(stage: &Stage) -> bool {
+    stage.work.makes().contains(&Makes::Front)
+}
+
 fn fronts(session: &Session) -> Result<Vec<Front>> {
     let mut all: Vec<Front> = Vec::new();
-    for stage in &session.plan.stages {
-        let Work::Evaluate(Evaluate { rewards, .. }) = &stage.work else { continue };
+    for stage in session.plan.stages.iter().filter(|s| makes_front(s)) {
+        let rewards = stage.rewards();
         let (objectives, method) = evaluate::load(&session.stage_folder(&stage.id))?;
-        let at = all.iter().position(|f| f.of.as_ref() == Some(rewards)).unwrap_or_else(|| {
+        let at = all.iter().position(|f| f.of == rewards).unwrap_or_else(|| {
             let reference_point = vec![0.0; objectives.len()];
             let fronts = Fronts { objectives, reference_point, methods: vec![] };
-            all.push(Front { of: Some(rewards.clone()), fronts, evaluations: vec![] });
+            all.push(Front { of: rewards.clone(), fronts, evaluations: vec![] });
             all.len() - 1
         });
         all[at].fronts.methods.push(method);

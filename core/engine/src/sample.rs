@@ -2,7 +2,7 @@
 //! binary search with one uniform number per row is several times faster and lets every sequence have its own seed.
 
 use crate::Result;
-use motrain_core::plan::Sampling;
+use crate::plan::Sampling;
 use tch::{Kind, Tensor};
 
 /// Below this temperature f32 cannot divide by it, and only the likeliest token is ever drawn.

@@ -1,21 +1,20 @@
 //! What a stage works with: its folder, seeds, device, logs, progress bar, and the way back after an interruption.
 
-use crate::algorithm::ric_data;
 use crate::checkpoint::{self, State};
 use crate::folder::RunFolder;
 use crate::log::{Log, Metrics};
 use crate::model::Llama;
 use crate::optim::{self, Optim};
+use crate::plan::{Component, ModelRef, Optimizer, Plan};
 use crate::text::Text;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::durable;
-use motrain_core::plan::{Component, ModelRef, Optimizer, Plan, Work};
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
 use motrain_core::stop;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -39,12 +38,12 @@ pub fn obey() -> Result<()> {
 
 /// One stage of a run.
 #[derive(Clone, Copy)]
-pub struct Stage<'a> {
+pub struct Cx<'a> {
     pub session: &'a Session<'a>,
     pub id: &'a str,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> Cx<'a> {
     pub fn folder(&self) -> PathBuf {
         self.session.stage_folder(self.id)
     }
@@ -104,14 +103,13 @@ impl Session<'_> {
         }
     }
 
-    /// Replaces `{"stage": id}` in a component's options by what that stage made: the folder of its model, or the statistics of a
-    /// `ric_data` stage themselves.
+    /// Replaces `{"stage": id}` in a component's options by what that stage says it stands for.
     pub fn resolve(&self, options: &Value) -> Result<Value> {
         Ok(match options {
             Value::Object(map) => match map.get("stage") {
-                Some(Value::String(id)) if map.len() == 1 => match self.plan.stage(id).map(|s| &s.work) {
-                    Some(Work::RicData(_)) => json!(ric_data::statistics(self, id)?),
-                    _ => Value::String(self.stage_folder(id).join("model").to_string_lossy().into_owned()),
+                Some(Value::String(id)) if map.len() == 1 => match self.plan.stage(id) {
+                    Some(stage) => stage.work.value(self, id)?,
+                    None => return Err(Error::invalid(format!("there is no stage \"{id}\""))),
                 },
                 _ => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
             },
@@ -123,19 +121,11 @@ impl Session<'_> {
     pub fn conditioner(&self, component: &Component) -> Result<Box<dyn Conditioner>> {
         Ok(self.registry.conditioners.build(&component.name, &self.resolve(&component.options)?)?)
     }
-
-    /// The `rewards` stage called `id`.
-    pub fn rewards(&self, id: &str) -> Result<&motrain_core::plan::Rewards> {
-        match self.plan.stage(id).map(|s| &s.work) {
-            Some(Work::Rewards(rewards)) => Ok(rewards),
-            _ => Err(Error::invalid(format!("\"{id}\" is no rewards stage"))),
-        }
-    }
 }
 
 /// A training stage: model, optimiser and position, with checkpoints and logs.
 pub struct Trainer<'a> {
-    stage: Stage<'a>,
+    stage: Cx<'a>,
     pub model: Llama,
     pub text: Text,
     optim: Box<dyn Optim>,
@@ -154,7 +144,7 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// Starts from `model`, or from the stage's newest checkpoint.
     pub fn start(
-        stage: Stage<'a>,
+        stage: Cx<'a>,
         model: Llama,
         text: Text,
         spec: &Optimizer,

@@ -1,9 +1,9 @@
 //! steering.json, saved beside a policy, so that whoever uses it renders what it was trained on.
 
 use crate::model::write_json;
-use crate::session::Stage;
+use crate::plan::Component;
+use crate::session::Cx;
 use crate::{Error, Result};
-use motrain_core::plan::Component;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::io::ErrorKind;
@@ -31,7 +31,7 @@ impl Steering {
 }
 
 /// Writes how a stage's finished policy is steered; what other stages made is written out, so that the folder stands alone.
-pub fn save(stage: Stage, objectives: Vec<String>, conditioner: &Component) -> Result<()> {
+pub fn save(stage: Cx, objectives: Vec<String>, conditioner: &Component) -> Result<()> {
     let options = stage.session.resolve(&conditioner.options)?;
     let steering = Steering { objectives, conditioner: Component { name: conditioner.name.clone(), options } };
     write_json(&stage.folder().join("model/steering.json"), &json!(steering))

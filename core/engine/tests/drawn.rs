@@ -8,9 +8,9 @@ mod world;
 
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
-use motrain_core::plan::Sampling;
 use motrain_engine::logprob::to_vec;
 use motrain_engine::model::{Head, Llama, Mask};
+use motrain_engine::plan::Sampling;
 use motrain_engine::reward;
 use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;

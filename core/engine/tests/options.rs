@@ -3,8 +3,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use motrain_core::plan::{KINDS, Stage};
 use motrain_core::registry::{Kind, Registry};
+use motrain_engine::plan::Stage;
+use motrain_engine::stage::STAGES;
 use serde_json::{Value, json};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -283,7 +284,7 @@ fn component_sample(kind: Kind, name: &str) -> Value {
 
 #[test]
 fn stages_refuse_every_value_outside_its_range() {
-    for kind in KINDS {
+    for kind in STAGES {
         let check = |options: &Value| Stage::read(kind.name, "s", options).map(|_| ());
         let tried = refuses_all(kind.name, &(kind.schema)(), &stage_sample(kind.name), &check);
         assert!(tried > 40, "{}: only {tried} values", kind.name);

@@ -4,9 +4,9 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_core::Prompt;
-use motrain_core::plan::Sampling;
 use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::plan::Sampling;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use serde_json::Value;

@@ -3,9 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use motrain_core::plan::Sampling;
 use motrain_core::{Message, Prompt};
 use motrain_engine::model::{Config, Llama};
+use motrain_engine::plan::Sampling;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use serde_json::{Map, Value};

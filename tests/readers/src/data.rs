@@ -6,8 +6,9 @@ use flate2::write::GzEncoder;
 use motrain_core::Registry;
 use motrain_core::config::Layers;
 use motrain_core::data::{Lines, Notes, forms};
-use motrain_core::plan::Plan;
+
 use motrain_engine::folder::{Manifest, Status, stage};
+use motrain_engine::plan::Plan;
 use serde_json::Value;
 use std::io::{Cursor, Write};
 use std::path::Path;

@@ -229,8 +229,8 @@ mod tests {
     use super::*;
     use motrain_core::Weights;
     use motrain_core::metrics::report::Scored;
-    use motrain_core::plan::Plan;
-    use motrain_engine::algorithm::compare::Match;
+    use motrain_engine::plan::Plan;
+    use motrain_engine::stage::compare::Match;
     use std::collections::BTreeMap;
 
     #[test]

@@ -3,8 +3,11 @@
 
 use super::{Seed, place};
 use anyhow::Result;
-use motrain_core::plan::{Evaluate, Work};
 use motrain_engine::log::{Metrics, read_metrics, read_timings};
+use motrain_engine::plan::{ModelRef, Stage};
+use motrain_engine::stage::Makes;
+use motrain_engine::stage::evaluate::Evaluate;
+use motrain_engine::stage::sft::Sft;
 use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;
@@ -27,7 +30,8 @@ pub struct Cost {
 pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
     let mut out = Vec::new();
     for stage in &seed.plan.stages {
-        let (Work::Evaluate(spec), Some((task, "fig2"))) = (&stage.work, place(&stage.id)) else { continue };
+        let evaluation = stage.work.downcast_ref::<Evaluate>();
+        let (Some(spec), Some((task, "fig2"))) = (evaluation, place(&stage.id)) else { continue };
         out.push(cost(seed, task, &stage.id, spec)?);
     }
     Ok(out)
@@ -35,14 +39,13 @@ pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
 
 fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
     let folder = |stage: &str| motrain_engine::folder::stage(&seed.run, stage);
-    let own =
-        |s: &&motrain_core::plan::Stage| s.id.starts_with(&format!("{id}_")) && !matches!(s.work, Work::Evaluate(_));
+    let own = |s: &&Stage| s.id.starts_with(&format!("{id}_")) && s.work.downcast_ref::<Evaluate>().is_none();
     let (mut policies, mut parameters, mut generated, mut trained, mut seconds) = (0, 0, 0.0, 0.0, 0.0);
     for stage in seed.plan.stages.iter().filter(own) {
         // A stage of fine-tuning that goes on with a policy makes no further one.
-        let starts =
-            !matches!(&stage.work, Work::Sft(s) if matches!(s.model, motrain_core::plan::ModelRef::Stage { .. }));
-        if stage.work.makes_policy() && starts {
+        let tuned = stage.work.downcast_ref::<Sft>();
+        let starts = tuned.is_none_or(|s| matches!(s.model, ModelRef::Path(_)));
+        if stage.work.makes().contains(&Makes::Policy) && starts {
             policies += 1;
             parameters += floats(&folder(&stage.id).join("model"));
         }

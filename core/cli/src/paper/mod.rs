@@ -12,10 +12,11 @@ use claims::Claim;
 use motrain_core::durable;
 use motrain_core::metrics::report::{Fronts, Method};
 use motrain_core::metrics::stats::{mean, mean_interval};
-use motrain_core::plan::{Plan, Work};
-use motrain_engine::algorithm::compare::Match;
-use motrain_engine::algorithm::evaluate;
 use motrain_engine::folder;
+use motrain_engine::plan::Plan;
+use motrain_engine::stage::Makes;
+use motrain_engine::stage::compare::{Compare, Match};
+use motrain_engine::stage::evaluate;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -86,15 +87,12 @@ fn read(run: &Path) -> Result<Seed> {
     let (mut methods, mut matches) = (BTreeMap::new(), BTreeMap::new());
     for stage in &plan.stages {
         let folder = folder::stage(run, &stage.id);
-        match &stage.work {
-            Work::Evaluate(_) => {
-                methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);
-            }
-            Work::Compare(_) => {
-                let text = std::fs::read_to_string(folder.join("matches.json")).with_context(unfinished)?;
-                matches.insert(stage.id.clone(), serde_json::from_str(&text).with_context(unfinished)?);
-            }
-            _ => {}
+        if stage.work.makes().contains(&Makes::Front) {
+            methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);
+        }
+        if stage.work.downcast_ref::<Compare>().is_some() {
+            let text = std::fs::read_to_string(folder.join("matches.json")).with_context(unfinished)?;
+            matches.insert(stage.id.clone(), serde_json::from_str(&text).with_context(unfinished)?);
         }
     }
     Ok(Seed { seed: plan.seed, run: run.to_owned(), plan, methods, matches })
@@ -110,7 +108,7 @@ fn place(id: &str) -> Option<(&str, &str)> {
 /// One panel per figure and task, methods in the order of the plan.
 fn panels(seeds: &[Seed]) -> Result<Vec<Panel>> {
     let mut groups: Vec<(String, String, Vec<String>)> = Vec::new();
-    for stage in seeds[0].plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
+    for stage in seeds[0].plan.stages.iter().filter(|s| s.work.makes().contains(&Makes::Front)) {
         let Some((task, figure)) = place(&stage.id) else { continue };
         match groups.iter_mut().find(|(f, t, _)| f == figure && t == task) {
             Some((.., ids)) => ids.push(stage.id.clone()),

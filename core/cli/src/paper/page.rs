@@ -5,9 +5,9 @@ use super::cost::Cost;
 use super::{Panel, Seed, place};
 use crate::report::html::{STYLE, escape};
 use anyhow::Result;
-use motrain_core::plan::Work;
-use motrain_engine::algorithm::compare::Match;
-use motrain_engine::algorithm::evaluate::Answer;
+use motrain_engine::stage::Makes;
+use motrain_engine::stage::compare::Match;
+use motrain_engine::stage::evaluate::Answer;
 
 /// Prompts of Table 2, and the weights at which they are answered.
 const SHOWN: usize = 3;
@@ -83,7 +83,7 @@ fn volumes(panel: &Panel) -> String {
 
 fn win_rates(seeds: &[Seed]) -> String {
     let line = |seed: &Seed, task: &str, m: &Match| {
-        let along = |d: &motrain_engine::algorithm::compare::Along| {
+        let along = |d: &motrain_engine::stage::compare::Along| {
             let (name, odd) = (escape(&d.name), d.inconsistent * 100.0);
             format!("{name} {}–{}–{} ({odd:.0} %)", d.wins, d.losses, d.ties)
         };
@@ -144,7 +144,7 @@ fn costs_table(costs: &[Cost]) -> String {
 /// Table 2: answers of each method to the same prompts.
 fn answers(seed: &Seed) -> Result<String> {
     let mut rows = Vec::new();
-    for stage in seed.plan.stages.iter().filter(|s| matches!(s.work, Work::Evaluate(_))) {
+    for stage in seed.plan.stages.iter().filter(|s| s.work.makes().contains(&Makes::Front)) {
         let Some((task, "fig2")) = place(&stage.id) else { continue };
         let text = std::fs::read_to_string(motrain_engine::folder::stage(&seed.run, &stage.id).join("answers.jsonl"))?;
         let all: Vec<Answer> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;

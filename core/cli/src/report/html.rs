@@ -3,10 +3,10 @@
 use super::plot;
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
-use motrain_core::plan::{Plan, Work};
 use motrain_core::shown::printable;
 use motrain_engine::folder;
 use motrain_engine::log::{Metrics, read_metrics, read_timings};
+use motrain_engine::plan::Plan;
 use motrain_engine::run::Front;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -34,11 +34,8 @@ pub fn page(run: &Path, plan: &Plan, front: &Front, svg: &str) -> Result<String>
         Some(rewards) => format!("{}: {}", escape(&plan.name), escape(rewards)),
     };
     let mut body = format!("<h1>{title}</h1><h2>Front</h2>{svg}{}", metrics_table(&front.fronts));
-    let trains = |work: &Work| {
-        matches!(work, Work::OnlinePreference(_) | Work::Reinforce(_) | Work::RewardModel(_) | Work::Sft(_))
-    };
     let behind = plan.behind(&front.evaluations);
-    for stage in plan.stages.iter().filter(|s| trains(&s.work) && behind.contains(s.id.as_str())) {
+    for stage in plan.stages.iter().filter(|s| behind.contains(&s.id)) {
         body += &curves(run, &stage.id)?;
         body += &component_times(run, &stage.id)?;
     }

@@ -5,9 +5,9 @@ pub mod plot;
 
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
-use motrain_core::plan::Plan;
 use motrain_core::shown::printable;
 use motrain_engine::folder::RunFolder;
+use motrain_engine::plan::Plan;
 use motrain_engine::run::Front;
 
 /// Writes front.svg and report.html into the run folder, of each front.

@@ -1,4 +1,4 @@
-//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: each of `KINDS` takes an id and
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: each of `STAGES` takes an id and
 //! its options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
@@ -7,10 +7,12 @@ use super::modules::Files;
 use super::values;
 use crate::locate;
 use motrain_core::options;
-use motrain_core::plan::{Component, KINDS, Plan, Reward, ScriptSource, Stage};
 use motrain_core::plugin::Permit;
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::sha256_hex;
+use motrain_engine::plan::{Component, Plan, ScriptSource, Stage};
+use motrain_engine::stage::STAGES;
+use motrain_engine::stage::rewards::Reward;
 use rhai::serde::to_dynamic;
 use rhai::{Dynamic, Engine, EvalAltResult, Map, NativeCallContext};
 use serde_json::{Value, json};
@@ -103,7 +105,7 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
         register_component(engine, builder, kind);
     }
     register_reward(engine, builder);
-    for kind in KINDS {
+    for kind in STAGES {
         register_stage(engine, builder, kind.name);
     }
     extend::register(engine, builder);
@@ -192,26 +194,10 @@ fn register_reward(engine: &mut Engine, builder: &Builder) {
     });
 }
 
-/// Options that want ids of stages.
-const IDS: [&str; 6] = ["rewards", "samples", "goals", "mix", "method", "against"];
-
-/// A handle stands for its id.
-fn ids(given: &Value) -> Value {
-    match given {
-        Value::Array(list) => list.iter().map(ids).collect(),
-        other => other.get("stage").unwrap_or(other).clone(),
-    }
-}
-
 fn register_stage(engine: &mut Engine, builder: &Builder, kind: &'static str) {
     let own = builder.clone();
     engine.register_fn(kind, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
-        let mut options = to_json(&context, map)?;
-        for key in IDS {
-            if let Some(given) = options.get_mut(key) {
-                *given = ids(given);
-            }
-        }
+        let options = to_json(&context, map)?;
         let stage = Stage::read(kind, id, &options).map_err(|e| error(&context, e))?;
         own.plan().add(stage).map_err(|e| error(&context, e))?;
         from_json(&context, &json!({ "stage": id }))

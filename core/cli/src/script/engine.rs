@@ -3,7 +3,7 @@
 use super::api::{self, Builder};
 use super::modules::Modules;
 use super::watch;
-use motrain_core::plan::ScriptSource;
+use motrain_engine::plan::ScriptSource;
 use rhai::{Engine, EvalAltResult, ImmutableString, OptimizationLevel};
 
 const MAX_TEXT: usize = 1 << 20;

@@ -1,7 +1,7 @@
 //! `import`: from the importing script's folder, then from scripts/ here and where motrain lives. Nothing outside these folders is read.
 
 use crate::locate;
-use motrain_core::plan::ScriptSource;
+use motrain_engine::plan::ScriptSource;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
 use std::collections::BTreeMap;

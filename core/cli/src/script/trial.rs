@@ -2,20 +2,20 @@
 
 use anyhow::{Context, Result};
 use motrain_core::loss::PairBatch;
-use motrain_core::plan::{Component, Plan, Stage, Work};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
 use motrain_core::rng::rng;
 use motrain_core::{Prompt, Weights};
+use motrain_engine::plan::{Component, Plan, Stage, objectives as objectives_of};
 use serde_json::Value;
 
 /// Calls each of `functions` that a stage uses.
 pub fn functions(plan: &Plan, registry: &Registry, functions: &[(Kind, String)]) -> Result<()> {
     for stage in &plan.stages {
         let objectives = objectives(plan, stage);
-        for (kind, component) in stage.work.components() {
+        for (kind, component) in stage.components() {
             if functions.iter().any(|(k, name)| *k == kind && *name == component.name) {
-                call(registry, kind, component, &objectives)
+                call(registry, kind, &component, &objectives)
                     .with_context(|| format!("stage \"{}\": a trial call of its script function failed", stage.id))?;
             }
         }
@@ -25,12 +25,8 @@ pub fn functions(plan: &Plan, registry: &Registry, functions: &[(Kind, String)])
 
 /// The objectives that a stage works with: its own, or those of the rewards that it refers to.
 fn objectives(plan: &Plan, stage: &Stage) -> Vec<String> {
-    let needed = stage.work.needs().into_iter().filter_map(|id| plan.stage(id));
-    let rewards = std::iter::once(stage).chain(needed).find_map(|s| match &s.work {
-        Work::Rewards(rewards) => Some(rewards.objectives()),
-        _ => None,
-    });
-    rewards.unwrap_or_default()
+    let own = stage.work.objectives();
+    own.or_else(|| objectives_of(&plan.stages, &stage.rewards()?)).unwrap_or_default()
 }
 
 fn call(registry: &Registry, kind: Kind, component: &Component, objectives: &[String]) -> motrain_core::Result<()> {

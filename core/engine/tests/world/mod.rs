@@ -4,11 +4,11 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use motrain_core::plan::Plan;
 use motrain_core::{Prompt, Registry};
 use motrain_engine::folder::RunFolder;
 use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Config, Head, Llama};
+use motrain_engine::plan::Plan;
 use motrain_engine::text::Text;
 use motrain_engine::{Result, run};
 use serde_json::{Value, json};

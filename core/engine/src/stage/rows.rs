@@ -1,69 +1,15 @@
-//! The stages' work. One algorithm a file, its whole loop readable top-down.
+//! Prompts and rows that stages read: which fit, in what order they come, and what a finished stage kept.
 
-pub mod best_of_n;
-pub mod compare;
-mod drawn;
-pub mod evaluate;
-pub mod experience;
-pub mod init_model;
-pub mod online_preference;
-pub mod reinforce;
-pub mod reward_model;
-pub mod rewards;
-pub mod ric_data;
-pub mod sft;
-pub mod soup;
-mod step_report;
-
-use crate::session::{Session, Stage, obey};
+use crate::session::{Cx, Session, obey};
 use crate::text::Text;
 use crate::{Error, Result, rollout};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
-use motrain_core::plan::Work;
 use motrain_core::rng::permutation;
 use motrain_core::{Prompt, Weights};
 
-/// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
-/// earlier motrain finished is then no result of this one, and is made anew.
-const SHARED: u32 = 3;
-
-pub fn run_stage(stage: Stage, work: &Work) -> Result<()> {
-    match work {
-        Work::InitModel(spec) => init_model::run(stage, spec),
-        Work::Sft(spec) => sft::run(stage, spec),
-        Work::RewardModel(spec) => reward_model::run(stage, spec),
-        Work::Rewards(spec) => rewards::run(stage, spec),
-        Work::BestOfN(spec) => best_of_n::run(stage, spec),
-        Work::RicData(spec) => ric_data::run(stage, spec),
-        Work::OnlinePreference(spec) => online_preference::run(stage, spec),
-        Work::Reinforce(spec) => reinforce::run(stage, spec),
-        Work::Soup(spec) => soup::run(stage, spec),
-        Work::Evaluate(spec) => evaluate::run(stage, spec),
-        Work::Compare(spec) => compare::run(stage, spec),
-    }
-}
-
-/// The revision of the code that a stage runs through.
-pub fn revision(work: &Work) -> [u32; 2] {
-    let own = match work {
-        Work::InitModel(_) => init_model::REVISION,
-        Work::Sft(_) => sft::REVISION,
-        Work::RewardModel(_) => reward_model::REVISION,
-        Work::Rewards(_) => rewards::REVISION,
-        Work::BestOfN(_) => best_of_n::REVISION,
-        Work::RicData(_) => ric_data::REVISION,
-        Work::OnlinePreference(_) => online_preference::REVISION,
-        Work::Reinforce(_) => reinforce::REVISION,
-        Work::Soup(_) => soup::REVISION,
-        Work::Evaluate(_) => evaluate::REVISION,
-        Work::Compare(_) => compare::REVISION,
-    };
-    [SHARED, own]
-}
-
 /// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only, not on the method.
-pub fn batch_rows(stage: Stage, rows: usize, batch: usize, step: usize) -> Vec<usize> {
+pub fn batch_rows(stage: Cx, rows: usize, batch: usize, step: usize) -> Vec<usize> {
     let first = (step * batch) as u64;
     let mut out = Vec::with_capacity(batch);
     let mut order = Vec::new();
@@ -112,12 +58,12 @@ pub fn load_prompts(
     Ok(rows)
 }
 
-fn prompt_limit(spec: &DataSpec) -> String {
+pub fn prompt_limit(spec: &DataSpec) -> String {
     format!("whose prompts are longer than max_prompt_tokens = {}", spec.max_prompt_tokens.unwrap_or(0))
 }
 
 /// Says how many rows were left out; fails where none is left.
-fn say_left_out(spec: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
+pub fn say_left_out(spec: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
     let Some(first) = left_out.first() else { return Ok(()) };
     let (count, first) = (left_out.len(), first.of(spec));
     if kept == 0 {
@@ -170,16 +116,8 @@ fn spread(rows: Vec<Row>, limit: usize) -> Vec<Row> {
 /// Demonstrations that a sampling stage keeps, in its folder.
 pub const SAMPLES: &str = "samples.jsonl";
 
-/// Tokens and seconds of a stage that only samples, in its folder; like timings.jsonl, not repeatable.
-pub const SPEED: &str = "speed.json";
-
 /// What a finished sampling stage kept, as data.
 pub fn samples(session: &Session, id: &str) -> DataSpec {
     let path = session.stage_folder(id).join(SAMPLES).to_string_lossy().into_owned();
     DataSpec { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
-}
-
-/// Plain text of a number for progress messages.
-pub fn short(value: f64) -> String {
-    format!("{value:.3}")
 }

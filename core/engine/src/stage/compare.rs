@@ -1,18 +1,93 @@
 //! Win rates (paper section 5.2): a judge compares two methods' answers to the same prompts, along one dimension at weights that favour it
 //! and along the other at weights that favour that, each asked in both orders.
 
-use super::evaluate;
+use super::evaluate::Evaluate;
+use super::{Makes, Ref, Work, evaluate};
 use crate::model::write_json;
-use crate::session::{Stage, obey};
+use crate::plan::{Component, Stage, StageId};
+use crate::session::{Cx, obey};
 use crate::{Error, Result};
+use motrain_core::Weights;
 use motrain_core::judge::{Asked, Duel, Verdict, in_both_orders, winner};
 use motrain_core::metrics::stats::{bootstrap, mean, resamples};
-use motrain_core::plan::Compare;
+use motrain_core::options::{Checked, Options};
+use motrain_core::registry::Kind;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// Win rates of one evaluated method against others, by a judge that is asked in both orders (paper section 5.2).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// The id of the method's `evaluate` stage.
+    pub method: StageId,
+    /// Ids of the others' `evaluate` stages, over the same prompts.
+    #[schemars(length(min = 1, max = 1000))]
+    pub against: Vec<StageId>,
+    /// What is asked, and at which weights: two, as in the paper's rule.
+    #[schemars(length(equal = 2))]
+    pub dimensions: Vec<Dimension>,
+}
+
+/// A dimension along which answers at some weights are compared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dimension {
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
+    pub name: String,
+    /// The evaluated weights whose answers are compared, such as [0.8, 0.2].
+    pub weights: Weights,
+    pub judge: Component,
+}
+
+impl Options for Compare {
+    fn check(&self) -> Checked {
+        let all: Vec<&StageId> = std::iter::once(&self.method).chain(&self.against).collect();
+        match (1..all.len()).find(|&i| all[..i].contains(&all[i])) {
+            Some(i) => Err(("against", format!("has \"{}\" compared with itself, or twice", all[i]))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Work for Compare {
+    const KIND: &'static str = "compare";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let methods = std::iter::once(&mut self.method).chain(&mut self.against).map(|id| Ref::Stage(Makes::Front, id));
+        methods.chain(self.dimensions.iter_mut().map(|d| Ref::Component(Kind::Judge, &mut d.judge))).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let evaluation = |id: &str| earlier.iter().find(|s| s.id == id)?.work.downcast_ref::<Evaluate>();
+        let Some(own) = evaluation(&self.method) else { return Ok(()) };
+        for (id, other) in
+            std::iter::once(&self.method).chain(&self.against).filter_map(|id| Some((id, evaluation(id)?)))
+        {
+            if other.prompts != own.prompts {
+                let what = format!("names \"{id}\", whose prompts are not those of \"{}\"", self.method);
+                return Err(("against", what));
+            }
+            if let Some(odd) = self.dimensions.iter().find(|d| !other.is_done_at(&d.weights, earlier)) {
+                return Err((
+                    "dimensions",
+                    format!("hold {:?}, at which \"{id}\" is not evaluated", odd.weights.values()),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
 
 const RESAMPLES: usize = 1000;
 
@@ -48,7 +123,7 @@ pub struct Along {
     pub inconsistent: f64,
 }
 
-pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
+fn run(stage: Cx, spec: &Compare) -> Result<()> {
     let bar = stage.progress(spec.against.len());
     let mut matches = Vec::new();
     for other in &spec.against {
@@ -61,7 +136,7 @@ pub fn run(stage: Stage, spec: &Compare) -> Result<()> {
     write_json(&stage.folder().join("matches.json"), &json!(matches))
 }
 
-fn compare(stage: Stage, spec: &Compare, other: &str) -> Result<Match> {
+fn compare(stage: Cx, spec: &Compare, other: &str) -> Result<Match> {
     let mut asked: Vec<Vec<Option<Asked>>> = Vec::new();
     for d in &spec.dimensions {
         let judge = stage.session.registry.judges.build(&d.judge.name, &d.judge.options)?;
@@ -88,7 +163,7 @@ fn compare(stage: Stage, spec: &Compare, other: &str) -> Result<Match> {
 }
 
 fn along(spec: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
-    let one = |(d, asked): (&motrain_core::plan::Dimension, &Vec<Option<Asked>>)| {
+    let one = |(d, asked): (&Dimension, &Vec<Option<Asked>>)| {
         let asked: Vec<&Asked> = asked.iter().flatten().collect();
         let count = |v: Verdict| asked.iter().filter(|a| a.verdict == v).count();
         let odd = asked.iter().filter(|a| !a.consistent).count();

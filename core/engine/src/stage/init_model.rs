@@ -1,26 +1,82 @@
 //! A new model: a byte-level BPE tokenizer trained on a corpus, a plain chat template, random weights.
 
+use super::{Makes, Ref, Work};
 use crate::model::{Config, Head, Llama};
-use crate::session::{Stage, save_model};
+use crate::session::{Cx, save_model};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data::json_lines;
-use motrain_core::plan::InitModel;
+use motrain_core::options::{Checked, Options};
 use motrain_core::stop;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer, models::TrainerWrapper};
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// A new model with random weights and a byte-level BPE tokenizer trained on a corpus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InitModel {
+    /// JSONL files whose text the tokenizer is trained on.
+    #[schemars(length(min = 1, max = 10_000), inner(length(min = 1, max = 4096)))]
+    pub corpus: Vec<String>,
+    /// At least the 256 bytes and 4 special tokens.
+    #[schemars(range(min = 260, max = 10_000_000))]
+    pub vocab_size: usize,
+    #[schemars(range(min = 2, max = 100_000))]
+    pub hidden_size: i64,
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub intermediate_size: i64,
+    #[schemars(range(min = 1, max = 10_000))]
+    pub layers: i64,
+    #[schemars(range(min = 1, max = 10_000))]
+    pub heads: i64,
+    #[schemars(range(min = 1, max = 10_000))]
+    pub kv_heads: i64,
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub context: i64,
+}
+
+impl Options for InitModel {
+    fn check(&self) -> Checked {
+        let Self { hidden_size, heads, kv_heads, .. } = self;
+        if hidden_size % (2 * heads) != 0 {
+            let what =
+                format!("is {heads}, but hidden_size {hidden_size} must give each head an even number of dimensions");
+            return Err(("heads", what));
+        }
+        if heads % kv_heads != 0 {
+            return Err(("kv_heads", format!("is {kv_heads}, which does not divide the {heads} heads")));
+        }
+        Ok(())
+    }
+}
+
+impl Work for InitModel {
+    const KIND: &'static str = "init_model";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        self.corpus.iter_mut().map(Ref::File).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Policy]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
 
 const SPECIAL: [&str; 4] = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"];
 const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
                         {% if add_generation_prompt %}<|assistant|>{% endif %}";
 
-pub fn run(stage: Stage, spec: &InitModel) -> Result<()> {
+fn run(stage: Cx, spec: &InitModel) -> Result<()> {
     let mut lines = Vec::new();
     for path in &spec.corpus {
         for (_, row) in json_lines(Path::new(path))? {

@@ -1,22 +1,80 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::{SAMPLES, load_prompts, plain, rewards};
+use super::rows::{SAMPLES, load_prompts, plain};
+use super::{Makes, Ref, Work, rewards};
+use crate::plan::{Component, ModelRef, Sampling, StageId};
 use crate::rollout::rollout;
-use crate::session::{Stage, obey};
+use crate::session::{Cx, obey};
 use crate::{Error, Result};
-use motrain_core::data::Row;
-use motrain_core::plan::BestOfN;
+use motrain_core::data::{DataSpec, Row};
+use motrain_core::options::Options;
+use motrain_core::registry::Kind;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tch::no_grad;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// Samples several completions of each plain prompt and keeps, for each of some drawn weights, the best by weighted score, as a
+/// demonstration under the conditioned prompt: teaches a policy to read weights (as DPA and RiC do) before it is trained online.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BestOfN {
+    pub policy: ModelRef,
+    pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    pub rewards: StageId,
+    pub sampler: Component,
+    pub conditioner: Component,
+    /// Completions a prompt.
+    #[serde(default = "eight")]
+    #[schemars(range(min = 2, max = 10_000))]
+    pub completions: usize,
+    /// Weight vectors a prompt.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub weights: usize,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn eight() -> usize {
+    8
+}
+
+fn two() -> usize {
+    2
+}
+
+impl Options for BestOfN {}
+
+impl Work for BestOfN {
+    const KIND: &'static str = "best_of_n";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        vec![
+            Ref::Model(&mut self.policy),
+            Ref::Stage(Makes::Rewards, &mut self.rewards),
+            Ref::Component(Kind::Sampler, &mut self.sampler),
+            Ref::Component(Kind::Conditioner, &mut self.conditioner),
+            Ref::Data(&mut self.prompts),
+        ]
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Samples]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
 
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 16;
 
-pub fn run(stage: Stage, spec: &BestOfN) -> Result<()> {
+fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
     let session = stage.session;
     let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
     let conditioner = session.conditioner(&spec.conditioner)?;

@@ -1,10 +1,10 @@
-//! Options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
+//! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
-use super::shared::{Component, ModelRef, Optimizer, Sampling, Training};
-use super::{Makes, Uses};
-use crate::data::DataSpec;
-use crate::options::{Checked, Options};
-use crate::registry::Kind;
+use super::{Makes, Ref};
+use crate::plan::{Component, ModelRef, Optimizer, Sampling, StageId, Training};
+use motrain_core::data::DataSpec;
+use motrain_core::options::Checked;
+use motrain_core::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,7 @@ pub struct Online {
     pub policy: ModelRef,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
-    #[schemars(length(min = 1, max = 100))]
-    pub rewards: String,
+    pub rewards: StageId,
     pub sampler: Component,
     pub conditioner: Component,
     /// Completions per prompt, all under the same weights.
@@ -55,7 +54,17 @@ pub struct Online {
 }
 
 impl Online {
-    fn check(&self) -> Checked {
+    pub fn refs(&mut self) -> Vec<Ref<'_>> {
+        vec![
+            Ref::Model(&mut self.policy),
+            Ref::Stage(Makes::Rewards, &mut self.rewards),
+            Ref::Component(Kind::Sampler, &mut self.sampler),
+            Ref::Component(Kind::Conditioner, &mut self.conditioner),
+            Ref::Data(&mut self.prompts),
+        ]
+    }
+
+    pub fn check(&self) -> Checked {
         let Sampling { temperature, top_k, top_p, .. } = self.generate;
         if temperature == 0.0 {
             let what = "has temperature = 0, which draws always the same completion; training needs one above 0";
@@ -88,141 +97,11 @@ fn yes() -> bool {
     true
 }
 
-impl Uses for Online {
-    fn components(&self) -> Vec<(Kind, &Component)> {
-        vec![(Kind::Sampler, &self.sampler), (Kind::Conditioner, &self.conditioner)]
-    }
-
-    fn models(&self) -> Vec<&ModelRef> {
-        vec![&self.policy]
-    }
-
-    fn stages(&self) -> Vec<(Makes, &str)> {
-        vec![(Makes::Rewards, &self.rewards)]
-    }
-
-    fn data(&self) -> Vec<&DataSpec> {
-        vec![&self.prompts]
-    }
-
-    fn paths_mut(&mut self) -> Vec<&mut String> {
-        self.policy.path_mut().into_iter().chain(&mut self.prompts.paths).collect()
-    }
-}
-
-/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the pair that the label
-/// rule is surest of is trained on: the best against the worst where its labels are hard.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct OnlinePreference {
-    #[serde(flatten)]
-    pub online: Online,
-    pub label: Component,
-    pub loss: Component,
-}
-
-impl Options for OnlinePreference {
-    fn check(&self) -> Checked {
-        if self.online.completions < 2 {
-            return Err(("completions", format!("must be at least 2, not {}", self.online.completions)));
-        }
-        self.online.check()
-    }
-}
-
-impl Uses for OnlinePreference {
-    fn components(&self) -> Vec<(Kind, &Component)> {
-        [self.online.components(), vec![(Kind::Label, &self.label), (Kind::Loss, &self.loss)]].concat()
-    }
-
-    fn models(&self) -> Vec<&ModelRef> {
-        self.online.models()
-    }
-
-    fn stages(&self) -> Vec<(Makes, &str)> {
-        self.online.stages()
-    }
-
-    fn data(&self) -> Vec<&DataSpec> {
-        self.online.data()
-    }
-
-    fn paths_mut(&mut self) -> Vec<&mut String> {
-        self.online.paths_mut()
-    }
-}
-
-/// REINFORCE on the weighted sum of rewards minus a KL penalty: P-MORL with sampled weights in the prompt, MORLHF and specialists with
-/// fixed weights and no conditioner.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Reinforce {
-    #[serde(flatten)]
-    pub online: Online,
-    /// The control variate: "value" is a linear head on the policy's state at the end of x'; "rloo" the mean of a prompt's other
-    /// completions.
-    #[serde(default)]
-    pub baseline: Baseline,
-    /// Step size of the value head, as a share of what would fit a batch's mean error at once.
-    #[serde(default = "value_rate")]
-    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
-    pub value_rate: f64,
-    /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward: what β is to `online_preference`.
-    #[serde(default = "kl")]
-    #[schemars(range(min = 0, max = 1_000_000))]
-    pub kl: f64,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Baseline {
-    #[default]
-    Value,
-    Rloo,
-}
-
-fn value_rate() -> f64 {
-    0.5
-}
-
-fn kl() -> f64 {
-    0.01
-}
-
-impl Options for Reinforce {
-    fn check(&self) -> Checked {
-        let least = if self.baseline == Baseline::Rloo { 2 } else { 1 };
-        if self.online.completions < least {
-            return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
-        }
-        self.online.check()
-    }
-}
-
-impl Uses for Reinforce {
-    fn components(&self) -> Vec<(Kind, &Component)> {
-        self.online.components()
-    }
-
-    fn models(&self) -> Vec<&ModelRef> {
-        self.online.models()
-    }
-
-    fn stages(&self) -> Vec<(Makes, &str)> {
-        self.online.stages()
-    }
-
-    fn data(&self) -> Vec<&DataSpec> {
-        self.online.data()
-    }
-
-    fn paths_mut(&mut self) -> Vec<&mut String> {
-        self.online.paths_mut()
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::options::parse;
+    use crate::stage::online_preference::OnlinePreference;
+    use crate::stage::reinforce::Reinforce;
+    use motrain_core::options::parse;
     use serde_json::{Value, json};
 
     fn refused(changes: Value) -> String {
@@ -233,7 +112,7 @@ mod tests {
         for (name, value) in changes.as_object().into_iter().flatten() {
             options[name] = value.clone();
         }
-        let said = |e: crate::Error| e.to_string();
+        let said = |e: motrain_core::Error| e.to_string();
         let preference = parse::<OnlinePreference>("online_preference", &options).err().map(said).unwrap_or_default();
         options.as_object_mut().unwrap().retain(|name, _| name != "label" && name != "loss");
         let reinforce = parse::<Reinforce>("reinforce", &options).err().map(said).unwrap_or_default();

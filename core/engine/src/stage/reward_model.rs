@@ -1,28 +1,76 @@
 //! A Bradley–Terry reward model from preference pairs: `−log σ(r(x, chosen) − r(x, rejected))`, the score read at the end-of-sequence
 //! token. Accuracy and calibration are reported on pairs that it did not train on.
 
-use super::{batch_rows, prompt_limit, say_left_out, short};
+use super::rows::{batch_rows, prompt_limit, say_left_out};
+use super::{Makes, Ref, Work, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, to_vec};
 use crate::model::write_json;
+use crate::plan::{ModelRef, Optimizer, Training};
 use crate::reward::{encode_for_reward, scores_of};
-use crate::session::{Stage, Trainer, obey};
+use crate::session::{Cx, Trainer, obey};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair, Part};
 use motrain_core::loss::sigmoid;
 use motrain_core::metrics::stats::mean;
-use motrain_core::plan::RewardModel;
+use motrain_core::options::Options;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tch::{Kind, no_grad};
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// A Bradley–Terry reward model trained from preference pairs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewardModel {
+    pub model: ModelRef,
+    pub data: DataSpec,
+    /// Pairs for accuracy and calibration; by default the data's test part.
+    #[serde(default)]
+    pub heldout: Option<DataSpec>,
+    /// Keep only this many of the backbone's first layers; 0 keeps all.
+    #[serde(default)]
+    #[schemars(range(max = 10_000))]
+    pub layers: usize,
+    /// Tokens of prompt and answer together; a longer prompt loses its beginning.
+    #[serde(default = "reward_tokens")]
+    #[schemars(range(min = 2, max = 10_000_000))]
+    pub max_tokens: usize,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
+}
+
+fn reward_tokens() -> usize {
+    512
+}
+
+impl Options for RewardModel {}
+
+impl Work for RewardModel {
+    const KIND: &'static str = "reward_model";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let data = std::iter::once(&mut self.data).chain(&mut self.heldout).map(Ref::Data);
+        std::iter::once(Ref::Model(&mut self.model)).chain(data).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::RewardModel]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
 
 /// Tokens of a pair: prompt, chosen, rejected. The answers share the prompt.
 type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
 
-pub fn run(stage: Stage, spec: &RewardModel) -> Result<()> {
+fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
     let session = stage.session;
     let (train, heldout) = read_pairs(spec)?;
     let (backbone, text) = stage.load(&spec.model)?;

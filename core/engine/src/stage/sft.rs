@@ -1,19 +1,81 @@
 //! Supervised fine-tuning: mean cross-entropy of the completions' tokens, prompts masked.
 
-use super::{batch_rows, prompt_limit, samples, say_left_out, short};
+use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
+use super::{Makes, Ref, Work, rewards, short};
 use crate::log::Metrics;
 use crate::logprob::{Group, pack};
-use crate::session::{Stage, Trainer, obey};
+use crate::plan::{Component, ModelRef, Optimizer, StageId, Training};
+use crate::session::{Cx, Trainer, obey};
 use crate::text::{Text, Turn};
 use crate::{Error, Result, steering};
 use motrain_core::data::{self, DataSpec};
-use motrain_core::plan::Sft;
+use motrain_core::options::{Checked, Options};
+use motrain_core::registry;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// Supervised fine-tuning on `{"prompt", "completion"}` rows or conversations, or on what a `best_of_n` or `ric_data` stage kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sft {
+    pub model: ModelRef,
+    #[serde(default)]
+    pub data: Option<DataSpec>,
+    /// The id of a `best_of_n` or `ric_data` stage.
+    #[serde(default)]
+    pub samples: Option<StageId>,
+    /// What the policy learns to be steered by, if the rows have it in their prompts; saved beside it.
+    #[serde(default)]
+    pub conditioner: Option<Component>,
+    /// With `conditioner`, the id of the `rewards` stage that names the objectives.
+    #[serde(default)]
+    pub rewards: Option<StageId>,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
+}
 
-pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
+impl Options for Sft {
+    fn check(&self) -> Checked {
+        if self.conditioner.is_some() != self.rewards.is_some() {
+            return Err(("conditioner", "and \"rewards\" go together".into()));
+        }
+        match (&self.data, &self.samples) {
+            (Some(_), None) | (None, Some(_)) => Ok(()),
+            _ => Err(("data", "or \"samples\" must be given, and only one of them".into())),
+        }
+    }
+}
+
+impl Work for Sft {
+    const KIND: &'static str = "sft";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let samples = self.samples.iter_mut().map(|id| Ref::Stage(Makes::Samples, id));
+        let rewards = self.rewards.iter_mut().map(|id| Ref::Stage(Makes::Rewards, id));
+        let conditioner = self.conditioner.iter_mut().map(|c| Ref::Component(registry::Kind::Conditioner, c));
+        let data = self.data.iter_mut().map(Ref::Data);
+        std::iter::once(Ref::Model(&mut self.model))
+            .chain(samples)
+            .chain(rewards)
+            .chain(conditioner)
+            .chain(data)
+            .collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Policy]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
+
+fn run(stage: Cx, spec: &Sft) -> Result<()> {
     let session = stage.session;
     let data = match (&spec.data, &spec.samples) {
         (Some(data), _) => data.clone(),
@@ -45,7 +107,7 @@ pub fn run(stage: Stage, spec: &Sft) -> Result<()> {
     })?;
     t.finish()?;
     match (&spec.conditioner, &spec.rewards) {
-        (Some(conditioner), Some(id)) => steering::save(stage, session.rewards(id)?.objectives(), conditioner),
+        (Some(conditioner), Some(id)) => steering::save(stage, rewards::of(session, id)?.objectives(), conditioner),
         _ => Ok(()),
     }
 }

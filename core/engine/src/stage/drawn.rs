@@ -1,12 +1,12 @@
 //! What a step drew, as both policies see it: log-probs at the sampling temperature, and how far the policy has moved.
 
+use super::online::Online;
 use crate::Result;
 use crate::log::Metrics;
 use crate::logprob::{Group, Packed, pack, to_vec};
 use crate::model::{Llama, Net};
 use crate::session::obey;
 use motrain_core::metrics::stats::mean;
-use motrain_core::plan::Online;
 use tch::{Kind, Tensor, no_grad};
 
 /// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).

@@ -1,26 +1,115 @@
 //! Fits the rewards' scales on samples of the initial policy and freezes them, so that every later stage, whatever its method,
 //! measures with the same ruler.
 
-use super::{load_prompts, plain};
+use super::rows::{load_prompts, plain};
+use super::{Makes, Ref, Work};
 use crate::model::write_json;
+use crate::plan::{Component, ModelRef, Sampling};
 use crate::reward::{RewardSet, known};
 use crate::rollout::rollout;
-use crate::session::{Session, Stage, obey};
+use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
-use motrain_core::data::Row;
+use motrain_core::data::{DataSpec, Row};
 use motrain_core::metrics::stats::pearson;
-use motrain_core::plan::Rewards;
+use motrain_core::options::{Checked, Options};
+use motrain_core::registry::Kind;
 use motrain_core::reward::Sample;
 use motrain_core::scale::Scale;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::no_grad;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// One reward: an objective, or only watched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reward {
+    /// The objective's name, as in the weight prefix and in metrics.
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
+    pub name: String,
+    pub source: Component,
+    /// Scored and reported, but never trained on.
+    #[serde(default)]
+    pub watch: bool,
+    /// `[low, high]`: the raw scores that become 0 and 1. Without it they are fitted.
+    #[serde(default)]
+    #[schemars(inner(range(min = -1e9, max = 1e9)))]
+    pub scale: Option<[f64; 2]>,
+}
 
-pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
+/// The rewards of an experiment, with scales fitted on the initial policy's samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rewards {
+    #[schemars(length(min = 1, max = 32))]
+    pub sources: Vec<Reward>,
+    /// The policy whose samples the scales are fitted on.
+    pub policy: ModelRef,
+    pub prompts: DataSpec,
+    /// Number of samples for the fit.
+    #[serde(default = "fit_samples")]
+    #[schemars(range(min = 2, max = 10_000_000))]
+    pub samples: usize,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn fit_samples() -> usize {
+    512
+}
+
+impl Options for Rewards {
+    fn check(&self) -> Checked {
+        if self.objectives().is_empty() {
+            return Err(("sources", "must hold an objective, not only watched rewards".into()));
+        }
+        for (i, Reward { name, scale, .. }) in self.sources.iter().enumerate() {
+            if self.sources[..i].iter().any(|s| s.name == *name) {
+                return Err(("sources", format!("hold two rewards called \"{name}\"; rename one")));
+            }
+            if let Some([low, high]) = scale.filter(|[low, high]| high - low < 1e-9) {
+                return Err((
+                    "sources",
+                    format!("give \"{name}\" the scale [{low}, {high}]; the first must be below the second"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Rewards {
+    /// Names of the objectives, in the order of the weights.
+    pub fn objectives(&self) -> Vec<String> {
+        self.sources.iter().filter(|s| !s.watch).map(|s| s.name.clone()).collect()
+    }
+}
+
+impl Work for Rewards {
+    const KIND: &'static str = "rewards";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let sources = self.sources.iter_mut().map(|s| Ref::Component(Kind::Reward, &mut s.source));
+        [Ref::Model(&mut self.policy), Ref::Data(&mut self.prompts)].into_iter().chain(sources).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Rewards]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+
+    fn objectives(&self) -> Option<Vec<String>> {
+        Some(self.objectives())
+    }
+}
+
+fn run(stage: Cx, spec: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(spec, session.registry, |o| session.resolve(o), BTreeMap::new())?;
     let (policy, text) = stage.load(&spec.policy)?;
@@ -67,10 +156,16 @@ pub fn run(stage: Stage, spec: &Rewards) -> Result<()> {
     )
 }
 
+/// The `rewards` stage called `id`.
+pub fn of<'a>(session: &'a Session, id: &str) -> Result<&'a Rewards> {
+    let found = session.plan.stage(id).and_then(|s| s.work.downcast_ref::<Rewards>());
+    found.ok_or_else(|| Error::invalid(format!("\"{id}\" is no rewards stage")))
+}
+
 /// The rewards of a finished `rewards` stage.
 pub fn load(session: &Session, id: &str) -> Result<RewardSet> {
     let path = session.stage_folder(id).join("scales.json");
-    let spec = session.rewards(id)?;
+    let spec = of(session, id)?;
     RewardSet::build(spec, session.registry, |o| session.resolve(o), read_scales(&path)?)
 }
 

@@ -2,25 +2,99 @@
 //! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
 //! some score is among the best, and mixes in good rows of earlier stages.
 
-use super::{SAMPLES, SPEED, load_prompts, plain, rewards, samples};
+use super::rows::{SAMPLES, load_prompts, plain, samples};
+use super::{Makes, Ref, SPEED, Work, rewards};
 use crate::model::write_json;
+use crate::plan::{ModelRef, Sampling, StageId};
 use crate::rollout::rollout;
-use crate::session::{Session, Stage, obey};
+use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::conditioner::rewards_in_context::{Statistics, goals, with_scores};
-use motrain_core::data::{Row, json_lines};
+use motrain_core::data::{DataSpec, Row, json_lines};
 use motrain_core::metrics::stats::quantile;
-use motrain_core::plan::{RicData, Work};
+use motrain_core::options::{Checked, Options};
 use rand::Rng as _;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Instant;
 use tch::no_grad;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// Rewards-in-Context: answers of a policy, under the scores that they got. Without `goals`, the offline stage: answers to plain prompts, of
+/// which all are kept, and the statistics of their scores. With `goals`, an online round: answers to prompts that ask for high
+/// scores, of which the good ones are kept, beside good ones of earlier rounds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RicData {
+    pub policy: ModelRef,
+    pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    pub rewards: StageId,
+    /// Completions a prompt.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub completions: usize,
+    /// An online round: the id of the offline stage, whose statistics say what high is.
+    #[serde(default)]
+    pub goals: Option<StageId>,
+    /// Ids of `ric_data` stages whose rows are kept too, filtered like the new ones.
+    #[serde(default)]
+    #[schemars(length(max = 1000))]
+    pub mix: Vec<StageId>,
+    /// In an online round an answer is kept if any of its scores reaches this quantile of that score.
+    #[serde(default = "seven_tenths")]
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
+    pub quantile: f64,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn seven_tenths() -> f64 {
+    0.7
+}
+
+impl Options for RicData {
+    fn check(&self) -> Checked {
+        if self.goals.is_none() && !self.mix.is_empty() {
+            return Err(("mix", "goes with an online round; give \"goals\" too".into()));
+        }
+        Ok(())
+    }
+}
+
+impl Work for RicData {
+    const KIND: &'static str = "ric_data";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let goals = self.goals.iter_mut().map(|id| Ref::Stage(Makes::Statistics, id));
+        let mix = self.mix.iter_mut().map(|id| Ref::Stage(Makes::ScoredSamples, id));
+        let own = [Ref::Model(&mut self.policy), Ref::Stage(Makes::Rewards, &mut self.rewards)];
+        own.into_iter().chain(goals).chain(mix).chain([Ref::Data(&mut self.prompts)]).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        match self.goals {
+            None => &[Makes::Samples, Makes::ScoredSamples, Makes::Statistics],
+            Some(_) => &[Makes::Samples, Makes::ScoredSamples],
+        }
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+
+    /// The statistics themselves.
+    fn value(&self, session: &Session, id: &str) -> Result<Value> {
+        Ok(json!(statistics(session, id)?))
+    }
+}
 
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 64;
@@ -34,7 +108,7 @@ struct Answer {
     scores: Vec<f64>,
 }
 
-pub fn run(stage: Stage, spec: &RicData) -> Result<()> {
+fn run(stage: Cx, spec: &RicData) -> Result<()> {
     let session = stage.session;
     let goals = spec.goals.as_deref().map(|id| statistics(session, id)).transpose()?;
     let drawn = draw(stage, spec, goals.as_ref())?;
@@ -68,7 +142,7 @@ pub fn run(stage: Stage, spec: &RicData) -> Result<()> {
 }
 
 /// Answers with all their scores, to plain prompts or to prompts that ask for high scores.
-fn draw(stage: Stage, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
+fn draw(stage: Cx, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
     let session = stage.session;
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives().len();
@@ -132,7 +206,7 @@ fn read(session: &Session, id: &str) -> Result<Vec<Answer>> {
 
 /// The statistics that an offline stage fitted.
 pub fn statistics(session: &Session, id: &str) -> Result<Statistics> {
-    if !matches!(session.plan.stage(id).map(|s| &s.work), Some(Work::RicData(_))) {
+    if session.plan.stage(id).is_none_or(|s| s.work.downcast_ref::<RicData>().is_none()) {
         return Err(Error::invalid(format!("\"{id}\" is no ric_data stage, so it has no statistics of scores")));
     }
     let path = session.stage_folder(id).join("statistics.json");

@@ -1,4 +1,4 @@
-//! What the options of several stages share: models, components, sampling, optimisers, training.
+//! What the options of several stages share: models, components, sampling, optimisers, training. Plans and stages are the engine's.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,43 @@ impl std::fmt::Display for ModelRef {
             Self::Path(path) => f.write_str(path),
             Self::Stage { stage } => write!(f, "stage \"{stage}\""),
         }
+    }
+}
+
+/// The id of an earlier stage; a script gives the stage's handle, or the id itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(from = "Handle")]
+pub struct StageId(pub String);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum Handle {
+    Stage {
+        #[schemars(length(min = 1, max = 100))]
+        stage: String,
+    },
+    Id(#[schemars(length(min = 1, max = 100))] String),
+}
+
+impl From<Handle> for StageId {
+    fn from(handle: Handle) -> Self {
+        match handle {
+            Handle::Stage { stage } | Handle::Id(stage) => Self(stage),
+        }
+    }
+}
+
+impl std::ops::Deref for StageId {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for StageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

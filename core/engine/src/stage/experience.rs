@@ -3,18 +3,19 @@
 
 use super::drawn::{Drawn, LogProbs};
 use super::evaluate::Asked;
+use super::online::Online;
+use super::rows::{batch_rows, load_prompts, usual_weights, widest};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
-use super::{batch_rows, load_prompts, rewards, short, usual_weights, widest};
+use super::{rewards, short};
 use crate::Result;
 use crate::log::Metrics;
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
-use crate::session::{Stage, Trainer};
+use crate::session::{Cx, Trainer};
 use crate::steering;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
-use motrain_core::plan::Online;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
 use motrain_core::{Prompt, Weights};
 use std::time::Instant;
@@ -32,7 +33,7 @@ const TRIED: u64 = 64;
 
 /// What draws batches.
 pub struct Experience<'a> {
-    stage: Stage<'a>,
+    stage: Cx<'a>,
     spec: &'a Online,
     objectives: Vec<String>,
     rows: Vec<Row>,
@@ -71,7 +72,7 @@ impl Batch<'_> {
 
 impl<'a> Experience<'a> {
     /// What draws batches, log-probs against the frozen initial policy, and the trainer, which stands where the stage was interrupted.
-    pub fn start(stage: Stage<'a>, spec: &'a Online) -> Result<(Self, LogProbs<'a>, Trainer<'a>)> {
+    pub fn start(stage: Cx<'a>, spec: &'a Online) -> Result<(Self, LogProbs<'a>, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &spec.rewards)?;
         let (policy, text) = stage.load(&spec.policy)?;

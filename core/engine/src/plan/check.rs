@@ -1,10 +1,11 @@
 //! What must hold of a plan before any work, wherever it comes from: a script, a run folder, the command line.
 
-use super::{Evaluate, Makes, Plan, Stage, Work, stage_refs};
-use crate::error::{Error, Result, did_you_mean};
-use crate::registry::{Kind, Registry};
-use crate::rng::rng;
-use crate::{Prompt, Weights};
+use super::stage::stage_refs;
+use super::{Component, Plan, Stage};
+use motrain_core::error::{Error, Result, did_you_mean};
+use motrain_core::registry::{Kind, Registry};
+use motrain_core::rng::rng;
+use motrain_core::{Prompt, Weights};
 use std::path::Path;
 
 const STAGES: usize = 10_000;
@@ -49,8 +50,8 @@ impl Plan {
     /// Inputs that are not there, a line each.
     pub fn missing_inputs(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for Stage { id, work } in &self.stages {
-            let models = work.folders().into_iter().filter_map(|path| match Path::new(path) {
+        for stage in &self.stages {
+            let models = stage.folders().into_iter().filter_map(|path| match Path::new(&path) {
                 folder if ["config.json", "adapter_config.json"].iter().any(|f| folder.join(f).is_file()) => None,
                 folder if folder.is_dir() => {
                     Some(format!("model {path} is no Hugging Face folder: it has no config.json"))
@@ -60,24 +61,24 @@ impl Plan {
                 )),
                 _ => Some(format!("model {path} does not exist")),
             });
-            let files = work.files().into_iter().filter_map(|path| match Path::new(path) {
+            let files = stage.files().into_iter().filter_map(|path| match Path::new(&path) {
                 file if file.is_dir() => Some(format!("{path} is a folder, not a file")),
                 file if file.exists() => None,
                 _ => Some(format!("{path} does not exist")),
             });
-            lines.extend(models.chain(files).map(|what| format!("stage \"{id}\": {what}")));
+            lines.extend(models.chain(files).map(|what| format!("stage \"{}\": {what}", stage.id)));
         }
         lines.dedup();
         lines
     }
 
     fn check_references(&self, earlier: &[Stage], stage: &Stage) -> Result<()> {
-        let Stage { id, work } = stage;
+        let id = &stage.id;
         if earlier.iter().any(|s| s.id == *id) {
             return Err(Error::Invalid(format!("there is a stage \"{id}\" already; give this one another id")));
         }
         let mut faults = Vec::new();
-        for (makes, needed) in work.wants() {
+        for (makes, needed) in stage.wants() {
             let found = earlier.iter().find(|s| s.id == needed);
             let what = match (found, makes) {
                 (None, _) => format!("needs \"{needed}\", which is no earlier stage"),
@@ -88,20 +89,24 @@ impl Plan {
             };
             faults.push(Error::Invalid(format!("stage \"{id}\" {what}")));
         }
-        faults.extend(work.uses().data().iter().filter_map(|d| d.is_void()).map(Error::Invalid));
+        faults.extend(stage.void_data().into_iter().map(Error::Invalid));
         Error::all(faults)?;
-        check_objectives(earlier, stage)
+        stage.work.check_among(earlier).map_err(|(option, what)| Error::BadOption {
+            owner: format!("stage \"{id}\""),
+            option: option.into(),
+            what,
+        })
     }
 
     /// Builds what is light, and lets it do its work once on as many objectives as there are.
     fn try_components(&self, stage: &Stage, registry: &Registry) -> Result<()> {
         let mut faults = Vec::new();
-        let objectives = objectives(&self.stages, &stage.work);
-        for (kind, component) in stage.work.components() {
+        let objectives = stage.rewards().and_then(|id| objectives(&self.stages, &id));
+        for (kind, component) in stage.components() {
             let tried = || {
                 registry.check(kind, &component.name, &component.options)?;
                 match (&objectives, stage_refs(&component.options).is_empty()) {
-                    (Some(names), true) => registry.try_out(kind, &component.name, &component.options, names),
+                    (Some(names), true) => try_out(registry, kind, &component, names),
                     _ => Ok(()),
                 }
             };
@@ -119,34 +124,19 @@ impl Stage {
     }
 }
 
-impl Registry {
-    /// One call of a sampler or conditioner.
-    fn try_out(&self, kind: Kind, name: &str, options: &serde_json::Value, objectives: &[String]) -> Result<()> {
-        let corners = Weights::grid(objectives.len(), 1);
-        match kind {
-            Kind::Sampler => {
-                self.samplers.build(name, options)?.sample(objectives.len(), 0, &mut rng(0, "check", 0)).map(|_| ())
-            }
-            Kind::Conditioner => {
-                let built = self.conditioners.build(name, options)?;
-                corners.iter().try_for_each(|w| built.render(objectives, w, &Prompt::user("Hello")).map(|_| ()))
-            }
-            _ => Ok(()),
+/// One call of a sampler or conditioner.
+fn try_out(registry: &Registry, kind: Kind, component: &Component, objectives: &[String]) -> Result<()> {
+    let Component { name, options } = component;
+    let corners = Weights::grid(objectives.len(), 1);
+    match kind {
+        Kind::Sampler => {
+            registry.samplers.build(name, options)?.sample(objectives.len(), 0, &mut rng(0, "check", 0)).map(|_| ())
         }
-    }
-}
-
-impl Makes {
-    fn words(self) -> &'static str {
-        match self {
-            Makes::Policy => "policy",
-            Makes::RewardModel => "reward model; name a reward_model stage",
-            Makes::Rewards => "rewards; name a rewards stage",
-            Makes::Samples => "samples; name a best_of_n or ric_data stage",
-            Makes::ScoredSamples => "scored samples; name a ric_data stage",
-            Makes::Statistics => "statistics; name a ric_data stage without goals",
-            Makes::Front => "front; name an evaluate stage",
+        Kind::Conditioner => {
+            let built = registry.conditioners.build(name, options)?;
+            corners.iter().try_for_each(|w| built.render(objectives, w, &Prompt::user("Hello")).map(|_| ()))
         }
+        _ => Ok(()),
     }
 }
 
@@ -156,57 +146,15 @@ fn odd_word(key: &str, word: &str, known: &[&str]) -> Error {
     Error::Invalid(format!("{key} is {word:?}; it can be {}{near}", known.join(", ")))
 }
 
-/// The objectives of the rewards that a stage refers to.
-fn objectives(stages: &[Stage], work: &Work) -> Option<Vec<String>> {
-    let (_, id) = work.uses().stages().into_iter().find(|(makes, _)| *makes == Makes::Rewards)?;
-    stages.iter().find(|s| s.id == id).and_then(|s| match &s.work {
-        Work::Rewards(rewards) => Some(rewards.objectives()),
-        _ => None,
-    })
-}
-
-/// Weights, parts and grids have a number per objective, and what is compared was evaluated.
-fn check_objectives(earlier: &[Stage], stage: &Stage) -> Result<()> {
-    let owner = || format!("stage \"{}\"", stage.id);
-    match &stage.work {
-        Work::Evaluate(e) => {
-            let Some(names) = objectives(earlier, &stage.work) else { return Ok(()) };
-            let parts = e.soup.as_ref().map_or(names.len(), |s| s.parts.len());
-            if parts != names.len() {
-                let what = format!("has {parts} parts for {} objectives; give a part per objective", names.len());
-                return Err(Error::BadOption { owner: owner(), option: "soup".into(), what });
-            }
-            e.grid(names.len()).map(|_| ()).map_err(|e| Error::Invalid(format!("{}: {e}", owner())))
-        }
-        Work::Compare(c) => {
-            let evaluation = |id: &str| match earlier.iter().find(|s| s.id == id).map(|s| &s.work) {
-                Some(Work::Evaluate(e)) => Some(e),
-                _ => None,
-            };
-            let Some(own) = evaluation(&c.method) else { return Ok(()) };
-            for (id, e) in std::iter::once(&c.method).chain(&c.against).filter_map(|id| Some((id, evaluation(id)?))) {
-                if e.prompts != own.prompts {
-                    let what = format!("names \"{id}\", whose prompts are not those of \"{}\"", c.method);
-                    return Err(Error::BadOption { owner: owner(), option: "against".into(), what });
-                }
-                let Some(odd) = c.dimensions.iter().find(|d| !was_evaluated(earlier, e, &d.weights)) else { continue };
-                let what = format!("hold {:?}, at which \"{id}\" is not evaluated", odd.weights.values());
-                return Err(Error::BadOption { owner: owner(), option: "dimensions".into(), what });
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-fn was_evaluated(earlier: &[Stage], evaluation: &Evaluate, at: &Weights) -> bool {
-    let Some(names) = objectives(earlier, &Work::Evaluate(evaluation.clone())) else { return true };
-    evaluation.grid(names.len()).is_ok_and(|grid| grid.iter().any(|w| w.is_near(at)))
+/// The objectives of the rewards that the stage called `id` makes.
+pub fn objectives(stages: &[Stage], id: &str) -> Option<Vec<String>> {
+    stages.iter().find(|s| s.id == id)?.work.objectives()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::evaluate::Evaluate;
     use serde_json::{Value, json};
 
     fn stages() -> Vec<Value> {
@@ -314,8 +262,7 @@ mod tests {
     fn values_changed_in_rust_are_checked_too() {
         let plan = json!({"name": "t", "seed": 1, "device": "cpu", "dtype": "auto", "stages": stages()});
         let mut plan: Plan = serde_json::from_value(plan).unwrap();
-        let Work::Evaluate(e) = &mut plan.stages[2].work else { panic!() };
-        (e.generate.temperature, e.prompts.limit) = (f64::NAN, Some(0));
+        plan.stages[2].change::<Evaluate>(|e| (e.generate.temperature, e.prompts.limit) = (f64::NAN, Some(0)));
         let message = plan.check(&Registry::builtin()).unwrap_err().to_string();
         assert!(
             message.contains("evaluate(\"eval\"): option \"generate.temperature\" must be a number, not null"),

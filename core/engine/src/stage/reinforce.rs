@@ -3,18 +3,82 @@
 
 use super::drawn::{Drawn, LogProbs, Moved};
 use super::experience::{Batch, Experience};
+use super::online::Online;
+use super::{Makes, Ref, Work};
 use crate::log::Metrics;
 use crate::logprob::to_vec;
-use crate::session::{Stage, Trainer};
+use crate::session::{Cx, Trainer};
 use crate::{Error, Result};
 use motrain_core::advantage::{ValueHead, leave_one_out};
 use motrain_core::metrics::stats::{mean, std};
-use motrain_core::plan::{Baseline, Reinforce};
+use motrain_core::options::{Checked, Options};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use tch::{Kind, Tensor};
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 2;
+/// REINFORCE on the weighted sum of rewards minus a KL penalty: P-MORL with sampled weights in the prompt, MORLHF and specialists with
+/// fixed weights and no conditioner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Reinforce {
+    #[serde(flatten)]
+    pub online: Online,
+    /// The control variate: "value" is a linear head on the policy's state at the end of x'; "rloo" the mean of a prompt's other
+    /// completions.
+    #[serde(default)]
+    pub baseline: Baseline,
+    /// Step size of the value head, as a share of what would fit a batch's mean error at once.
+    #[serde(default = "value_rate")]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    pub value_rate: f64,
+    /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward: what β is to `online_preference`.
+    #[serde(default = "kl")]
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub kl: f64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Baseline {
+    #[default]
+    Value,
+    Rloo,
+}
+
+fn value_rate() -> f64 {
+    0.5
+}
+
+fn kl() -> f64 {
+    0.01
+}
+
+impl Options for Reinforce {
+    fn check(&self) -> Checked {
+        let least = if self.baseline == Baseline::Rloo { 2 } else { 1 };
+        if self.online.completions < least {
+            return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
+        }
+        self.online.check()
+    }
+}
+
+impl Work for Reinforce {
+    const KIND: &'static str = "reinforce";
+    const REVISION: u32 = 2;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        self.online.refs()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Policy]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
 
 /// The scored completions of a prompt, and their weighted rewards.
 struct Answers<'a> {
@@ -35,7 +99,7 @@ struct Done {
     values: Vec<f64>,
 }
 
-pub fn run(stage: Stage, spec: &Reinforce) -> Result<()> {
+fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
     let (experience, log_probs, mut t) = Experience::start(stage, &spec.online)?;
 
     t.run(|t| {

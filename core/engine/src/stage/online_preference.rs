@@ -3,20 +3,63 @@
 
 use super::drawn::{Drawn, LogProbs, Moved};
 use super::experience::{Batch, Experience};
+use super::online::Online;
 use super::step_report::PairStats;
+use super::{Makes, Ref, Work};
 use crate::log::Metrics;
 use crate::logprob::to_vec;
 use crate::model::Llama;
-use crate::session::Stage;
+use crate::plan::Component;
+use crate::session::Cx;
 use crate::{Error, Result};
 use motrain_core::label::{LabelRule, surest};
 use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
-use motrain_core::plan::OnlinePreference;
+use motrain_core::options::{Checked, Options};
+use motrain_core::registry;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use tch::{Kind, Tensor};
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 2;
+/// MO-ODPO (paper Algorithm 1) and its relatives: online pairs under sampled weights. Of more than two completions, the pair that the label
+/// rule is surest of is trained on: the best against the worst where its labels are hard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct OnlinePreference {
+    #[serde(flatten)]
+    pub online: Online,
+    pub label: Component,
+    pub loss: Component,
+}
+
+impl Options for OnlinePreference {
+    fn check(&self) -> Checked {
+        if self.online.completions < 2 {
+            return Err(("completions", format!("must be at least 2, not {}", self.online.completions)));
+        }
+        self.online.check()
+    }
+}
+
+impl Work for OnlinePreference {
+    const KIND: &'static str = "online_preference";
+    const REVISION: u32 = 2;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let own = [
+            Ref::Component(registry::Kind::Label, &mut self.label),
+            Ref::Component(registry::Kind::Loss, &mut self.loss),
+        ];
+        self.online.refs().into_iter().chain(own).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Policy]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+}
 
 /// A labelled pair: its two completions, and what rule and loss know of them.
 struct Pair<'a> {
@@ -26,7 +69,7 @@ struct Pair<'a> {
     margins: Vec<f64>,
 }
 
-pub fn run(stage: Stage, spec: &OnlinePreference) -> Result<()> {
+fn run(stage: Cx, spec: &OnlinePreference) -> Result<()> {
     let session = stage.session;
     let rule = session.registry.labels.build(&spec.label.name, &spec.label.options)?;
     let loss = session.registry.losses.build(&spec.loss.name, &spec.loss.options)?;
@@ -160,7 +203,6 @@ mod tests {
     use super::*;
     use crate::model::{Config, Head};
     use motrain_core::Registry;
-    use motrain_core::plan::Online;
     use serde_json::json;
     use tch::{Device, no_grad};
 

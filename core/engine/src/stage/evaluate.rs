@@ -1,26 +1,162 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
-use super::{SPEED, load_prompts, rewards, soup, widest};
+use super::rows::{load_prompts, widest};
+use super::soup::Specialists;
+use super::{Makes, Ref, SPEED, Work, rewards, soup};
 use crate::model::{Mix, Net, write_json};
+use crate::plan::{Component, ModelRef, Sampling, Stage, StageId, objectives};
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
-use crate::session::{Session, Stage, obey};
+use crate::session::{Cx, Session, obey};
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::conditioner::Conditioner;
-use motrain_core::data::{Row, json_lines};
+use motrain_core::data::{DataSpec, Row, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
 use motrain_core::metrics::stats::quantile;
-use motrain_core::plan::{Evaluate, ModelRef, Sampling};
+use motrain_core::options::{Checked, Options};
+use motrain_core::registry::Kind;
+use motrain_core::weights::{grid_of, steps_of};
 use motrain_core::{Prompt, Weights, stop};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::ops::Deref;
 use std::time::Instant;
 use tch::no_grad;
 
-/// Raised when this stage's results change.
-pub const REVISION: u32 = 1;
+/// A policy trained for one weight vector.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyAt {
+    pub weights: Weights,
+    pub policy: ModelRef,
+}
+
+/// A policy over a grid of weights on prompts that it never saw.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluate {
+    /// The method's name in tables and figures.
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
+    pub name: String,
+    /// One policy for all weights; or else `soup` or `policies`.
+    #[serde(default)]
+    pub policy: Option<ModelRef>,
+    /// Specialists, mixed anew for each weight vector.
+    #[serde(default)]
+    pub soup: Option<Specialists>,
+    /// Policies trained for one weight vector each (MORLHF); they are the grid.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 10_000))]
+    pub policies: Option<Vec<PolicyAt>>,
+    pub prompts: DataSpec,
+    /// The id of a `rewards` stage.
+    pub rewards: StageId,
+    pub conditioner: Component,
+    /// Distance of neighbouring weights; 0.1 gives the paper's 11 points for two objectives.
+    #[serde(default = "tenth")]
+    #[schemars(range(min = 1e-5, max = 1))]
+    pub step: f64,
+    /// Explicit weights instead of a grid.
+    #[serde(default)]
+    #[schemars(length(min = 1, max = 100_000))]
+    pub weights: Option<Vec<Weights>>,
+    #[serde(default)]
+    pub generate: Sampling,
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+impl Options for Evaluate {
+    fn check(&self) -> Checked {
+        let given = [self.policy.is_some(), self.soup.is_some(), self.policies.is_some()];
+        if given.iter().filter(|g| **g).count() != 1 {
+            return Err(("policy", "or \"soup\" or \"policies\" must be given, and only one of them".into()));
+        }
+        steps_of(self.step).map_err(|what| ("step", what))?;
+        if self.weights.is_some() && self.policies.is_some() {
+            return Err(("weights", "do not go with \"policies\", which have their own".into()));
+        }
+        for (option, given) in [("weights", self.weights.clone()), ("policies", self.own_weights())] {
+            let given = given.unwrap_or_default();
+            if let Some(i) = (1..given.len()).find(|&i| given[..i].contains(&given[i])) {
+                return Err((option, format!("have the weights {:?} twice", given[i].values())));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Evaluate {
+    /// The weights; or the option that gives none for so many objectives, and what is wrong with it.
+    pub fn grid(&self, objectives: usize) -> std::result::Result<Vec<Weights>, (&'static str, String)> {
+        let option = if self.policies.is_some() { "policies" } else { "weights" };
+        match self.weights.clone().or(self.own_weights()) {
+            Some(list) => match list.iter().find(|w| w.len() != objectives) {
+                Some(odd) => {
+                    let what = format!("{:?} has {} weights for {objectives} objectives", odd.values(), odd.len());
+                    Err((option, what))
+                }
+                None => Ok(list),
+            },
+            None => grid_of(objectives, self.step).map_err(|what| ("step", what)),
+        }
+    }
+
+    fn own_weights(&self) -> Option<Vec<Weights>> {
+        self.policies.as_ref().map(|all| all.iter().map(|p| p.weights.clone()).collect())
+    }
+
+    /// Whether these weights are among its grid, as far as the stages before it say how many there are.
+    pub fn is_done_at(&self, at: &Weights, earlier: &[Stage]) -> bool {
+        let Some(names) = objectives(earlier, &self.rewards) else { return true };
+        self.grid(names.len()).is_ok_and(|grid| grid.iter().any(|w| w.is_near(at)))
+    }
+}
+
+impl Work for Evaluate {
+    const KIND: &'static str = "evaluate";
+    const REVISION: u32 = 1;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let mixed = self.soup.iter_mut().flat_map(Specialists::refs);
+        let each = self.policies.iter_mut().flatten().map(|p| Ref::Model(&mut p.policy));
+        let models = self.policy.iter_mut().map(Ref::Model).chain(mixed).chain(each);
+        let own = [
+            Ref::Stage(Makes::Rewards, &mut self.rewards),
+            Ref::Component(Kind::Conditioner, &mut self.conditioner),
+            Ref::Data(&mut self.prompts),
+        ];
+        models.chain(own).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::Front]
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        run(stage, self)
+    }
+
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let Some(names) = objectives(earlier, &self.rewards) else { return Ok(()) };
+        let parts = self.soup.as_ref().map_or(names.len(), |s| s.parts.len());
+        if parts != names.len() {
+            return Err((
+                "soup",
+                format!("has {parts} parts for {} objectives; give a part per objective", names.len()),
+            ));
+        }
+        self.grid(names.len()).map(|_| ())
+    }
+
+    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
+        self.policy.as_ref().map(|policy| (policy, &self.generate))
+    }
+}
 
 /// Prompts whose answers are kept for reading.
 const SHOWN: usize = 6;
@@ -54,7 +190,7 @@ impl Deref for Held<'_> {
 
 impl Source {
     /// What answers at the grid's `at`-th weights.
-    fn net(&self, stage: Stage, at: usize, weights: &Weights) -> Result<Held<'_>> {
+    fn net(&self, stage: Cx, at: usize, weights: &Weights) -> Result<Held<'_>> {
         let kind = stage.session.kind;
         let made = match self {
             Self::One(net) => return Ok(Held::Ours(net)),
@@ -77,12 +213,12 @@ pub struct Answer {
     pub scores: Option<Vec<f64>>,
 }
 
-pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
+fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     let session = stage.session;
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives();
     let conditioner = session.conditioner(&spec.conditioner)?;
-    let grid = spec.grid(objectives.len())?;
+    let grid = spec.grid(objectives.len()).map_err(|(option, what)| Error::invalid(format!("{option} {what}")))?;
     let (source, text, context) = source(stage, spec)?;
     let wide = widest(conditioner.as_ref(), &objectives, grid.clone(), &text)?;
     let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
@@ -131,7 +267,7 @@ pub fn run(stage: Stage, spec: &Evaluate) -> Result<()> {
 
 /// How fast queries are answered of which each brings its own weights: together by one prompted policy, one by one where each weight
 /// needs other parameters. The median time of several, since whatever else the machine does falls on some of them.
-fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
+fn serving(stage: Cx, source: &Source, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
     let prompt = |(i, w): (usize, &Weights)| asked.encode(w, &asked.rows[i % asked.rows.len()]);
     let prompts = grid.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
     let seeds: Vec<Vec<u64>> = (0..grid.len()).map(|i| vec![stage.seed("serving", i as u64)]).collect();
@@ -165,7 +301,7 @@ fn serving(stage: Stage, source: &Source, asked: &Asked, grid: &[Weights], sampl
 }
 
 /// What the options name, its tokenizer, and its context length.
-fn source(stage: Stage, spec: &Evaluate) -> Result<(Source, Text, i64)> {
+fn source(stage: Cx, spec: &Evaluate) -> Result<(Source, Text, i64)> {
     if let Some(specialists) = &spec.soup {
         let (mix, text) = soup::load(stage, specialists)?;
         let context = mix.config().context;

@@ -1,0 +1,192 @@
+//! One stage of a plan, and everything that it refers to.
+
+use super::{Component, ModelRef, PluginFile};
+use crate::stage::{AnyWork, Makes, Ref, STAGES, Work};
+use motrain_core::error::{Error, Result, did_you_mean};
+use motrain_core::registry::Kind;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
+use serde_json::Value;
+
+/// A stage's id is the name of its folder.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Value")]
+pub struct Stage {
+    pub id: String,
+    pub work: Box<dyn AnyWork>,
+}
+
+impl Clone for Stage {
+    fn clone(&self) -> Self {
+        Self { id: self.id.clone(), work: self.work.boxed() }
+    }
+}
+
+impl PartialEq for Stage {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.work.is_same(other.work.as_ref())
+    }
+}
+
+impl Serialize for Stage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let options = self.work.options();
+        let options = options.as_object().into_iter().flatten();
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("id", &self.id)?;
+        map.serialize_entry("kind", self.work.kind())?;
+        options.into_iter().try_for_each(|(name, value)| map.serialize_entry(name, value))?;
+        map.end()
+    }
+}
+
+impl TryFrom<Value> for Stage {
+    type Error = Error;
+
+    fn try_from(mut stage: Value) -> Result<Self> {
+        let mut text = |key: &str| match stage.as_object_mut().and_then(|s| s.shift_remove(key)) {
+            Some(Value::String(text)) => Ok(text),
+            _ => Err(Error::Invalid(format!("a stage needs \"{key}\", a text"))),
+        };
+        let (id, kind) = (text("id")?, text("kind")?);
+        Self::read(&kind, &id, &stage)
+    }
+}
+
+impl Stage {
+    pub fn new(id: &str, work: impl Work) -> Self {
+        Self { id: id.to_owned(), work: Box::new(work) }
+    }
+
+    /// A stage with checked id and options; errors speak of `kind("id")`, as scripts write it.
+    pub fn read(kind: &str, id: &str, options: &Value) -> Result<Self> {
+        let Some(found) = STAGES.iter().find(|k| k.name == kind) else {
+            let near = did_you_mean(kind, STAGES.iter().map(|k| k.name));
+            return Err(Error::Invalid(format!("stage \"{id}\" is of no known kind: \"{kind}\"{near}")));
+        };
+        if !(1..=100).contains(&id.len()) || !id.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            let id: String = id.chars().take(100).collect();
+            let what = format!("{id:?} is no stage id; use up to 100 letters, digits, - and _");
+            return Err(Error::Invalid(what));
+        }
+        Ok(Self { id: id.to_owned(), work: (found.read)(&format!("{kind}(\"{id}\")"), options)? })
+    }
+
+    /// The stage with other options, of one of this kind.
+    pub fn change<T: Work>(&mut self, change: impl FnOnce(&mut T)) {
+        if let Some(mut work) = self.work.downcast_ref::<T>().cloned() {
+            change(&mut work);
+            self.work = Box::new(work);
+        }
+    }
+
+    /// What `look` finds among all that the stage refers to.
+    fn refer<T>(&self, look: impl FnMut(Ref) -> Option<T>) -> Vec<T> {
+        self.work.boxed().refs().into_iter().filter_map(look).collect()
+    }
+
+    /// The components that the stage uses.
+    pub fn components(&self) -> Vec<(Kind, Component)> {
+        self.refer(|r| match r {
+            Ref::Component(kind, component) => Some((kind, component.clone())),
+            _ => None,
+        })
+    }
+
+    /// The stages that this one needs.
+    pub fn needs(&self) -> Vec<String> {
+        self.wants().into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The stages that this one needs, with what they must make; plugins may take what they like.
+    pub fn wants(&self) -> Vec<(Option<Makes>, String)> {
+        let wanted = self.refer(|r| match r {
+            Ref::Model(ModelRef::Stage { stage }) => Some(vec![(Some(Makes::Policy), stage.clone())]),
+            Ref::Stage(makes, id) => Some(vec![(Some(makes), id.to_string())]),
+            Ref::Component(_, component) => {
+                let makes = match component.name.as_str() {
+                    "reward_model" => Some(Makes::RewardModel),
+                    "rewards_in_context" => Some(Makes::Statistics),
+                    _ => None,
+                };
+                Some(stage_refs(&component.options).into_iter().map(|id| (makes, id.to_owned())).collect())
+            }
+            _ => None,
+        });
+        wanted.into_iter().flatten().collect()
+    }
+
+    /// The id of the `rewards` stage that it refers to.
+    pub fn rewards(&self) -> Option<String> {
+        self.wants().into_iter().find(|(makes, _)| *makes == Some(Makes::Rewards)).map(|(_, id)| id)
+    }
+
+    /// Files and folders that the stage reads.
+    pub fn inputs(&self) -> Vec<String> {
+        [self.folders(), self.files()].concat()
+    }
+
+    /// Model folders that the stage reads.
+    pub fn folders(&self) -> Vec<String> {
+        self.refer(|r| match r {
+            Ref::Model(model) => model.path_mut().cloned(),
+            Ref::Component(_, component) => scorer(component).cloned(),
+            _ => None,
+        })
+    }
+
+    /// Files that the stage reads.
+    pub fn files(&self) -> Vec<String> {
+        let files = self.refer(|r| match r {
+            Ref::Data(data) => Some(data.paths.clone()),
+            Ref::File(path) => Some(vec![path.clone()]),
+            _ => None,
+        });
+        files.concat()
+    }
+
+    /// What is wrong with its data files, as far as options say it.
+    pub fn void_data(&self) -> Vec<String> {
+        self.refer(|r| match r {
+            Ref::Data(data) => data.is_void(),
+            _ => None,
+        })
+    }
+
+    /// The paths of all files and folders.
+    pub fn paths_mut(&mut self) -> Vec<&mut String> {
+        let paths = self.work.refs().into_iter().map(|r| match r {
+            Ref::Model(model) => model.path_mut().into_iter().collect(),
+            Ref::Data(data) => data.paths.iter_mut().collect(),
+            Ref::File(path) => vec![path],
+            Ref::Component(_, component) => scorer(component).into_iter().collect(),
+            Ref::Stage(..) => vec![],
+        });
+        paths.flatten().collect()
+    }
+
+    /// Whether a component of the stage is in this library.
+    pub fn uses_library(&self, library: &PluginFile) -> bool {
+        self.components().iter().any(|(kind, c)| library.components.contains(&format!("{} {}", kind.name(), c.name)))
+    }
+}
+
+/// The model folder of a component that scores with one.
+fn scorer(component: &mut Component) -> Option<&mut String> {
+    match component.options.get_mut("model") {
+        Some(Value::String(path)) if component.name == "reward_model" => Some(path),
+        _ => None,
+    }
+}
+
+/// The ids in `{"stage": id}` values of a component's options.
+pub fn stage_refs(options: &Value) -> Vec<&str> {
+    match options {
+        Value::Object(map) => match map.get("stage") {
+            Some(Value::String(id)) if map.len() == 1 => vec![id],
+            _ => map.values().flat_map(stage_refs).collect(),
+        },
+        Value::Array(list) => list.iter().flat_map(stage_refs).collect(),
+        _ => vec![],
+    }
+}

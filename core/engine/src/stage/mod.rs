@@ -1,0 +1,48 @@
+//! Stages: one a file, its options first, then its work, readable top-down.
+
+pub mod best_of_n;
+pub mod compare;
+mod drawn;
+pub mod evaluate;
+pub mod experience;
+pub mod init_model;
+pub mod online;
+pub mod online_preference;
+pub mod reinforce;
+pub mod reward_model;
+pub mod rewards;
+pub mod ric_data;
+mod rows;
+pub mod sft;
+pub mod soup;
+mod step_report;
+mod work;
+
+pub use work::{AnyWork, Makes, Ref, StageKind, Work};
+
+/// Every kind of stage.
+pub const STAGES: &[StageKind] = &[
+    StageKind::of::<init_model::InitModel>(),
+    StageKind::of::<sft::Sft>(),
+    StageKind::of::<reward_model::RewardModel>(),
+    StageKind::of::<rewards::Rewards>(),
+    StageKind::of::<best_of_n::BestOfN>(),
+    StageKind::of::<ric_data::RicData>(),
+    StageKind::of::<online_preference::OnlinePreference>(),
+    StageKind::of::<reinforce::Reinforce>(),
+    StageKind::of::<soup::Soup>(),
+    StageKind::of::<evaluate::Evaluate>(),
+    StageKind::of::<compare::Compare>(),
+];
+
+/// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
+/// earlier motrain finished is then no result of this one, and is made anew.
+pub const SHARED: u32 = 3;
+
+/// Tokens and seconds of a stage that only samples, in its folder; like timings.jsonl, not repeatable.
+pub const SPEED: &str = "speed.json";
+
+/// Plain text of a number for progress messages.
+pub fn short(value: f64) -> String {
+    format!("{value:.3}")
+}

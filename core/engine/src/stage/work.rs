@@ -1,0 +1,177 @@
+//! What a stage is: the trait that its one file implements, and the shape in which plans hold any of them.
+
+use crate::Result;
+use crate::plan::{Component, ModelRef, Sampling, Stage, StageId};
+use crate::session::{Cx, Session};
+use motrain_core::data::DataSpec;
+use motrain_core::options::{Checked, Options, parse, schema_of};
+use motrain_core::registry::Kind;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::any::Any;
+use std::fmt::Debug;
+
+/// A stage: its options are the struct, what it does is `run`. `STAGES` lists them; script functions, `motrain list stage`, checks at
+/// every depth, references and hashes follow from the list.
+pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 'static {
+    /// Its name in scripts and plans.
+    const KIND: &'static str;
+    /// Raised when its results change: what an earlier motrain finished is then made anew.
+    const REVISION: u32;
+
+    /// Everything that the options refer to. The plan checks it, orders stages by it, follows it when folders move, and makes hashes of
+    /// what is there.
+    fn refs(&mut self) -> Vec<Ref<'_>>;
+
+    /// What later stages find in it.
+    fn makes(&self) -> &'static [Makes];
+
+    fn run(&self, stage: Cx) -> Result<()>;
+
+    /// What must hold among the stages before it, which its own options cannot say.
+    fn check_among(&self, _earlier: &[Stage]) -> Checked {
+        Ok(())
+    }
+
+    /// Names of the objectives, of a stage that makes rewards.
+    fn objectives(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// The policy whose quality it tells, and how that was sampled: what the run's `policy/` shows.
+    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
+        None
+    }
+
+    /// What `{"stage": id}` in a component's options stands for; by default the folder of its model.
+    fn value(&self, session: &Session, id: &str) -> Result<Value> {
+        Ok(json!(session.stage_folder(id).join("model")))
+    }
+}
+
+/// Something that options refer to.
+pub enum Ref<'a> {
+    /// A model folder, or the policy that a stage makes.
+    Model(&'a mut ModelRef),
+    Data(&'a mut DataSpec),
+    File(&'a mut String),
+    /// A stage by its id, and what is wanted of it.
+    Stage(Makes, &'a mut StageId),
+    Component(Kind, &'a mut Component),
+}
+
+/// What a stage leaves for later ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Makes {
+    Policy,
+    RewardModel,
+    Rewards,
+    Samples,
+    /// Of `ric_data` only.
+    ScoredSamples,
+    /// Of an offline `ric_data` only.
+    Statistics,
+    Front,
+}
+
+impl Makes {
+    /// As messages say it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Makes::Policy => "policy",
+            Makes::RewardModel => "reward model; name a reward_model stage",
+            Makes::Rewards => "rewards; name a rewards stage",
+            Makes::Samples => "samples; name a best_of_n or ric_data stage",
+            Makes::ScoredSamples => "scored samples; name a ric_data stage",
+            Makes::Statistics => "statistics; name a ric_data stage without goals",
+            Makes::Front => "front; name an evaluate stage",
+        }
+    }
+}
+
+/// Any `Work`, as plans hold it.
+pub trait AnyWork: Any + Debug + Send + Sync {
+    fn kind(&self) -> &'static str;
+    fn revision(&self) -> u32;
+    fn options(&self) -> Value;
+    fn refs(&mut self) -> Vec<Ref<'_>>;
+    fn makes(&self) -> &'static [Makes];
+    fn run(&self, stage: Cx) -> Result<()>;
+    fn check_among(&self, earlier: &[Stage]) -> Checked;
+    fn objectives(&self) -> Option<Vec<String>>;
+    fn judged(&self) -> Option<(&ModelRef, &Sampling)>;
+    fn value(&self, session: &Session, id: &str) -> Result<Value>;
+    fn boxed(&self) -> Box<dyn AnyWork>;
+    fn is_same(&self, other: &dyn AnyWork) -> bool;
+}
+
+impl<T: Work> AnyWork for T {
+    fn kind(&self) -> &'static str {
+        T::KIND
+    }
+
+    fn revision(&self) -> u32 {
+        T::REVISION
+    }
+
+    fn options(&self) -> Value {
+        json!(self)
+    }
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        Work::refs(self)
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        Work::makes(self)
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        Work::run(self, stage)
+    }
+
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        Work::check_among(self, earlier)
+    }
+
+    fn objectives(&self) -> Option<Vec<String>> {
+        Work::objectives(self)
+    }
+
+    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
+        Work::judged(self)
+    }
+
+    fn value(&self, session: &Session, id: &str) -> Result<Value> {
+        Work::value(self, session, id)
+    }
+
+    fn boxed(&self) -> Box<dyn AnyWork> {
+        Box::new(self.clone())
+    }
+
+    fn is_same(&self, other: &dyn AnyWork) -> bool {
+        other.downcast_ref::<T>().is_some_and(|other| self == other)
+    }
+}
+
+impl dyn AnyWork {
+    /// The stage's own options, if it is of this kind.
+    pub fn downcast_ref<T: Work>(&self) -> Option<&T> {
+        let any: &dyn Any = self;
+        any.downcast_ref()
+    }
+}
+
+/// A kind of stage: its name, and how its options are read.
+pub struct StageKind {
+    pub name: &'static str,
+    pub schema: fn() -> Value,
+    pub read: fn(&str, &Value) -> motrain_core::Result<Box<dyn AnyWork>>,
+}
+
+impl StageKind {
+    pub const fn of<T: Work>() -> Self {
+        Self { name: T::KIND, schema: schema_of::<T>, read: |owner, options| Ok(Box::new(parse::<T>(owner, options)?)) }
+    }
+}
