@@ -262,3 +262,17 @@ fn a_policy_can_be_taught_from_the_best_of_its_samples() {
     assert_eq!(kept.lines().count(), 12);
     assert!(kept.lines().all(|l| l.contains("[Begin System Instruction]") && l.contains("\"finished\":")), "{kept}");
 }
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let f = folder();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = success(motrain(f.path()).args(["completions", shell]));
+        assert!(script.contains("plugin") && script.contains("resume"), "{shell}: {script}");
+    }
+    success(motrain(f.path()).args(["man", "pages"]));
+    for page in ["motrain.1", "motrain-generate.1", "motrain-runs-prune.1"] {
+        let text = std::fs::read_to_string(f.path().join("pages").join(page)).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}: {text}");
+    }
+}

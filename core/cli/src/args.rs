@@ -143,6 +143,10 @@ pub enum Command {
         #[arg(long, default_value_t = 0)]
         seed: u64,
     },
+    /// Print what a shell needs to complete motrain's command line
+    Completions { shell: clap_complete::Shell },
+    /// Write the manual pages of motrain and its commands into a folder
+    Man { folder: PathBuf },
     /// Measure decoding, training and a whole online step
     #[command(hide = true)]
     Bench {

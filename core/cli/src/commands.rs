@@ -5,6 +5,8 @@ use crate::components::Plugins;
 use crate::out::say;
 use crate::{allowed, bench, components, config, locate, out, paper, plugin_check, report, runs, script, signals};
 use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use clap_complete::Shell;
 use motrain_core::durable;
 use motrain_core::options::describe;
 use motrain_core::registry::{Kind, Registry};
@@ -36,6 +38,8 @@ pub fn dispatch(args: Args) -> Result<()> {
         }
         Some(Command::Runs { command }) => runs::run(command),
         Some(Command::Paper { folder }) => paper::run(&folder),
+        Some(Command::Completions { shell }) => completions(shell),
+        Some(Command::Man { folder }) => man(&folder),
         Some(Command::MakeData { task, folder, seed }) => make_data(&task, &folder, seed),
         Some(command @ Command::Generate { .. }) => generate(command),
         Some(command @ Command::Evaluate { .. }) => evaluate(command),
@@ -172,6 +176,20 @@ fn list(kind: Option<&str>, script: Option<&Path>, args: &ConfigArgs) -> Result<
             say_entry(kind.name, &summary, &schema);
         }
     }
+    Ok(())
+}
+
+fn completions(shell: Shell) -> Result<()> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Args::command(), "motrain", &mut text);
+    say!("{}", String::from_utf8(text)?.trim_end());
+    Ok(())
+}
+
+fn man(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    clap_mangen::generate_to(Args::command(), folder).with_context(|| folder.display().to_string())?;
+    say!("{}", folder.display());
     Ok(())
 }
 
