@@ -1,5 +1,5 @@
-//! The seams of motrain and everything that needs no tensors: weights, the five kinds of component and their
-//! registry, the plan, data files, reward scaling, the embedded tasks, and the metrics of a front.
+//! The seams of motrain and everything that needs no tensors: weights, the kinds of component and their
+//! registry, what stages' options share, data files, reward scaling, the embedded tasks, and the metrics of a front.
 
 pub mod advantage;
 pub mod conditioner;

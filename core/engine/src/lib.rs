@@ -1,4 +1,4 @@
-//! Everything that needs libtorch: models, rollouts, log-probs, optimisers, the algorithms, checkpoints and the run itself.
+//! Everything that needs libtorch: models, rollouts, log-probs, optimisers, plans and stages, checkpoints and the run itself.
 
 #![deny(clippy::print_stdout)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
