@@ -47,6 +47,9 @@ struct Trial {
 
 /// Damages files and has them read; returns what went wrong.
 pub fn campaign(room: &Room, wanted: &Campaign) -> Result<Vec<String>> {
+    if wanted.files == 0 {
+        return Ok(vec![]);
+    }
     KINDS.iter().try_for_each(|kind| is_read_undamaged(room, kind))?;
     let trials = side_by_side(wanted.jobs, |number| {
         if number >= wanted.files {

@@ -35,6 +35,9 @@ struct Trial {
 
 /// Kills runs until there were as many kills as wanted; returns what went wrong.
 pub fn campaign(room: &Room, wanted: &Campaign) -> Result<Vec<String>> {
+    if wanted.kills == 0 {
+        return Ok(vec![]);
+    }
     let expected = room::results(&room.finished())?;
     let left = AtomicU64::new(wanted.kills);
     let trials = side_by_side(wanted.jobs, |number| {
