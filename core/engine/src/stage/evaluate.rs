@@ -1,17 +1,17 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
+use super::asked::Asked;
 use super::rows::{load_prompts, widest};
 use super::soup::Specialists;
 use super::{Makes, Ref, SPEED, Work, rewards, soup};
 use crate::model::{Mix, Net, write_json};
 use crate::plan::{Component, ModelRef, Sampling, Stage, StageId, objectives};
-use crate::reward::{RewardSet, Scores};
-use crate::rollout::{Completion, rollout};
+use crate::reward::Scores;
+use crate::rollout::rollout;
 use crate::session::{Cx, Session, obey};
 use crate::text::Text;
 use crate::{Error, Result};
-use motrain_core::conditioner::Conditioner;
-use motrain_core::data::{DataSpec, Row, json_lines};
+use motrain_core::data::{DataSpec, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
@@ -336,38 +336,6 @@ pub fn answers(session: &Session, id: &str, weights: &Weights) -> Result<Vec<Ans
         )));
     }
     Ok(out)
-}
-
-/// The prompts that a policy is asked, how weights enter them, and what scores its answers.
-pub struct Asked<'a> {
-    pub text: &'a Text,
-    pub rows: &'a [Row],
-    pub conditioner: &'a dyn Conditioner,
-    pub set: &'a RewardSet,
-}
-
-impl Asked<'_> {
-    /// The tokens of x'.
-    fn encode(&self, weights: &Weights, row: &Row) -> Result<Vec<u32>> {
-        self.text.encode_prompt(&self.conditioner.render(&self.set.objectives(), weights, &row.prompt)?)
-    }
-
-    /// The answer of `net` to each prompt at `weights`, and its scores; `seed` by prompt.
-    pub fn answer(
-        &self,
-        net: &Net,
-        weights: &Weights,
-        sampling: &Sampling,
-        seed: impl Fn(usize) -> u64,
-    ) -> Result<(Vec<Completion>, Scores)> {
-        let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
-        let seeds: Vec<Vec<u64>> = (0..self.rows.len()).map(|i| vec![seed(i)]).collect();
-        let drawn = rollout(net, self.text, &prompts, &seeds, sampling)?;
-        let answers: Vec<Completion> = drawn.into_iter().flatten().collect();
-        let references: Vec<&Row> = self.rows.iter().collect();
-        let scores = self.set.score(&references, &answers.iter().collect::<Vec<_>>())?;
-        Ok((answers, scores))
-    }
 }
 
 /// Scores by weight over the prompts that have all their scores at every weight, so that weights stay comparable.

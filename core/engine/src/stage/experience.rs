@@ -1,8 +1,8 @@
 //! A batch of experience, the part that all online methods share: prompts under sampled weights, the current policy's completions, and
 //! their scores.
 
+use super::asked::Asked;
 use super::drawn::{Drawn, LogProbs};
-use super::evaluate::Asked;
 use super::online::Online;
 use super::rows::{batch_rows, load_prompts, usual_weights, widest};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
