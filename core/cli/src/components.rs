@@ -1,7 +1,7 @@
 //! The registry that a command works with: built-ins, reward models, plugins, and a script's own functions.
 
-use crate::args::ConfigArgs;
-use crate::{allowed, config, locate, script};
+use crate::config::{self, ConfigArgs};
+use crate::{allowed, locate, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::Error;
 use motrain_core::plugin::{self, Asker, Permit, Request};

@@ -1,14 +1,27 @@
 //! Layered configuration: configs/default.toml < --config files < `MOTRAIN_*` < --set.
 
-use crate::args::ConfigArgs;
 use crate::locate;
 use anyhow::{Context, Result, bail};
 use motrain_core::config::{Layers, keys};
 use serde_json::Value;
+use std::path::PathBuf;
 
 const DEFAULTS: &str = include_str!("../../../configs/default.toml");
 /// Variables with the prefix that are no configuration.
 const OTHER_VARIABLES: [&str; 3] = ["HOME", "CACHE", "LOG"];
+
+#[derive(clap::Args)]
+pub struct ConfigArgs {
+    /// A TOML file over the defaults; may be given several times
+    #[arg(long)]
+    pub config: Vec<PathBuf>,
+    /// One value over everything else: tasks.hh.train.epochs=2
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// A plugin, or a folder of plugins, to load; may be given several times
+    #[arg(long, value_name = "LIBRARY")]
+    pub plugin: Vec<PathBuf>,
+}
 
 /// Reads all layers.
 pub fn load(args: &ConfigArgs) -> Result<Value> {

@@ -1,6 +1,5 @@
 //! What libtorch's libraries read from the environment, once, when they are loaded: before `main`, so that a change needs a new start.
 
-use crate::args::{Args, Command};
 use std::env::var_os;
 use std::process;
 
@@ -15,28 +14,21 @@ const DEFAULTS: [(&str, &str, Option<&str>); 3] = [
     ("LRU_CACHE_CAPACITY", "64", None),
 ];
 
-/// Starts a command that computes again, in this process, with the defaults that the user has not set.
-pub fn settle(args: &Args) {
+/// Starts the command again, in this process, with the defaults that the user has not set.
+pub fn settle() {
     let unset = |name: &str| var_os(name).is_none();
     let missing: Vec<(&str, &str)> = DEFAULTS
         .iter()
         .filter(|(name, _, other)| unset(name) && other.is_none_or(unset))
         .map(|(name, value, _)| (*name, *value))
         .collect();
-    if missing.is_empty() || !computes(args) {
+    if missing.is_empty() {
         return;
     }
     let error = again(&missing);
     tracing::warn!(
         "motrain could not start itself again to set {missing:?} ({error}); beside other work it may be slow"
     );
-}
-
-fn computes(args: &Args) -> bool {
-    match &args.command {
-        None => !args.run.dry_run && !args.run.print_plan,
-        Some(command) => matches!(command, Command::Generate { .. } | Command::Evaluate { .. } | Command::Bench { .. }),
-    }
 }
 
 /// Comes back only with an error.

@@ -21,6 +21,12 @@ pub fn script(path: &Path) -> PathBuf {
     first_existing(path, &[Path::new("scripts").join(path), home().join("scripts").join(path), home().join(path)])
 }
 
+/// A model folder, or a run's policy/.
+pub fn policy(path: &Path) -> PathBuf {
+    let inside = path.join("policy");
+    if inside.join("config.json").is_file() { inside } else { path.to_owned() }
+}
+
 /// An empty path stays empty: joined to a folder it would be the folder.
 fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
     if path.exists() || path.as_os_str().is_empty() {

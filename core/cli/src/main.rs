@@ -3,29 +3,25 @@
 #![deny(clippy::print_stdout)]
 
 mod allowed;
-mod args;
-mod bench;
-mod commands;
+mod command;
 mod components;
 mod config;
 mod environment;
 mod locate;
 mod out;
 mod paper;
-mod plugin_check;
+mod plans;
 mod report;
-mod runs;
 mod script;
 mod signals;
 
-use args::{Command, PluginCommand};
 use clap::Parser;
 use motrain_core::plugin;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = command::Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOTRAIN_LOG").unwrap_or_else(|_| "info".into()))
         .with_target(false)
@@ -35,12 +31,12 @@ fn main() -> ExitCode {
         // Nobody may be left to read standard error (a closed terminal, `| head`), which must not end the work.
         .log_internal_errors(false)
         .init();
-    environment::settle(&args);
+    if args.computes() {
+        environment::settle();
+    }
     let _main = plugin::Main::begin();
-    let trial = matches!(args.command, Some(Command::Plugin { command: PluginCommand::Trial { .. } }));
-    // A trial's standard output is what the plugin prints.
-    let kept = if trial { Ok(()) } else { out::keep() };
-    match kept.and_then(|()| commands::dispatch(args)).and_then(|()| out::finish()) {
+    let kept = if args.is_trial() { Ok(()) } else { out::keep() };
+    match kept.and_then(|()| args.run()).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", describe(&error));

@@ -1,8 +1,8 @@
-//! What `cargo xtask bench` prints of components: a loss and a reward across the plugin interface beside the same code built in,
-//! and a script function.
+//! What `cargo xtask bench` prints: the engine's rates; a loss and a reward across the plugin interface beside the same code built in, and a
+//! script function.
 
 use crate::components;
-use crate::out::say;
+use crate::out::{self, say};
 use crate::script;
 use anyhow::{Result, bail};
 use motrain_core::Prompt;
@@ -12,21 +12,45 @@ use motrain_core::registry::Registry;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_engine::plan::ScriptSource;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Instant;
 
 const PAIRS: usize = 64;
 const SAMPLES: usize = 256;
 
-/// `loss` holds `motrain.cdpo`, `reward` holds `acme.about`.
-pub fn run(loss: &Path, reward: &Path) -> Result<()> {
-    let mut registry = components::shipped("cpu", "f32")?;
-    for path in [loss, reward] {
-        plugin::load(&mut registry, &Request { path: path.to_owned(), ..Request::default() }, 0)?;
+/// Measure decoding, training and a whole online step
+#[derive(clap::Args)]
+pub struct Bench {
+    model: PathBuf,
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+}
+
+impl Bench {
+    pub fn run(&self) -> Result<()> {
+        Ok(motrain_engine::bench::run(&self.model, &self.dtype, out::line)?)
     }
-    losses(&registry)?;
-    rewards(&registry)?;
-    script_reward(registry)
+}
+
+/// Measure components across the plugin interface
+#[derive(clap::Args)]
+pub struct BenchPlugins {
+    // Holds `motrain.cdpo`.
+    loss: PathBuf,
+    // Holds `acme.about`.
+    reward: PathBuf,
+}
+
+impl BenchPlugins {
+    pub fn run(self) -> Result<()> {
+        let mut registry = components::shipped("cpu", "f32")?;
+        for path in [self.loss, self.reward] {
+            plugin::load(&mut registry, &Request { path, ..Request::default() }, 0)?;
+        }
+        losses(&registry)?;
+        rewards(&registry)?;
+        script_reward(registry)
+    }
 }
 
 /// The shortest of many runs, in seconds.

@@ -1,10 +1,10 @@
 //! `motrain plugin check`: each component is tried in a process of its own, so that one that crashes, exits or hangs is a verdict and not
 //! the end of the check.
 
-use crate::args::PluginCommand;
 use crate::locate;
 use crate::out::say;
 use anyhow::{Context, Result, bail};
+use clap::Subcommand;
 use motrain_core::plugin::check::{Heard, Verdict, check};
 use serde_json::Value;
 use std::fs::File;
@@ -14,15 +14,57 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-pub fn run(command: PluginCommand) -> Result<()> {
-    match command {
-        PluginCommand::Check { library, component, options, seconds } => {
-            let seconds = Duration::try_from_secs_f64(seconds).with_context(|| format!("--seconds {seconds}"))?;
-            check_all(&locate::find(&library), component.as_deref(), &options, seconds)
+/// Look into plugins
+#[derive(clap::Args)]
+pub struct Plugin {
+    #[command(subcommand)]
+    command: PluginCommand,
+}
+
+#[derive(Subcommand)]
+enum PluginCommand {
+    /// Try every component of a plugin with ordinary and hostile input, in a process of its own
+    Check {
+        library: PathBuf,
+        /// Only this component
+        #[arg(long)]
+        component: Option<String>,
+        /// Its options, as JSON
+        #[arg(long, default_value = "{}")]
+        options: String,
+        /// Seconds that one trial may take
+        #[arg(long, default_value_t = 60.0)]
+        seconds: f64,
+    },
+    /// The process that `check` tries a component in, or lists them
+    #[command(hide = true)]
+    Trial {
+        library: PathBuf,
+        /// What happened, as JSON lines
+        #[arg(long)]
+        report: PathBuf,
+        #[arg(long)]
+        component: Option<String>,
+        #[arg(long, default_value = "{}")]
+        options: String,
+    },
+}
+
+impl Plugin {
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            PluginCommand::Check { library, component, options, seconds } => {
+                let seconds = Duration::try_from_secs_f64(seconds).with_context(|| format!("--seconds {seconds}"))?;
+                check_all(&locate::find(&library), component.as_deref(), &options, seconds)
+            }
+            PluginCommand::Trial { library, report, component, options } => {
+                trial(&library, &report, component.as_deref(), &options)
+            }
         }
-        PluginCommand::Trial { library, report, component, options } => {
-            trial(&library, &report, component.as_deref(), &options)
-        }
+    }
+
+    pub fn is_trial(&self) -> bool {
+        matches!(self.command, PluginCommand::Trial { .. })
     }
 }
 

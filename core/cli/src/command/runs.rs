@@ -1,18 +1,49 @@
 //! `motrain runs`: what a run folder keeps, and removing what the user names.
 
-use crate::args::RunsCommand;
 use crate::out::say;
 use anyhow::Result;
+use clap::Subcommand;
 use motrain_core::shown::printable;
 use motrain_engine::folder::RunFolder;
 use motrain_engine::runs::{HumanBytes, Prune, kept, remove};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-pub fn run(command: RunsCommand) -> Result<()> {
-    match command {
-        RunsCommand::List { run } => list(&run),
-        RunsCommand::Prune { run, stage, checkpoints, unused, dry_run } => {
-            prune(&run, &Prune { stage, checkpoints, unused }, dry_run)
+/// See what a run folder keeps, and remove what you name
+#[derive(clap::Args)]
+pub struct Runs {
+    #[command(subcommand)]
+    command: RunsCommand,
+}
+
+#[derive(Subcommand)]
+enum RunsCommand {
+    /// List what each stage made, with every set of options that it was run with
+    List { run: PathBuf },
+    /// Remove what the options name; nothing else, and nothing while a process works there
+    Prune {
+        run: PathBuf,
+        /// Only of this stage: ID, or ID.HASH as `runs list` shows it; alone, all that it made
+        #[arg(long, value_name = "ID[.HASH]")]
+        stage: Option<String>,
+        /// The checkpoints of finished stages
+        #[arg(long)]
+        checkpoints: bool,
+        /// What the run's present plan does not use
+        #[arg(long)]
+        unused: bool,
+        /// Say what would be removed, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl Runs {
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            RunsCommand::List { run } => list(&run),
+            RunsCommand::Prune { run, stage, checkpoints, unused, dry_run } => {
+                prune(&run, &Prune { stage, checkpoints, unused }, dry_run)
+            }
         }
     }
 }

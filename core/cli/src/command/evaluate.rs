@@ -1,0 +1,131 @@
+//! `motrain evaluate`: a run's plan up to its rewards, and one evaluation with other prompts, policy or grid.
+
+use super::train::run_and_report;
+use crate::config::ConfigArgs;
+use crate::{components, locate, plans};
+use anyhow::{Context, Result, bail};
+use motrain_core::durable;
+use motrain_engine::folder::{self, Manifest, RunFolder, Status};
+use motrain_engine::plan::{ModelRef, Plan, Stage};
+use motrain_engine::stage::{Ref, Work, evaluate};
+use std::path::{Path, PathBuf};
+
+/// Evaluate a policy over a weight grid with a run's rewards
+#[derive(clap::Args)]
+pub struct Evaluate {
+    /// The run folder whose rewards, scales and prompts are used
+    run: PathBuf,
+    /// The policy [default: the run's own]
+    #[arg(long)]
+    policy: Option<PathBuf>,
+    /// Prompts instead of the run's
+    #[arg(long)]
+    prompts: Option<PathBuf>,
+    #[arg(long)]
+    limit: Option<usize>,
+    /// Distance between neighbouring weights
+    #[arg(long)]
+    step: Option<f64>,
+    /// The method's name in the table
+    #[arg(long, default_value = "policy")]
+    name: String,
+    /// Where front.json and the report go
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    plugins: ConfigArgs,
+}
+
+impl Evaluate {
+    pub fn run(&self) -> Result<()> {
+        let mut plan = plans::saved(&self.run)?.read_in(&plans::here()?);
+        let evaluation = self.evaluation(&plan)?;
+        plan.directory = Some(plans::here()?.to_string_lossy().into_owned());
+        let evaluation = Stage::new("evaluate", evaluation);
+        let needed = plan.behind(&evaluation.needs());
+        plan.stages.retain(|s| s.id != evaluation.id && needed.contains(&s.id));
+        plan.stages.push(evaluation);
+        let registry = components::from_plan(&plan, &self.plugins)?;
+        plan.check(&registry)?;
+        if self.out.canonicalize().is_ok_and(|out| self.run.canonicalize().is_ok_and(|own| own == out)) {
+            bail!("--out {} is the run that is evaluated; name another folder", self.out.display());
+        }
+        let target = RunFolder::open(&self.out)?;
+        bring_finished(&self.run, &target, &plan)?;
+        run_and_report(&plan, &registry, &target)
+    }
+
+    /// The run's last evaluation, with what the user wants otherwise.
+    fn evaluation(&self, plan: &Plan) -> Result<evaluate::Evaluate> {
+        let last = plan.stages.iter().rev().find_map(|s| s.work.downcast_ref::<evaluate::Evaluate>().cloned());
+        let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", self.run.display()))?;
+        if let Some(path) = &self.policy {
+            evaluation.policy = Some(ModelRef::Path(locate::policy(path).to_string_lossy().into_owned()));
+            (evaluation.soup, evaluation.policies) = (None, None);
+        }
+        for reference in evaluation.refs() {
+            if let Ref::Model(model) = reference {
+                *model = self.own(model);
+            }
+        }
+        evaluation.name.clone_from(&self.name);
+        evaluation.step = self.step.unwrap_or(evaluation.step);
+        evaluation.prompts.limit = self.limit.or(evaluation.prompts.limit);
+        if let Some(path) = &self.prompts {
+            evaluation.prompts.paths = vec![path.to_string_lossy().into_owned()];
+            evaluation.prompts.part = Default::default();
+        }
+        Ok(evaluation)
+    }
+
+    /// What a stage of the run made, as a path.
+    fn own(&self, model: &ModelRef) -> ModelRef {
+        match model {
+            ModelRef::Stage { stage } => {
+                let folder = folder::stage(&self.run, stage).join("model");
+                ModelRef::Path(folder.to_string_lossy().into_owned())
+            }
+            path => path.clone(),
+        }
+    }
+}
+
+/// Brings what a run has finished into another run folder, weights by hard links where possible.
+fn bring_finished(from: &Path, to: &RunFolder, plan: &Plan) -> Result<()> {
+    if folder::is_of_an_earlier_motrain(from) {
+        return Ok(());
+    }
+    let manifest = Manifest::read(from);
+    if !to.root().join("manifest.json").exists() {
+        // What its inputs were: they may be gone.
+        std::fs::copy(from.join("manifest.json"), to.root().join("manifest.json"))?;
+    }
+    for stage in &plan.stages {
+        let Some(hash) = manifest.stages.get(&stage.id) else { continue };
+        folder::check_id(&stage.id)?;
+        let (source, target) = (folder::stage(from, &stage.id), to.stage(&stage.id, hash));
+        if Status::of(&source).is_some_and(|s| s.is_done(hash)) && !target.exists() {
+            let partial = durable::beside(&target, "partial");
+            durable::remove(&partial)?;
+            copy_folder(&source, &partial)?;
+            durable::publish(&partial, &target)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else if target.extension().is_none_or(|e| e != "safetensors")
+            || std::fs::hard_link(entry.path(), &target).is_err()
+        {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}

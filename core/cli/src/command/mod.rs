@@ -1,0 +1,81 @@
+//! The command line: a command is a file, with its options and what it does, and a line in `Command`.
+
+mod bench;
+mod check;
+mod completions;
+mod evaluate;
+mod generate;
+mod import;
+mod list;
+mod make_data;
+mod man;
+mod paper;
+mod plugin;
+mod runs;
+mod train;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Train one language model that follows objective weights given at inference.
+#[derive(Parser)]
+#[command(name = "motrain", version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    train: train::Train,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Check(check::Check),
+    List(list::List),
+    Plugin(plugin::Plugin),
+    Generate(generate::Generate),
+    Evaluate(evaluate::Evaluate),
+    Runs(runs::Runs),
+    Paper(paper::Paper),
+    Import(import::Import),
+    MakeData(make_data::MakeData),
+    Completions(completions::Completions),
+    Man(man::Man),
+    #[command(hide = true)]
+    Bench(bench::Bench),
+    #[command(hide = true)]
+    BenchPlugins(bench::BenchPlugins),
+}
+
+impl Args {
+    pub fn run(self) -> Result<()> {
+        match self.command {
+            None => self.train.run(),
+            Some(Command::Check(check)) => check.run(),
+            Some(Command::List(list)) => list.run(),
+            Some(Command::Plugin(plugin)) => plugin.run(),
+            Some(Command::Generate(generate)) => generate.run(),
+            Some(Command::Evaluate(evaluate)) => evaluate.run(),
+            Some(Command::Runs(runs)) => runs.run(),
+            Some(Command::Paper(paper)) => paper.run(),
+            Some(Command::Import(import)) => import.run(),
+            Some(Command::MakeData(make_data)) => make_data.run(),
+            Some(Command::Completions(completions)) => completions.run(),
+            Some(Command::Man(man)) => man.run(),
+            Some(Command::Bench(bench)) => bench.run(),
+            Some(Command::BenchPlugins(bench)) => bench.run(),
+        }
+    }
+
+    /// Whether libtorch has work to do.
+    pub fn computes(&self) -> bool {
+        match &self.command {
+            None => self.train.computes(),
+            Some(command) => matches!(command, Command::Generate(_) | Command::Evaluate(_) | Command::Bench(_)),
+        }
+    }
+
+    /// Whether standard output is what a plugin prints.
+    pub fn is_trial(&self) -> bool {
+        matches!(&self.command, Some(Command::Plugin(plugin)) if plugin.is_trial())
+    }
+}
