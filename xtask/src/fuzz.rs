@@ -27,7 +27,10 @@ const TARGETS: [(&str, &[&str]); 8] = [
             "core/base/src/reward",
         ],
     ),
-    ("checkpoint", &["core/engine/src/checkpoint.rs", "core/engine/src/optim", "core/base/src/advantage.rs"]),
+    (
+        "checkpoint",
+        &["core/engine/src/train/checkpoint.rs", "core/engine/src/train/optim", "core/base/src/advantage.rs"],
+    ),
     ("toml", &["configs/default.toml", "core/base/src/config.rs"]),
 ];
 

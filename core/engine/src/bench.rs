@@ -2,12 +2,12 @@
 
 use crate::Result;
 use crate::device;
-use crate::logprob::{Group, pack};
 use crate::model::{Llama, Mask, Net};
-use crate::optim;
 use crate::plan::{Optimizer, Sampling};
 use crate::rollout::rollout;
 use crate::text::Text;
+use crate::train::logprob::{Group, pack};
+use crate::train::optim;
 use motrain_core::rng::sub_seed;
 use std::fmt;
 use std::path::Path;

@@ -4,10 +4,8 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
 
 pub mod bench;
-pub mod checkpoint;
 pub mod device;
 pub mod error;
-pub mod events;
 mod fields;
 pub mod finite;
 pub mod folder;
@@ -15,12 +13,9 @@ pub mod generation;
 pub mod gguf;
 pub mod import;
 mod inputs;
-pub mod log;
-pub mod logprob;
 pub mod model;
 #[cfg(test)]
 mod mutants;
-pub mod optim;
 pub mod plan;
 pub mod reward;
 pub mod rollout;
@@ -33,5 +28,6 @@ pub mod stage;
 pub mod steering;
 pub mod text;
 mod time_left;
+pub mod train;
 
 pub use error::{Error, Result};

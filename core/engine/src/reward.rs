@@ -1,14 +1,14 @@
 //! Reward models as a reward source, and the set of rewards that a stage scores with.
 
 use crate::device;
-use crate::log::Metrics;
-use crate::logprob::{Group, pack, to_vec_unchecked};
 use crate::model::{Config, Head, Llama, Net};
 use crate::plan::ModelRef;
 use crate::rollout::Completion;
 use crate::session::obey;
 use crate::stage::rewards::Rewards;
 use crate::text::Text;
+use crate::train::log::Metrics;
+use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::data::{DataSpec, Row};

@@ -1,7 +1,8 @@
 //! What a run folder keeps: the results of every stage under every hash, and what of it may go when the user says so.
 
 use crate::folder::{Manifest, Status, check_id};
-use crate::{Error, Result, checkpoint};
+use crate::train::checkpoint;
+use crate::{Error, Result};
 use motrain_core::durable;
 use motrain_core::shown::one_line;
 use std::fs::Metadata;

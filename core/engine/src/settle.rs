@@ -1,7 +1,7 @@
 //! Folders that lie at `stages/<id>` themselves: of a motrain that knew no hashes there, or of a copy that followed the links.
 
 use crate::folder::{self, RunFolder, Status};
-use crate::log;
+use crate::train::log;
 use crate::{Error, Result};
 use motrain_core::durable;
 use std::path::{Path, PathBuf};

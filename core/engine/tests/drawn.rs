@@ -8,12 +8,12 @@ mod world;
 
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
-use motrain_engine::logprob::to_vec;
 use motrain_engine::model::{Head, Llama, Mask};
 use motrain_engine::plan::Sampling;
 use motrain_engine::reward;
 use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;
+use motrain_engine::train::logprob::to_vec;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
 use tch::{Device, Kind, Tensor, no_grad};

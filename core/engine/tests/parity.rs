@@ -4,11 +4,11 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_core::Prompt;
-use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Llama, Mask, Net};
 use motrain_engine::plan::Sampling;
 use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
+use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, no_grad};

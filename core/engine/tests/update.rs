@@ -6,9 +6,9 @@
 
 mod world;
 
-use motrain_engine::logprob::{Group, pack};
 use motrain_engine::model::{Llama, Net};
 use motrain_engine::text::Text;
+use motrain_engine::train::logprob::{Group, pack};
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Device, Kind, Tensor, no_grad};

@@ -4,8 +4,8 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_engine::Result;
-use motrain_engine::logprob::to_vec;
 use motrain_engine::model::{Adapter, Head, Llama, Mask, Mix};
+use motrain_engine::train::logprob::to_vec;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, no_grad};

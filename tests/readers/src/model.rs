@@ -5,7 +5,8 @@ use motrain_core::plan::Optimizer;
 use motrain_engine::model::{Adapter, Config, Llama, LoraConfig, check_safetensors};
 use motrain_engine::text::Text;
 use motrain_engine::text::files::read_fields;
-use motrain_engine::{checkpoint as checkpoints, device, generation, gguf as ggufs, import, optim};
+use motrain_engine::train::{checkpoint as checkpoints, optim};
+use motrain_engine::{device, generation, gguf as ggufs, import};
 use std::path::Path;
 
 const CONFIG: &str = "config.json";

@@ -3,11 +3,11 @@
 
 use super::{Seed, place};
 use anyhow::Result;
-use motrain_engine::log::{Metrics, read_metrics, read_timings};
 use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::evaluate::Evaluate;
 use motrain_engine::stage::sft::Sft;
+use motrain_engine::train::log::{Metrics, read_metrics, read_timings};
 use serde::Serialize;
 use serde_json::Value;
 use std::path::Path;

@@ -2,17 +2,17 @@
 //! their scores.
 
 use super::asked::Asked;
-use super::drawn::{Drawn, LogProbs};
 use super::online::Online;
 use super::rows::{batch_rows, load_prompts, usual_weights, widest};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
 use super::{rewards, short};
 use crate::Result;
-use crate::log::Metrics;
 use crate::reward::{RewardSet, Scores};
 use crate::rollout::{Completion, rollout};
-use crate::session::{Cx, Trainer};
+use crate::session::Cx;
 use crate::steering;
+use crate::train::log::Metrics;
+use crate::train::{Drawn, LogProbs, Trainer};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
@@ -72,7 +72,7 @@ impl Batch<'_> {
 
 impl<'a> Experience<'a> {
     /// What draws batches, log-probs against the frozen initial policy, and the trainer, which stands where the stage was interrupted.
-    pub fn start(stage: Cx<'a>, spec: &'a Online) -> Result<(Self, LogProbs<'a>, Trainer<'a>)> {
+    pub fn start(stage: Cx<'a>, spec: &'a Online) -> Result<(Self, LogProbs, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &spec.rewards)?;
         let (policy, text) = stage.load(&spec.policy)?;
@@ -88,7 +88,13 @@ impl<'a> Experience<'a> {
         rewards.check_rows(&spec.prompts, &rows)?;
         let experience = Self { stage, spec, objectives, rows, sampler, conditioner, rewards };
         let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
-        let log_probs = LogProbs { reference, spec, pad: text.pad };
+        let log_probs = LogProbs {
+            reference,
+            temperature: spec.generate.temperature,
+            reference_sees_weights: spec.reference_sees_weights,
+            micro_batch_size: spec.train.micro_batch_size,
+            pad: text.pad,
+        };
         let total = spec.train.total_steps(experience.rows.len());
         let t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
         experience.sampler.feedback(&t.state.front)?;

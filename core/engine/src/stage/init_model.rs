@@ -2,7 +2,7 @@
 
 use super::{Makes, Ref, Work};
 use crate::model::{Config, Head, Llama};
-use crate::session::{Cx, save_model};
+use crate::session::Cx;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::data::json_lines;
@@ -113,7 +113,7 @@ fn run(stage: Cx, spec: &InitModel) -> Result<()> {
     let model = Llama::init(config, stage.seed("weights", 0), stage.session.device)?;
     tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.vocab_size);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    save_model(&stage.folder(), &model, &text)
+    stage.save_model(&model, &text)
 }
 
 /// All texts of a row, those in messages too.

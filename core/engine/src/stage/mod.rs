@@ -3,7 +3,6 @@
 mod asked;
 pub mod best_of_n;
 pub mod compare;
-mod drawn;
 pub mod evaluate;
 pub mod experience;
 pub mod init_model;

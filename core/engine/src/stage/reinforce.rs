@@ -1,21 +1,22 @@
 //! REINFORCE with a control variate. Each completion's return is its weighted reward minus the KL to the initial policy (summed over
 //! the completion); what a baseline did not expect of it moves the log-prob of the whole completion.
 
-use super::drawn::{Drawn, LogProbs, Moved};
 use super::experience::{Batch, Experience};
 use super::online::Online;
 use super::{Makes, Ref, Work};
-use crate::log::Metrics;
-use crate::logprob::to_vec;
-use crate::session::{Cx, Trainer};
-use crate::{Error, Result};
+use crate::Result;
+use crate::model::Net;
+use crate::session::Cx;
+use crate::train::log::Metrics;
+use crate::train::logprob::to_vec;
+use crate::train::{Drawn, LogProbs, Moved, surrogate};
 use motrain_core::advantage::{ValueHead, leave_one_out};
 use motrain_core::metrics::stats::{mean, std};
 use motrain_core::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// REINFORCE on the weighted sum of rewards minus a KL penalty: P-MORL with sampled weights in the prompt, MORLHF and specialists with
 /// fixed weights and no conditioner.
@@ -65,7 +66,7 @@ impl Options for Reinforce {
 
 impl Work for Reinforce {
     const KIND: &'static str = "reinforce";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         self.online.refs()
@@ -92,7 +93,7 @@ struct Done {
     returns: Vec<f64>,
     advantages: Vec<f64>,
     tokens: usize,
-    loss: f64,
+    moved: Moved,
     /// What the value head saw, and should have said; and what it said, unless this is its first batch.
     states: Vec<Vec<f64>>,
     targets: Vec<f64>,
@@ -111,10 +112,13 @@ fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
         let mut head = t.state.value.take().unwrap_or_default();
         let (mut answers, rest) = scored(&batch, spec);
         answers.sort_by_key(|a| a.drawn.length());
-        let mut moved = Moved::default();
-        let done = accumulate(t, stage.session.kind, &log_probs, spec, &head, &answers, &mut moved)?;
-        log_probs.measure(&t.model, stage.session.kind, rest, &mut moved)?;
-        moved.report(&mut metrics);
+        let rest = log_probs.measure(&t.model, stage.session.kind, rest)?;
+        let rewards: Vec<f64> = answers.iter().flat_map(|a| a.rewards.iter().copied()).collect();
+        let control = Control { head: &head, batch: &rewards };
+        let mut done = Done::default();
+        let micros = answers.chunks(log_probs.micro_batch_size);
+        metrics.extend(t.step(micros, rewards.len(), |net, micro| done.sum(net, micro, &log_probs, spec, &control))?);
+        done.moved.extend(rest);
         done.report(&mut metrics);
         if spec.baseline == Baseline::Value {
             head.fit(&done.states, &done.targets, spec.value_rate);
@@ -122,8 +126,6 @@ fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
         }
         if done.returns.is_empty() {
             tracing::warn!("step {}: no prompt has enough scores; nothing to learn from", t.state.step + 1);
-        } else {
-            t.update(&mut metrics)?;
         }
         timings.insert("update_seconds".into(), clock.elapsed().as_secs_f64());
         experience.finish_step(t, &batch, &metrics, timings)
@@ -151,43 +153,6 @@ fn scored<'a>(batch: &'a Batch, spec: &Reinforce) -> (Vec<Answers<'a>>, Vec<Draw
     (answers, rest)
 }
 
-/// Adds up the gradient of `−A·log π`, averaged over completions.
-fn accumulate(
-    t: &Trainer,
-    kind: Kind,
-    log_probs: &LogProbs,
-    spec: &Reinforce,
-    head: &ValueHead,
-    answers: &[Answers],
-    moved: &mut Moved,
-) -> Result<Done> {
-    let rewards: Vec<f64> = answers.iter().flat_map(|a| a.rewards.iter().copied()).collect();
-    let mut done = Done::default();
-    for micro in answers.chunks(spec.online.train.micro_batch_size) {
-        let drawn: Vec<&Drawn> = micro.iter().map(|a| &a.drawn).collect();
-        let reference = log_probs.reference(&drawn)?;
-        let net = t.model.net(kind)?;
-        let (sums, states) = match spec.baseline {
-            Baseline::Value => log_probs.policy_and_states(&net, &drawn)?,
-            Baseline::Rloo => (log_probs.policy(&net, &drawn)?, vec![]),
-        };
-        let policy = to_vec(&sums)?;
-        moved.add(&policy, &reference);
-        let log_ratios: Vec<f64> = policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
-        let baseline = Control { head, batch: &rewards };
-        let advantages = done.add(micro, spec.kl, &log_ratios, states, &baseline);
-        let factors: Vec<f32> = advantages.iter().map(|a| (-a / rewards.len() as f64) as f32).collect();
-        if factors.iter().any(|f| !f.is_finite()) {
-            return Err(Error::invalid("an advantage is not finite; the last checkpoint is kept"));
-        }
-        let factors = Tensor::f_from_slice(&factors)?.f_to_device(sums.device())?;
-        let loss = sums.f_mul(&factors)?.f_sum(Kind::Float)?;
-        loss.f_backward()?;
-        done.loss += f64::try_from(&loss)?;
-    }
-    Ok(done)
-}
-
 /// The value head; before its first fit, the mean reward of the batch's other completions, so that the first step has a baseline too.
 struct Control<'a> {
     head: &'a ValueHead,
@@ -206,6 +171,28 @@ impl Control<'_> {
 }
 
 impl Done {
+    /// What has the gradient of `−Σ A·log π`.
+    fn sum(
+        &mut self,
+        net: &Net,
+        micro: &[Answers],
+        log_probs: &LogProbs,
+        spec: &Reinforce,
+        control: &Control,
+    ) -> Result<Tensor> {
+        let drawn: Vec<&Drawn> = micro.iter().map(|a| &a.drawn).collect();
+        let reference = log_probs.reference(&drawn)?;
+        let (sums, states) = match spec.baseline {
+            Baseline::Value => log_probs.policy_and_states(net, &drawn)?,
+            Baseline::Rloo => (log_probs.policy(net, &drawn)?, vec![]),
+        };
+        let policy = to_vec(&sums)?;
+        self.moved.add(&policy, &reference);
+        let log_ratios: Vec<f64> = policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
+        let advantages = self.add(micro, spec.kl, &log_ratios, states, control);
+        surrogate(&sums, &advantages.iter().map(|a| -a).collect::<Vec<f64>>())
+    }
+
     /// Returns the advantages of a micro-batch. `states` is empty without a value head.
     fn add(
         &mut self,
@@ -242,11 +229,11 @@ impl Done {
 
     /// TRL's names; all values are of the policy that drew the completions.
     fn report(&self, metrics: &mut Metrics) {
+        self.moved.report(metrics);
         if self.returns.is_empty() {
             return;
         }
         let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
-        put("loss", self.loss);
         put("objective/rlhf_reward", mean(&self.returns));
         put("advantages/mean", mean(&self.advantages));
         put("advantages/std", std(&self.advantages));

@@ -3,13 +3,14 @@
 
 use super::rows::{batch_rows, prompt_limit, say_left_out};
 use super::{Makes, Ref, Work, short};
-use crate::log::Metrics;
-use crate::logprob::{Group, to_vec};
 use crate::model::write_json;
 use crate::plan::{ModelRef, Optimizer, Training};
 use crate::reward::{encode_for_reward, scores_of};
-use crate::session::{Cx, Trainer, obey};
+use crate::session::{Cx, obey};
 use crate::text::Text;
+use crate::train::Trainer;
+use crate::train::log::Metrics;
+use crate::train::logprob::{Group, to_vec};
 use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair, Part};
 use motrain_core::loss::sigmoid;
@@ -87,23 +88,22 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
             .collect();
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
-        for micro in batch.chunks(spec.train.micro_batch_size) {
-            obey()?;
-            let net = t.model.net(session.kind)?;
-            let scores = scores_of(&net, &groups(micro), t.text.pad)?.f_view([-1, 2])?;
+        let pad = t.text.pad;
+        let update = t.step(batch.chunks(spec.train.micro_batch_size), batch.len(), |net, micro| {
+            let scores = scores_of(net, &groups(micro), pad)?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
             let loss = margin.f_log_sigmoid()?.f_neg()?;
-            loss.f_sum(Kind::Float)?.f_div_scalar(batch.len() as f64)?.f_backward()?;
             losses.extend(to_vec(&loss)?);
             margins.extend(to_vec(&margin)?);
-        }
+            Ok(loss.f_sum(Kind::Float)?)
+        })?;
         let accuracy = mean(&margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).collect::<Vec<_>>());
-        let mut metrics = Metrics::from([
+        let mut metrics = update;
+        metrics.extend([
             ("loss".into(), mean(&losses)),
             ("rewards/accuracies".into(), accuracy),
             ("rewards/margins".into(), mean(&margins)),
         ]);
-        t.update(&mut metrics)?;
         let message = format!("loss {} accuracy {}", short(mean(&losses)), short(accuracy));
         t.finish_step(&metrics, Metrics::new(), message)
     })?;

@@ -2,11 +2,12 @@
 
 use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
 use super::{Makes, Ref, Work, rewards, short};
-use crate::log::Metrics;
-use crate::logprob::{Group, pack};
 use crate::plan::{Component, ModelRef, Optimizer, StageId, Training};
-use crate::session::{Cx, Trainer, obey};
+use crate::session::{Cx, obey};
 use crate::text::{Text, Turn};
+use crate::train::Trainer;
+use crate::train::log::Metrics;
+use crate::train::logprob::{Group, pack};
 use crate::{Error, Result, steering};
 use motrain_core::data::{self, DataSpec};
 use motrain_core::options::{Checked, Options};
@@ -90,20 +91,17 @@ fn run(stage: Cx, spec: &Sft) -> Result<()> {
         let mut examples: Vec<&Turn> = drawn.into_iter().map(|i| &rows[i]).collect();
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
-        let mut loss_sum = 0.0;
-        for micro in examples.chunks(spec.train.micro_batch_size) {
-            obey()?;
+        let pad = t.text.pad;
+        let update = t.step(examples.chunks(spec.train.micro_batch_size), tokens, |net, micro| {
             let groups: Vec<Group> =
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
-            let packed = pack(&groups, t.text.pad, session.device)?;
-            let net = t.model.net(session.kind)?;
-            let loss = packed.token_log_probs(&net, 1.0)?.f_sum(Kind::Float)?.f_div_scalar(-(tokens as f64))?;
-            loss.f_backward()?;
-            loss_sum += f64::try_from(&loss)?;
-        }
-        let mut metrics = Metrics::from([("loss".into(), loss_sum), ("tokens/trained".into(), tokens as f64)]);
-        t.update(&mut metrics)?;
-        t.finish_step(&metrics, Metrics::new(), format!("loss {}", short(loss_sum)))
+            let log_probs = pack(&groups, pad, session.device)?.token_log_probs(net, 1.0)?;
+            Ok(log_probs.f_sum(Kind::Float)?.f_neg()?)
+        })?;
+        let message = format!("loss {}", short(update["loss"]));
+        let mut metrics = Metrics::from([("tokens/trained".into(), tokens as f64)]);
+        metrics.extend(update);
+        t.finish_step(&metrics, Metrics::new(), message)
     })?;
     t.finish()?;
     match (&spec.conditioner, &spec.rewards) {

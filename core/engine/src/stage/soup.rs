@@ -3,7 +3,7 @@
 use super::{Makes, Ref, Work};
 use crate::model::{Adapter, Mix};
 use crate::plan::ModelRef;
-use crate::session::{Cx, save_model};
+use crate::session::Cx;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::options::{Checked, Options};
@@ -80,7 +80,7 @@ impl Work for Soup {
 fn run(stage: Cx, spec: &Soup) -> Result<()> {
     let (mix, text) = load(stage, &spec.of)?;
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    save_model(&stage.folder(), &mix.at(&spec.weights)?, &text)
+    stage.save_model(&mix.at(&spec.weights)?, &text)
 }
 
 /// Loads specialists: all of them models, or all of them PEFT adapter folders.

@@ -2,61 +2,13 @@
 
 use super::experience::Batch;
 use crate::Result;
-use crate::log::Metrics;
 use crate::reward::{Scores, known};
 use crate::rollout::Completion;
-use crate::session::Trainer;
+use crate::train::Trainer;
+use crate::train::log::Metrics;
 use motrain_core::Weights;
-use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
 use motrain_core::metrics::stats::{mean, pearson, std};
 use serde_json::json;
-
-/// What the pairs of a step add up to.
-#[derive(Default)]
-pub struct PairStats {
-    loss: Vec<f64>,
-    /// Log-ratios (nats) of the preferred and the other completion.
-    chosen: Vec<f64>,
-    rejected: Vec<f64>,
-    logps_chosen: Vec<f64>,
-    logps_rejected: Vec<f64>,
-}
-
-impl PairStats {
-    pub fn add(&mut self, batch: &PairBatch, result: &PairLoss) {
-        for i in 0..batch.len() {
-            let first = batch.policy_first[i] - batch.reference_first[i];
-            let second = batch.policy_second[i] - batch.reference_second[i];
-            let swap = batch.label[i] < 0.5;
-            let order = |a: f64, b: f64| if swap { (b, a) } else { (a, b) };
-            let (chosen, rejected) = order(first, second);
-            let (logp_chosen, logp_rejected) = order(batch.policy_first[i], batch.policy_second[i]);
-            self.chosen.push(chosen);
-            self.rejected.push(rejected);
-            self.logps_chosen.push(logp_chosen);
-            self.logps_rejected.push(logp_rejected);
-        }
-        self.loss.extend(&result.loss);
-    }
-
-    /// TRL's names. Values are those before the update: of the policy that drew the completions.
-    pub fn report(&self, metrics: &mut Metrics, loss: &dyn PairwiseLoss) {
-        if self.loss.is_empty() {
-            return;
-        }
-        let beta = loss.beta();
-        let margins: Vec<f64> = self.chosen.iter().zip(&self.rejected).map(|(c, r)| c - r).collect();
-        let wins = margins.iter().filter(|m| **m > 0.0).count() as f64 / margins.len() as f64;
-        let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
-        put("loss", mean(&self.loss));
-        put("rewards/chosen", beta * mean(&self.chosen));
-        put("rewards/rejected", beta * mean(&self.rejected));
-        put("rewards/margins", beta * mean(&margins));
-        put("rewards/accuracies", wins);
-        put("logps/chosen", mean(&self.logps_chosen));
-        put("logps/rejected", mean(&self.logps_rejected));
-    }
-}
 
 /// Means and spreads of the scores of a batch, and as `steering/<objective>` the correlation between what was asked and what was got.
 pub fn score_metrics(

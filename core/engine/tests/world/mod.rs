@@ -6,10 +6,10 @@
 
 use motrain_core::{Prompt, Registry};
 use motrain_engine::folder::RunFolder;
-use motrain_engine::logprob::{Group, pack, to_vec};
 use motrain_engine::model::{Config, Head, Llama};
 use motrain_engine::plan::Plan;
 use motrain_engine::text::Text;
+use motrain_engine::train::logprob::{Group, pack, to_vec};
 use motrain_engine::{Result, run};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

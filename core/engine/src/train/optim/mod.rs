@@ -135,7 +135,7 @@ mod tests {
     }
 
     fn values(params: &Params) -> Vec<f64> {
-        crate::logprob::to_vec(&params[0].1.view([-1])).unwrap()
+        crate::train::logprob::to_vec(&params[0].1.view([-1])).unwrap()
     }
 
     /// Three steps, from scripts in tests/goldens/optimisers.py (torch.optim.AdamW and transformers' Adafactor).

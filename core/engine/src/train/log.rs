@@ -2,7 +2,7 @@
 //! They lie in the stage's folder; the run's files of the same names are those of all its stages, one after the other. Lines carry stage
 //! and step, so that a resumed stage can drop what came after its checkpoint.
 
-use crate::events::Events;
+use super::events::Events;
 use crate::folder;
 use crate::session::{Cx, Session};
 use crate::{Error, Result};

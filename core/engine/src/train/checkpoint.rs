@@ -1,8 +1,8 @@
 //! Checkpoints of a training stage: written aside, then renamed, so that one is either whole or not there. Each is a Hugging Face
 //! folder with the optimiser's state and the position beside it. Randomness needs no state: every draw is seeded by its step.
 
+use super::optim::Optim;
 use crate::model::{Llama, write_json};
-use crate::optim::Optim;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::advantage::ValueHead;
@@ -178,7 +178,7 @@ mod tests {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
         let model = Llama::load(folder, Device::Cpu).unwrap();
         let text = Text::load(folder, &model.config).unwrap();
-        let optim = crate::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
+        let optim = crate::train::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
         (model, text, optim, State { step, ..State::default() })
     }
 

@@ -1,11 +1,10 @@
 //! What a step drew, as both policies see it: log-probs at the sampling temperature, and how far the policy has moved.
 
-use super::online::Online;
-use crate::Result;
-use crate::log::Metrics;
-use crate::logprob::{Group, Packed, pack, to_vec};
+use super::log::Metrics;
+use super::logprob::{Group, Packed, pack, to_vec};
 use crate::model::{Llama, Net};
 use crate::session::obey;
+use crate::{Error, Result};
 use motrain_core::metrics::stats::mean;
 use tch::{Kind, Tensor, no_grad};
 
@@ -29,13 +28,18 @@ impl Drawn<'_> {
 }
 
 /// The frozen initial policy, and how log-prob sums of completions are taken.
-pub struct LogProbs<'a> {
+pub struct LogProbs {
     pub reference: Net,
-    pub spec: &'a Online,
+    /// That completions were drawn at.
+    pub temperature: f64,
+    /// Whether the reference sees x' or x.
+    pub reference_sees_weights: bool,
+    /// Prompts whose completions are computed at once.
+    pub micro_batch_size: usize,
     pub pad: u32,
 }
 
-impl LogProbs<'_> {
+impl LogProbs {
     fn pack(&self, drawn: &[&Drawn], see_weights: bool) -> Result<Packed> {
         let groups: Vec<Group> = drawn
             .iter()
@@ -50,39 +54,50 @@ impl LogProbs<'_> {
     /// Log-prob sums under the reference, completion by completion.
     pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
         obey()?;
-        let packed = self.pack(drawn, self.spec.reference_sees_weights)?;
-        no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.spec.generate.temperature)?)?))
+        let packed = self.pack(drawn, self.reference_sees_weights)?;
+        no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.temperature)?)?))
     }
 
     /// The same under a policy, still on the graph.
     pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Tensor> {
         let packed = self.pack(drawn, true)?;
-        packed.sums(&packed.token_log_probs(net, self.spec.generate.temperature)?)
+        packed.sums(&packed.token_log_probs(net, self.temperature)?)
     }
 
     /// And with the policy's state at the end of each x', on the host.
     pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Tensor, Vec<Vec<f64>>)> {
         let packed = self.pack(drawn, true)?;
         let hidden = packed.hidden(net)?;
-        let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.spec.generate.temperature)?)?;
+        let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.temperature)?)?;
         Ok((sums, packed.prompt_states(&hidden)?))
     }
 
-    /// Adds completions that are not trained on.
-    pub fn measure(&self, model: &Llama, kind: Kind, mut rest: Vec<Drawn>, moved: &mut Moved) -> Result<()> {
+    /// What completions that are not trained on say of how far the policy has moved.
+    pub fn measure(&self, model: &Llama, kind: Kind, mut rest: Vec<Drawn>) -> Result<Moved> {
+        let mut moved = Moved::default();
         rest.retain(|d| !d.completions.is_empty());
         if rest.is_empty() {
-            return Ok(());
+            return Ok(moved);
         }
         rest.sort_by_key(Drawn::length);
         let net = no_grad(|| model.net(kind))?;
-        for micro in rest.chunks(self.spec.train.micro_batch_size) {
+        for micro in rest.chunks(self.micro_batch_size) {
             let drawn: Vec<&Drawn> = micro.iter().collect();
             let policy = no_grad(|| to_vec(&self.policy(&net, &drawn)?))?;
             moved.add(&policy, &self.reference(&drawn)?);
         }
-        Ok(())
+        Ok(moved)
     }
+}
+
+/// `Σ g·logp` over log-prob sums, with `g` detached: its gradient is that of a loss whose derivatives by the sums `g` are.
+pub fn surrogate(sums: &Tensor, derivatives: &[f64]) -> Result<Tensor> {
+    let g: Vec<f32> = derivatives.iter().map(|g| *g as f32).collect();
+    if let Some(bad) = g.iter().find(|g| !g.is_finite()) {
+        return Err(Error::invalid(format!("the loss gave the derivative {bad}; the last checkpoint is kept")));
+    }
+    let g = Tensor::f_from_slice(&g)?.f_to_device(sums.device())?;
+    Ok(sums.f_mul(&g)?.f_sum(Kind::Float)?)
 }
 
 /// How far the policy has moved from the reference, over every completion that a step drew.
@@ -97,6 +112,11 @@ impl Moved {
     pub fn add(&mut self, policy: &[f64], reference: &[f64]) {
         self.log_ratios.extend(policy.iter().zip(reference).map(|(p, r)| p - r));
         self.log_probs.extend(policy);
+    }
+
+    pub fn extend(&mut self, other: Moved) {
+        self.log_ratios.extend(other.log_ratios);
+        self.log_probs.extend(other.log_probs);
     }
 
     /// Nats per completion, as TRL's OnlineDPOTrainer has both: means over completions of `Σ log π − log π₀` and `−Σ log π`.

@@ -1,0 +1,16 @@
+//! Training: what every stage that moves parameters shares, whatever its loss is.
+
+pub mod checkpoint;
+mod comm;
+mod drawn;
+pub mod events;
+pub mod log;
+pub mod logprob;
+pub mod optim;
+mod pairs;
+mod trainer;
+
+pub use comm::{Comm, Local};
+pub use drawn::{Drawn, LogProbs, Moved, surrogate};
+pub use pairs::{Pair, PairStep};
+pub use trainer::Trainer;

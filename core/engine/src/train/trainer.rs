@@ -1,0 +1,203 @@
+//! A training stage under way: model, optimiser, position, checkpoints and logs. `Trainer::step` is the only place that divides by the number of
+//! examples, adds up gradients over micro-batches and ranks, clips, refuses what is not finite and moves parameters.
+
+use super::comm::{Comm, Local};
+use super::log::{Log, Metrics};
+use super::optim::{self, Optim};
+use super::{checkpoint, checkpoint::State};
+use crate::model::{Llama, Net};
+use crate::plan::Optimizer;
+use crate::session::{Cx, obey};
+use crate::text::Text;
+use crate::{Error, Result};
+use indicatif::ProgressBar;
+use std::time::Instant;
+use tch::{Kind, Tensor};
+
+/// A training stage: model, optimiser and position, with checkpoints and logs.
+pub struct Trainer<'a> {
+    stage: Cx<'a>,
+    comm: &'a dyn Comm,
+    pub model: Llama,
+    pub text: Text,
+    optim: Box<dyn Optim>,
+    spec: Optimizer,
+    pub state: State,
+    /// Where the last whole step ended, and whether the parameters have moved since.
+    whole: State,
+    moved: bool,
+    total: usize,
+    checkpoint_every: usize,
+    pub log: Log,
+    bar: ProgressBar,
+    started: Instant,
+}
+
+impl<'a> Trainer<'a> {
+    /// Starts from `model`, or from the stage's newest checkpoint.
+    pub fn start(
+        stage: Cx<'a>,
+        model: Llama,
+        text: Text,
+        spec: &Optimizer,
+        total: usize,
+        checkpoint_every: usize,
+    ) -> Result<Self> {
+        let saved = checkpoint::load(&stage.folder(), stage.session.device)?;
+        let (mut model, optim_state, state) = match saved {
+            Some((model, optim, state)) => (model, Some(optim), state),
+            None => (model, None, State::default()),
+        };
+        model.require_grad()?;
+        let mut optim = optim::build(spec, &model.params)?;
+        if let Some(saved) = optim_state {
+            optim.restore(saved)?;
+        }
+        let log = Log::open(stage, state.step)?;
+        let bar = stage.progress(total);
+        bar.set_position(state.step as u64);
+        bar.reset_eta();
+        Ok(Self {
+            stage,
+            comm: &Local,
+            model,
+            text,
+            optim,
+            spec: spec.clone(),
+            whole: state.clone(),
+            moved: false,
+            state,
+            total,
+            checkpoint_every,
+            log,
+            bar,
+            started: Instant::now(),
+        })
+    }
+
+    /// Whether there are steps left to do.
+    fn running(&self) -> bool {
+        self.state.step < self.total && !self.state.stopped
+    }
+
+    /// Does the steps that are left. A step that fails or is stopped is given up; what the whole ones before it did is saved.
+    pub fn run(&mut self, mut step: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
+        while self.running() {
+            let Err(error) = obey().and_then(|()| step(self)) else { continue };
+            // After an update there is no way back to the step before.
+            let saved = if self.moved || self.whole.step == 0 { Ok(()) } else { self.save() };
+            return Err(match (error, saved) {
+                (Error::Stopped, Err(error)) => error,
+                (Error::Stopped, Ok(())) => {
+                    self.stage.interrupted(format!(" after step {}; nothing is lost", self.whole.step))
+                }
+                (error, _) => error,
+            });
+        }
+        Ok(())
+    }
+
+    /// One update. `loss` gives the sum over a micro-batch's examples, on the graph; what moves the parameters is the mean over all `count`
+    /// examples. Returns it with `lr` and `grad_norm`, or nothing where there are no examples.
+    pub fn step<M>(
+        &mut self,
+        micros: impl IntoIterator<Item = M>,
+        count: usize,
+        loss: impl FnMut(&Net, M) -> Result<Tensor>,
+    ) -> Result<Metrics> {
+        match accumulate(&self.model, self.stage.session.kind, self.comm, micros, count, loss)? {
+            Some(mean) => self.update(mean),
+            None => Ok(Metrics::new()),
+        }
+    }
+
+    /// Clips the gradients, moves the parameters and clears the gradients. A number that is not finite ends the stage here, before a
+    /// checkpoint could hold it.
+    fn update(&mut self, loss: f64) -> Result<Metrics> {
+        let lr = optim::learning_rate(&self.spec, self.state.step, self.total);
+        if !loss.is_finite() {
+            return Err(self.diverged(format!("the loss is {loss}"), lr));
+        }
+        let norm = optim::clip_gradients(&self.model.params, self.spec.max_grad_norm)?;
+        if !norm.is_finite() {
+            let place = optim::not_finite(&self.model.params, Tensor::grad)?;
+            let what = place
+                .map_or("the gradient is too large to square".into(), |place| format!("in the gradient of {place}"));
+            return Err(self.diverged(what, lr));
+        }
+        self.moved = true;
+        self.optim.step(&self.model.params, lr)?;
+        if let Some(place) = optim::not_finite(&self.model.params, Tensor::shallow_clone)? {
+            return Err(self.diverged(format!("after the update, in {place}"), lr));
+        }
+        optim::zero_gradients(&self.model.params)?;
+        Ok(Metrics::from([("loss".into(), loss), ("lr".into(), lr), ("grad_norm".into(), norm)]))
+    }
+
+    fn diverged(&self, what: String, lr: f64) -> Error {
+        let (step, stage) = (self.state.step + 1, self.stage.id);
+        Error::invalid(format!(
+            "step {step} of stage \"{stage}\" has diverged: {what}; lower optimizer.lr (it was {lr:e}); the last checkpoint is kept"
+        ))
+    }
+
+    /// Logs a finished step, and saves when due.
+    pub fn finish_step(&mut self, metrics: &Metrics, mut timings: Metrics, message: String) -> Result<()> {
+        self.state.step += 1;
+        let step = self.state.step;
+        self.log.metrics(step, metrics)?;
+        timings.insert("seconds".into(), self.started.elapsed().as_secs_f64());
+        self.started = Instant::now();
+        self.log.timings(step, &timings)?;
+        self.bar.set_position(step as u64);
+        self.bar.set_message(message.clone());
+        if self.bar.is_hidden() && (step.is_multiple_of(10) || step == self.total) {
+            tracing::info!("{} step {step}/{} {message}", self.stage.id, self.total);
+        }
+        self.whole = self.state.clone();
+        if step.is_multiple_of(self.checkpoint_every) || !self.running() {
+            self.save()?;
+        }
+        self.moved = false;
+        Ok(())
+    }
+
+    /// Saves where the last whole step ended.
+    fn save(&self) -> Result<()> {
+        self.log.sync()?;
+        checkpoint::save(&self.stage.folder(), &self.model, &self.text, self.optim.as_ref(), &self.whole)
+    }
+
+    /// Saves the result as the stage's model.
+    pub fn finish(self) -> Result<()> {
+        self.bar.finish();
+        self.stage.save_model(&self.model, &self.text)
+    }
+}
+
+/// Adds up the gradient of the mean loss, micro-batch by micro-batch and rank by rank. `count` are this rank's examples. Returns the mean;
+/// nothing where no rank has an example.
+pub(super) fn accumulate<M>(
+    model: &Llama,
+    kind: Kind,
+    comm: &dyn Comm,
+    micros: impl IntoIterator<Item = M>,
+    count: usize,
+    mut loss: impl FnMut(&Net, M) -> Result<Tensor>,
+) -> Result<Option<f64>> {
+    let mut all = [count as f64];
+    comm.sum(&mut all)?;
+    if all[0] == 0.0 {
+        return Ok(None);
+    }
+    let mut mean = [0.0];
+    for micro in micros {
+        obey()?;
+        let share = loss(&model.net(kind)?, micro)?.f_div_scalar(all[0])?;
+        share.f_backward()?;
+        mean[0] += f64::try_from(&share)?;
+    }
+    comm.sum_gradients(&model.params)?;
+    comm.sum(&mut mean)?;
+    Ok(Some(mean[0]))
+}
