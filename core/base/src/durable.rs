@@ -34,6 +34,23 @@ pub fn publish(partial: &Path, folder: &Path) -> Result<()> {
     remove(&before)
 }
 
+/// Copies a folder, with all that is in it; weights by hard links where the file system has them, since they are large and only ever replaced.
+pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let (source, target) = {
+            let entry = entry?;
+            (entry.path(), to.join(entry.file_name()))
+        };
+        if source.is_dir() {
+            copy_folder(&source, &target)?;
+        } else if target.extension().is_none_or(|e| e != "safetensors") || fs::hard_link(&source, &target).is_err() {
+            fs::copy(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Makes a folder, with those that it lies in.
 pub fn create_folder(folder: &Path) -> Result<()> {
     let new: Vec<&Path> = folder.ancestors().take_while(|f| !f.exists()).collect();

@@ -18,6 +18,14 @@ pub enum ModelRef {
 
 impl ModelRef {
     /// The path of a model that no stage makes.
+    pub fn path(&self) -> Option<&str> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::Stage { .. } => None,
+        }
+    }
+
+    /// The same, to be changed.
     pub fn path_mut(&mut self) -> Option<&mut String> {
         match self {
             Self::Path(path) => Some(path),

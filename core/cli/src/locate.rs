@@ -24,7 +24,8 @@ pub fn script(path: &Path) -> PathBuf {
 /// A model folder, or a run's policy/.
 pub fn policy(path: &Path) -> PathBuf {
     let inside = path.join("policy");
-    if inside.join("config.json").is_file() { inside } else { path.to_owned() }
+    let is_one = ["config.json", "steering.json"].iter().any(|file| inside.join(file).is_file());
+    if is_one { inside } else { path.to_owned() }
 }
 
 /// An empty path stays empty: joined to a folder it would be the folder.

@@ -1,10 +1,10 @@
 //! What `cargo xtask bench` prints: the parts of an online step on a real model, and the share of the machine's GEMM rate.
 
 use crate::Result;
+use crate::decode::rollout;
 use crate::device;
 use crate::model::{Llama, Mask, Net};
 use crate::plan::{Optimizer, Sampling};
-use crate::rollout::rollout;
 use crate::text::Text;
 use crate::train::logprob::{Group, pack};
 use crate::train::optim;
@@ -106,10 +106,10 @@ fn decode_seconds(net: &Net, text: &Text, prompt: &[u32], batch: usize) -> Resul
     let mut text = text.clone();
     text.eos = vec![u32::MAX];
     let prompts = vec![prompt.to_vec(); batch];
-    let seeds: Vec<Vec<u64>> = (0..batch).map(|i| vec![sub_seed(0, "bench", i as u64)]).collect();
+    let seed = |i: usize, _| sub_seed(0, "bench", i as u64);
     let time = |new: usize| -> Result<f64> {
         let clock = Instant::now();
-        rollout(net, &text, &prompts, &seeds, &Sampling { max_new_tokens: new, ..Sampling::default() })?;
+        rollout(net, &text, &prompts, 1, seed, &Sampling { max_new_tokens: new, ..Sampling::default() })?;
         Ok(clock.elapsed().as_secs_f64())
     };
     time(2)?;
@@ -129,14 +129,15 @@ fn online_step(
     let mut endless = text.clone();
     endless.eos = vec![u32::MAX];
     let prompts = vec![prompt.to_vec(); 8];
-    let seeds: Vec<Vec<u64>> = (0..8).map(|i| vec![sub_seed(1, "bench", i), sub_seed(2, "bench", i)]).collect();
+    let seed = |i: usize, completion: usize| sub_seed(1 + completion as u64, "bench", i as u64);
+    let sampling = Sampling { max_new_tokens: NEW, ..Sampling::default() };
     let clock = Instant::now();
     let net = no_grad(|| model.net(kind))?;
-    let drawn = rollout(&net, &endless, &prompts, &seeds, &Sampling { max_new_tokens: NEW, ..Sampling::default() })?;
+    let drawn = rollout(&net, &endless, &prompts, 2, seed, &sampling)?;
     drop(net);
     let draw = clock.elapsed().as_secs_f64();
-    let groups: Vec<Group> =
-        drawn.iter().map(|c| Group { prompt, completions: c.iter().map(|c| c.tokens.as_slice()).collect() }).collect();
+    let tokens = |i: usize| drawn.of(i).iter().map(|c| c.tokens.as_slice()).collect();
+    let groups: Vec<Group> = (0..8).map(|i| Group { prompt, completions: tokens(i) }).collect();
     let clock = Instant::now();
     let packed = pack(&groups, text.pad, Device::Cpu)?;
     let _ = no_grad(|| packed.token_log_probs(reference, 1.0))?;

@@ -51,23 +51,39 @@ fn absolute(path: &str) -> String {
     std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
 }
 
+/// Folders of a model folder that are a part of it: further chat templates, and what a steering is made of. Others (checkpoints, exports) are
+/// not read.
+const PARTS: [&str; 4] = ["additional_chat_templates", "base", "parts", "policies"];
+
 /// Of a file its contents; of a folder the names and contents of the files in it, hidden ones left out.
 fn fingerprint(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     if path.is_dir() {
-        let hidden = |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-        let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
-        let mut files: Vec<PathBuf> =
-            entries.flatten().map(|e| e.path()).filter(|p| p.is_file() && !hidden(p)).collect();
-        files.sort();
-        for file in files {
-            hasher.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-            hash_file(&file, &mut hasher)?;
-        }
+        hash_folder(
+            path,
+            |folder| PARTS.iter().any(|part| folder.file_name().is_some_and(|n| n == *part)),
+            &mut hasher,
+        )?;
     } else {
         hash_file(path, &mut hasher)?;
     }
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+fn hash_folder(path: &Path, is_part: fn(&Path) -> bool, hasher: &mut Sha256) -> Result<()> {
+    let hidden = |p: &PathBuf| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+    let entries = std::fs::read_dir(path).map_err(|e| Error::io(path, e))?;
+    let mut entries: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| !hidden(p)).collect();
+    entries.sort();
+    for entry in entries {
+        if entry.is_file() {
+            hasher.update(entry.file_name().unwrap_or_default().as_encoded_bytes());
+            hash_file(&entry, hasher)?;
+        } else if is_part(&entry) && !entry.is_symlink() {
+            hash_folder(&entry, |_| true, hasher)?;
+        }
+    }
+    Ok(())
 }
 
 /// The length goes in too, so that neither names nor contents can run into each other.
@@ -105,6 +121,13 @@ mod tests {
         assert_ne!(of("a"), of("c"));
         std::fs::rename(at("a/weights"), at("a/other")).unwrap();
         assert_ne!(of("a"), of("b"));
+        // What a steering is made of counts, however deep; checkpoints beside it do not.
+        for (part, weights) in [("b/checkpoint-5", "1"), ("b/parts/0", "1"), ("b/parts/0", "2")] {
+            std::fs::create_dir_all(at(part)).unwrap();
+            let before = of("b");
+            std::fs::write(at(part).join("weights"), weights).unwrap();
+            assert_eq!(before == of("b"), part == "b/checkpoint-5", "{part}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
 
 pub mod bench;
+pub mod decode;
 pub mod device;
 pub mod error;
 mod fields;
@@ -18,14 +19,12 @@ pub mod model;
 mod mutants;
 pub mod plan;
 pub mod reward;
-pub mod rollout;
 pub mod run;
 pub mod runs;
-pub mod sample;
 pub mod session;
 mod settle;
 pub mod stage;
-pub mod steering;
+pub mod steer;
 pub mod text;
 mod time_left;
 pub mod train;

@@ -1,9 +1,9 @@
 //! Reward models as a reward source, and the set of rewards that a stage scores with.
 
+use crate::decode::{Completion, Completions};
 use crate::device;
 use crate::model::{Config, Head, Llama, Net};
 use crate::plan::ModelRef;
-use crate::rollout::Completion;
 use crate::session::obey;
 use crate::stage::rewards::Rewards;
 use crate::text::Text;
@@ -179,7 +179,7 @@ pub struct Scores {
 impl Scores {
     /// Takes `penalty` off every scaled score of the completions that their policy did not finish, as TRL does of their one score: weights add
     /// up to 1, so a weighted score loses as much.
-    pub fn penalise_cut(&mut self, completions: &[&Completion], penalty: f64) {
+    pub fn penalise_cut(&mut self, completions: &[Completion], penalty: f64) {
         let cut = self.objectives.iter_mut().zip(completions).filter(|(_, c)| !c.finished);
         cut.flat_map(|(scores, _)| scores.iter_mut().flatten()).for_each(|score| *score -= penalty);
     }
@@ -268,9 +268,9 @@ impl RewardSet {
         Ok(out)
     }
 
-    /// Scores completions of `rows` (one entry per completion in both).
-    pub fn score(&self, rows: &[&Row], completions: &[&Completion]) -> Result<Scores> {
-        let samples: Vec<Sample> = rows.iter().zip(completions).map(|(row, c)| c.sample(row)).collect();
+    /// Scores the completions of `rows`.
+    pub fn score(&self, rows: &[&Row], completions: &Completions) -> Result<Scores> {
+        let samples: Vec<Sample> = completions.with(rows).map(|(row, c)| c.sample(row)).collect();
         let raw = self.score_raw(&samples)?;
         let mut objectives = vec![Some(Vec::new()); samples.len()];
         for name in self.objectives() {

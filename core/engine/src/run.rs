@@ -2,14 +2,14 @@
 
 use crate::folder::{self, Manifest, RunFolder, Status};
 use crate::inputs::Inputs;
-use crate::plan::{ModelRef, Plan, Stage};
+use crate::plan::{Plan, Stage};
 use crate::session::{Cx, Session, obey};
 use crate::settle::settle;
 use crate::stage::{self, AnyWork, Makes, evaluate};
 use crate::text::clock;
 use crate::time_left::TimeLeft;
 use crate::train::log;
-use crate::{Error, Result, device, generation};
+use crate::{Error, Result, device, steer};
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::plugin::keep_note;
@@ -129,30 +129,22 @@ fn finish(stage: Cx, work: &dyn AnyWork) -> Result<f64> {
     Ok(seconds)
 }
 
-/// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it. Soups and
-/// grids of policies have none to show. Its generation_config.json says how it was evaluated.
+/// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it, unless it was there
+/// before the run. Its generation_config.json says how it was evaluated.
 fn publish_policy(session: &Session) -> Result<()> {
     let stages = || session.plan.stages.iter().rev();
-    let judged = stages().find_map(|s| match s.work.judged()? {
-        (ModelRef::Stage { stage }, sampling) => Some((stage.as_str(), Some(sampling))),
-        _ => None,
-    });
-    let newest = stages().find(|s| s.work.makes().contains(&Makes::Policy)).map(|s| (s.id.as_str(), None));
-    let shown = if stages().any(makes_front) { judged } else { newest };
-    let Some((id, sampling)) = shown else { return Ok(()) };
-    let from = session.stage_folder(id).join("model");
+    let judged = stages().filter_map(|s| s.work.judged()).find(|judged| judged.by.is_made_by_a_stage());
+    let newest = stages().find(|s| s.work.makes().contains(&Makes::Policy)).map(|s| &s.id);
     let to = session.folder.root().join("policy");
     let partial = durable::beside(&to, "partial");
     durable::remove(&partial).and_then(|()| std::fs::create_dir(&partial)).map_err(|e| Error::io(&partial, e))?;
-    for entry in std::fs::read_dir(&from).map_err(|e| Error::io(&from, e))?.flatten() {
-        let target = partial.join(entry.file_name());
-        // A hard link where the file system has them: weights are large.
-        if std::fs::hard_link(entry.path(), &target).is_err() {
-            std::fs::copy(entry.path(), &target).map_err(|e| Error::io(&target, e))?;
+    match (judged, newest) {
+        (Some(judged), _) => steer::publish(session, &judged, &partial)?,
+        (None, Some(id)) if !stages().any(makes_front) => {
+            let model = session.stage_folder(id).join("model");
+            durable::copy_folder(&model, &partial).map_err(|e| Error::io(&partial, e))?;
         }
-    }
-    if let Some(sampling) = sampling {
-        generation::save(&partial, sampling)?;
+        _ => return durable::remove(&partial).map_err(|e| Error::io(&partial, e)),
     }
     durable::publish(&partial, &to).map_err(|e| Error::io(&to, e))
 }

@@ -3,6 +3,7 @@
 use crate::folder::RunFolder;
 use crate::model::Llama;
 use crate::plan::{Component, ModelRef, Plan};
+use crate::steer::Loader;
 use crate::text::Text;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -55,10 +56,7 @@ impl<'a> Cx<'a> {
 
     /// Loads a model and its tokenizer.
     pub fn load(&self, model: &ModelRef) -> Result<(Llama, Text)> {
-        let folder = self.session.model_folder(model);
-        let model = Llama::load(&folder, self.session.device)?;
-        let text = Text::load(&folder, &model.config)?;
-        Ok((model, text))
+        self.session.loader().load(model)
     }
 
     /// Saves the stage's model, replacing a half-written one.
@@ -121,6 +119,11 @@ impl Session<'_> {
             Value::Array(list) => list.iter().map(|v| self.resolve(v)).collect::<Result<_>>()?,
             other => other.clone(),
         })
+    }
+
+    /// Loads the models of a steering.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader { folder: Box::new(|model| self.model_folder(model)), device: self.device, kind: self.kind }
     }
 
     pub fn conditioner(&self, component: &Component) -> Result<Box<dyn Conditioner>> {

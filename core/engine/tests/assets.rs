@@ -7,8 +7,8 @@ use motrain_core::plan::Sampling;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::task::{LENGTH, TASKS, Task, sentences};
 use motrain_core::{Prompt, Registry, Weights};
+use motrain_engine::decode::rollout;
 use motrain_engine::model::Llama;
-use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -36,10 +36,9 @@ fn answers(task: &Task, policy: &str, prompts: &[Prompt]) -> Vec<String> {
     let text = Text::load(&folder, &model.config).unwrap();
     let net = no_grad(|| model.net(Kind::Float)).unwrap();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| text.encode_prompt(p).unwrap()).collect();
-    let seeds: Vec<Vec<u64>> = (0..prompts.len() as u64).map(|i| vec![i]).collect();
     let sampling = Sampling { max_new_tokens: 80, ..Sampling::default() };
-    let drawn = rollout(&net, &text, &tokens, &seeds, &sampling).unwrap();
-    drawn.into_iter().flatten().map(|c| c.text).collect()
+    let drawn = rollout(&net, &text, &tokens, 1, |i, _| i as u64, &sampling).unwrap();
+    drawn.into_iter().map(|c| c.text).collect()
 }
 
 /// How many sentences answers gain on average from the lowest number in the prefix to the highest.

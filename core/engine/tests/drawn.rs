@@ -8,10 +8,10 @@ mod world;
 
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
+use motrain_engine::decode::{Completion, rollout};
 use motrain_engine::model::{Head, Llama, Mask};
 use motrain_engine::plan::Sampling;
 use motrain_engine::reward;
-use motrain_engine::rollout::{Completion, rollout};
 use motrain_engine::text::Text;
 use motrain_engine::train::logprob::to_vec;
 use serde_json::{Value, json};
@@ -40,9 +40,8 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
         let exact_entropy: f64 = p.iter().map(|p| -p.exp() * p).sum();
 
         let sampling = Sampling { max_new_tokens: 2, temperature, ..Sampling::default() };
-        let seeds: Vec<u64> = (0..4000).collect();
         let net = now.net(Kind::Float).unwrap();
-        let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), &[seeds], &sampling).unwrap().remove(0);
+        let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), 4000, |_, i| i as u64, &sampling).unwrap();
         let tokens: Vec<Vec<u32>> = drawn.into_iter().map(|c| c.tokens).collect();
         let index = |t: &Vec<u32>| places[t];
         let ratios: Vec<f64> = tokens.iter().map(index).map(|i| p[i] - q[i]).collect();

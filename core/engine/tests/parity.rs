@@ -4,9 +4,10 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_core::Prompt;
+use motrain_engine::Result;
+use motrain_engine::decode::{Decoder, Rows, rollout};
 use motrain_engine::model::{Llama, Mask, Net};
 use motrain_engine::plan::Sampling;
-use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::Value;
@@ -88,11 +89,11 @@ fn cached_decoding_equals_full_passes() {
         .iter()
         .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let drawn = rollout(&net, &text, &prompts, &[vec![1], vec![2, 3], vec![4]], &greedy).unwrap();
-    assert_eq!(drawn[1][0], drawn[1][1]);
-    for (prompt, completions) in prompts.iter().zip(&drawn) {
+    let drawn = rollout(&net, &text, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &greedy).unwrap();
+    assert_eq!(drawn.of(1)[0], drawn.of(1)[1]);
+    for (slot, prompt) in prompts.iter().enumerate() {
         let mut ids: Vec<i64> = prompt.iter().map(|&i| i64::from(i)).collect();
-        for &token in &completions[0].tokens {
+        for &token in &drawn.of(slot)[0].tokens {
             let input = Tensor::from_slice(&ids).unsqueeze(0);
             let positions = Tensor::arange(ids.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
             let hidden = no_grad(|| net.hidden(&input, &positions, &Mask::Causal, None)).unwrap();
@@ -112,8 +113,70 @@ fn sampling_does_not_depend_on_the_batch() {
         .iter()
         .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let together = rollout(&net, &text, &prompts, &[vec![1, 2], vec![3]], &sampling).unwrap();
-    let alone = rollout(&net, &text, &prompts[..1], &[vec![2]], &sampling).unwrap();
-    assert_eq!(together[0][1], alone[0][0]);
-    assert_ne!(together[0][0], together[0][1]);
+    let together = rollout(&net, &text, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &sampling).unwrap();
+    let alone = rollout(&net, &text, &prompts[..1], 1, |_, _| 1, &sampling).unwrap();
+    assert_eq!(together.of(0)[1], alone[0]);
+    assert_ne!(together.of(0)[0], together.of(0)[1]);
+}
+
+/// Two networks that decode as one, by the mean of their logits.
+struct Mean<'a>(&'a Net, &'a Net);
+
+struct MeanRows<'a>(Box<dyn Rows + 'a>, Box<dyn Rows + 'a>);
+
+fn mean(a: &Tensor, b: &Tensor) -> Tensor {
+    a.f_add(b).unwrap().f_div_scalar(2.0).unwrap()
+}
+
+impl Decoder for Mean<'_> {
+    fn context(&self) -> i64 {
+        self.0.config.context
+    }
+
+    fn device(&self) -> Device {
+        self.0.device()
+    }
+
+    fn kind(&self) -> Kind {
+        self.0.kind()
+    }
+
+    fn parameter_count(&self) -> usize {
+        self.0.parameter_count() + self.1.parameter_count()
+    }
+
+    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
+        let ((a, first), (b, second)) = (self.0.prefill(prompts, rows, new)?, self.1.prefill(prompts, rows, new)?);
+        Ok((mean(&a, &b), Box::new(MeanRows(first, second))))
+    }
+}
+
+impl Rows for MeanRows<'_> {
+    fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
+        Ok(mean(&self.0.step(tokens)?, &self.1.step(tokens)?))
+    }
+
+    fn select(&mut self, rows: &Tensor) -> Result<()> {
+        self.0.select(rows)?;
+        self.1.select(rows)
+    }
+}
+
+/// A mix decodes as a network does: of a policy and itself that policy, of two what neither says alone.
+#[test]
+fn a_mix_of_networks_decodes_like_one() {
+    let (policy, text) = load(&root().join("assets/hh/policy"));
+    let mut other = Llama::load(&root().join("assets/hh/policy"), Device::Cpu).unwrap();
+    other.params[0].1 = other.params[0].1.f_mul_scalar(0.7).unwrap();
+    let other = no_grad(|| other.net(Kind::Float)).unwrap();
+    let sampling = Sampling { max_new_tokens: 40, ..Sampling::default() };
+    let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Hi", "Tell me how to fix a live wire."]
+        .iter()
+        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .collect();
+    let draw =
+        |decoder: &dyn Decoder| rollout(decoder, &text, &prompts, 8, |p, i| (8 * p + i) as u64, &sampling).unwrap();
+    let alone = draw(&policy);
+    assert_eq!(draw(&Mean(&policy, &policy)), alone);
+    assert!(draw(&Mean(&policy, &other)) != alone);
 }

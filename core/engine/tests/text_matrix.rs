@@ -4,9 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use motrain_core::{Message, Prompt};
+use motrain_engine::decode::rollout;
 use motrain_engine::model::{Config, Llama};
 use motrain_engine::plan::Sampling;
-use motrain_engine::rollout::rollout;
 use motrain_engine::text::Text;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ fn answers_end_where_they_end_in_transformers() {
         let text = Text::load(folder.path(), &model.config).unwrap();
         let net = no_grad(|| model.net(Kind::Float)).unwrap();
         let prompt = text.encode_prompt(&conversation(&golden["conversations"][0])).unwrap();
-        let answer = &rollout(&net, &text, &[prompt], &[vec![1]], &greedy).unwrap()[0][0];
+        let answer = &rollout(&net, &text, &[prompt], 1, |_, _| 1, &greedy).unwrap()[0];
         let expected = &case["expected"]["answer"];
         assert_eq!(answer.tokens, ids(&expected["tokens"]), "{}", case["name"]);
         assert_eq!(answer.text, expected["text"].as_str().unwrap(), "{}", case["name"]);

@@ -6,8 +6,10 @@ use crate::{components, locate, plans};
 use anyhow::{Context, Result, bail};
 use motrain_core::durable;
 use motrain_engine::folder::{self, Manifest, RunFolder, Status};
-use motrain_engine::plan::{ModelRef, Plan, Stage};
+use motrain_engine::plan::{ModelRef, Plan, Stage, objectives};
 use motrain_engine::stage::{Ref, Work, evaluate};
+use motrain_engine::steer::prompted::Prompted;
+use motrain_engine::steer::{self, By};
 use std::path::{Path, PathBuf};
 
 /// Evaluate a policy over a weight grid with a run's rewards
@@ -60,8 +62,12 @@ impl Evaluate {
         let last = plan.stages.iter().rev().find_map(|s| s.work.downcast_ref::<evaluate::Evaluate>().cloned());
         let mut evaluation = last.with_context(|| format!("{} has no evaluation to start from", self.run.display()))?;
         if let Some(path) = &self.policy {
-            evaluation.policy = Some(ModelRef::Path(locate::policy(path).to_string_lossy().into_owned()));
-            (evaluation.soup, evaluation.policies) = (None, None);
+            let path = locate::policy(path);
+            if let Some((objectives, conditioner)) = steer::said_by(&path)? {
+                follows_the_rewards(&path, &objectives, plan, &evaluation.rewards)?;
+                evaluation.conditioner = conditioner;
+            }
+            evaluation.by = By::new(Prompted(ModelRef::Path(path.to_string_lossy().into_owned())));
         }
         for reference in evaluation.refs() {
             if let Ref::Model(model) = reference {
@@ -90,6 +96,17 @@ impl Evaluate {
     }
 }
 
+/// A policy is judged by the objectives that it follows.
+fn follows_the_rewards(policy: &Path, follows: &[String], plan: &Plan, rewards: &str) -> Result<()> {
+    let judged = objectives(&plan.stages, rewards).filter(|judged| judged != follows);
+    judged.map_or(Ok(()), |judged| {
+        let (judged, follows, policy) = (judged.join(", "), follows.join(", "), policy.display());
+        bail!(
+            "{policy} follows {follows}, and the run's rewards are {judged}; evaluate it by a run of its own objectives"
+        )
+    })
+}
+
 /// Brings what a run has finished into another run folder, weights by hard links where possible.
 fn bring_finished(from: &Path, to: &RunFolder, plan: &Plan) -> Result<()> {
     if folder::is_of_an_earlier_motrain(from) {
@@ -107,24 +124,8 @@ fn bring_finished(from: &Path, to: &RunFolder, plan: &Plan) -> Result<()> {
         if Status::of(&source).is_some_and(|s| s.is_done(hash)) && !target.exists() {
             let partial = durable::beside(&target, "partial");
             durable::remove(&partial)?;
-            copy_folder(&source, &partial)?;
+            durable::copy_folder(&source, &partial)?;
             durable::publish(&partial, &target)?;
-        }
-    }
-    Ok(())
-}
-
-fn copy_folder(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy_folder(&entry.path(), &target)?;
-        } else if target.extension().is_none_or(|e| e != "safetensors")
-            || std::fs::hard_link(entry.path(), &target).is_err()
-        {
-            std::fs::copy(entry.path(), &target)?;
         }
     }
     Ok(())

@@ -4,16 +4,13 @@ use crate::components::{self, Plugins};
 use crate::config::{self, ConfigArgs};
 use crate::out::say;
 use crate::{locate, plans};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use motrain_core::options::check_value;
-use motrain_core::registry::Registry;
 use motrain_core::rng::sub_seed;
 use motrain_core::{Prompt, Weights};
-use motrain_engine::model::Llama;
-use motrain_engine::plan::{Component, Sampling};
-use motrain_engine::rollout::rollout;
-use motrain_engine::steering::Steering;
-use motrain_engine::text::Text;
+use motrain_engine::decode::rollout;
+use motrain_engine::plan::Sampling;
+use motrain_engine::steer::{Opened, Route};
 use motrain_engine::{device, generation};
 use std::path::{Path, PathBuf};
 
@@ -55,20 +52,21 @@ impl Generate {
         let config = config::of_plugins(&self.plugins)?;
         let folder = locate::policy(&locate::find(&self.policy));
         let device = device::device(&self.device)?;
-        let model = Llama::load(&folder, device)?;
-        let text = Text::load(&folder, &model.config)?;
-        let mut prompt = Prompt::from_dialogue(&self.prompt);
+        let opened = Opened::load(&folder, device, device::kind("auto", device)?)?;
+        let (mut prompt, mut route) = (Prompt::from_dialogue(&self.prompt), Route::Same);
         if !self.weights.is_empty() {
             let registry = match self.policy.join("plan.json").exists() {
                 true => components::from_plan(&plans::saved(&self.policy)?, &self.plugins)?,
                 false => components::from_config(&config, &Plugins::read(&config, &self.plugins)?)?,
             };
-            prompt = condition(&folder, &registry, Weights::new(self.weights.clone())?, &prompt)?;
+            let weights = Weights::new(self.weights.clone())?;
+            prompt = opened.steering(&registry, &weights)?.prompt(&weights, &prompt)?;
+            route = opened.policy.route(&weights)?;
         }
         let sampling = self.sampling(&folder)?;
-        let seeds = vec![(0..self.n).map(|i| sub_seed(self.seed, "generate", i)).collect()];
-        let net = model.net(device::kind("auto", device)?)?;
-        for answer in &rollout(&net, &text, &[text.encode_prompt(&prompt)?], &seeds, &sampling)?[0] {
+        let (decoder, prompts) = (opened.policy.decoder(&route)?, [opened.text.encode_prompt(&prompt)?]);
+        let seed = |_, i: usize| sub_seed(self.seed, "generate", i as u64);
+        for answer in rollout(decoder.as_ref(), &opened.text, &prompts, self.n as usize, seed, &sampling)? {
             say!("{}", answer.text);
         }
         Ok(())
@@ -86,21 +84,4 @@ impl Generate {
         check_value("generate", &sampling)?;
         Ok(sampling)
     }
-}
-
-/// Writes weights into the prompt with the conditioner that the policy was trained with (steering.json beside the model).
-fn condition(folder: &Path, registry: &Registry, weights: Weights, prompt: &Prompt) -> Result<Prompt> {
-    let steering = Steering::load(folder)?;
-    if steering.objectives.len() != weights.len() {
-        bail!(
-            "{} weights for {} objectives ({})",
-            weights.len(),
-            steering.objectives.len(),
-            steering.objectives.join(", ")
-        );
-    }
-    let Component { name, options } = &steering.conditioner;
-    let conditioner = registry.conditioners.build(name, options);
-    let conditioner = conditioner.with_context(|| folder.join("steering.json").display().to_string())?;
-    Ok(conditioner.render(&steering.objectives, &weights, prompt)?)
 }

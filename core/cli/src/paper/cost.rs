@@ -58,7 +58,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         seconds += sampled["seconds"].as_f64().unwrap_or(0.0);
     }
     let serving = &speed(&folder(id))["serving"];
-    let held = spec.soup.as_ref().map_or(0, |s| s.parts.len()) + spec.policies.as_ref().map_or(0, |p| p.len() - 1);
+    let held = spec.by.0.held() - 1;
     let one = serving["parameters"].as_u64().unwrap_or(0);
     Ok(Cost {
         task: task.into(),

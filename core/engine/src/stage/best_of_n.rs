@@ -3,8 +3,8 @@
 
 use super::rows::{SAMPLES, load_prompts, plain};
 use super::{Makes, Ref, Work, rewards};
+use crate::decode::rollout;
 use crate::plan::{Component, ModelRef, Sampling, StageId};
-use crate::rollout::rollout;
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
@@ -89,16 +89,13 @@ fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
     for (c, chunk) in rows.chunks(CHUNK).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * spec.completions + i) as u64);
-        let seeds: Vec<Vec<u64>> =
-            (0..chunk.len()).map(|slot| (0..spec.completions).map(|i| seed(slot, i)).collect()).collect();
-        let drawn = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
-        let flat_rows: Vec<&Row> = chunk.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
-        let flat: Vec<_> = drawn.iter().flatten().collect();
-        let scores = set.score(&flat_rows, &flat)?.objectives;
+        let drawn = rollout(&net, &text, &prompts, spec.completions, seed, &spec.generate)?;
+        let rows: Vec<&Row> = chunk.iter().collect();
+        let scores = set.score(&rows, &drawn)?.objectives;
         for (slot, row) in chunk.iter().enumerate() {
-            let first = slot * spec.completions;
-            let scored: Vec<usize> = (0..spec.completions).filter(|i| scores[first + i].is_some()).collect();
-            let own: Vec<Vec<f64>> = scored.iter().filter_map(|i| scores[first + i].clone()).collect();
+            let (answers, scores) = (drawn.of(slot), &scores[drawn.span(slot)]);
+            let scored: Vec<usize> = (0..answers.len()).filter(|&i| scores[i].is_some()).collect();
+            let own: Vec<Vec<f64>> = scores.iter().flatten().cloned().collect();
             if own.is_empty() {
                 continue;
             }
@@ -107,7 +104,7 @@ fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
                 let weights = sampler.sample(objectives.len(), index, &mut stage.rng("weights", index))?;
                 let better = |a: usize, b: usize| if weights.dot(&own[b]) > weights.dot(&own[a]) { b } else { a };
                 let best = (1..own.len()).fold(0, better);
-                let chosen = &drawn[slot][scored[best]];
+                let chosen = &answers[scored[best]];
                 let line = json!({
                     "prompt": conditioner.render(&objectives, &weights, &row.prompt)?,
                     "completion": chosen.text,

@@ -2,14 +2,14 @@
 
 use super::asked::Asked;
 use super::rows::{load_prompts, widest};
-use super::soup::Specialists;
-use super::{Makes, Ref, SPEED, Work, rewards, soup};
-use crate::model::{Mix, Net, write_json};
-use crate::plan::{Component, ModelRef, Sampling, Stage, StageId, objectives};
+use super::work::Judged;
+use super::{Makes, Ref, SPEED, Work, rewards};
+use crate::decode::rollout;
+use crate::model::write_json;
+use crate::plan::{Component, Sampling, Stage, StageId, objectives};
 use crate::reward::Scores;
-use crate::rollout::rollout;
 use crate::session::{Cx, Session, obey};
-use crate::text::Text;
+use crate::steer::{By, Steering};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
@@ -21,35 +21,17 @@ use motrain_core::{Prompt, Weights, stop};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::ops::Deref;
 use std::time::Instant;
-use tch::no_grad;
-
-/// A policy trained for one weight vector.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyAt {
-    pub weights: Weights,
-    pub policy: ModelRef,
-}
 
 /// A policy over a grid of weights on prompts that it never saw.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Evaluate {
     /// The method's name in tables and figures.
     #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
     pub name: String,
-    /// One policy for all weights; or else `soup` or `policies`.
-    #[serde(default)]
-    pub policy: Option<ModelRef>,
-    /// Specialists, mixed anew for each weight vector.
-    #[serde(default)]
-    pub soup: Option<Specialists>,
-    /// Policies trained for one weight vector each (MORLHF); they are the grid.
-    #[serde(default)]
-    #[schemars(length(min = 1, max = 10_000))]
-    pub policies: Option<Vec<PolicyAt>>,
+    /// What is steered.
+    #[serde(flatten)]
+    pub by: By,
     pub prompts: DataSpec,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
@@ -72,15 +54,12 @@ fn tenth() -> f64 {
 
 impl Options for Evaluate {
     fn check(&self) -> Checked {
-        let given = [self.policy.is_some(), self.soup.is_some(), self.policies.is_some()];
-        if given.iter().filter(|g| **g).count() != 1 {
-            return Err(("policy", "or \"soup\" or \"policies\" must be given, and only one of them".into()));
-        }
         steps_of(self.step).map_err(|what| ("step", what))?;
-        if self.weights.is_some() && self.policies.is_some() {
-            return Err(("weights", "do not go with \"policies\", which have their own".into()));
+        let own = self.by.0.own_weights();
+        if self.weights.is_some() && own.is_some() {
+            return Err(("weights", format!("do not go with \"{}\", which have their own", self.by.0.option())));
         }
-        for (option, given) in [("weights", self.weights.clone()), ("policies", self.own_weights())] {
+        for (option, given) in [("weights", self.weights.clone()), (self.by.0.option(), own)] {
             let given = given.unwrap_or_default();
             if let Some(i) = (1..given.len()).find(|&i| given[..i].contains(&given[i])) {
                 return Err((option, format!("have the weights {:?} twice", given[i].values())));
@@ -93,21 +72,18 @@ impl Options for Evaluate {
 impl Evaluate {
     /// The weights; or the option that gives none for so many objectives, and what is wrong with it.
     pub fn grid(&self, objectives: usize) -> std::result::Result<Vec<Weights>, (&'static str, String)> {
-        let option = if self.policies.is_some() { "policies" } else { "weights" };
-        match self.weights.clone().or(self.own_weights()) {
-            Some(list) => match list.iter().find(|w| w.len() != objectives) {
-                Some(odd) => {
-                    let what = format!("{:?} has {} weights for {objectives} objectives", odd.values(), odd.len());
-                    Err((option, what))
-                }
-                None => Ok(list),
-            },
-            None => grid_of(objectives, self.step).map_err(|what| ("step", what)),
+        let by = self.by.meant().map_err(|e| (self.by.0.option(), e.to_string()))?;
+        by.0.check_objectives(objectives)?;
+        let Some(list) = self.weights.clone().or(by.0.own_weights()) else {
+            return grid_of(objectives, self.step).map_err(|what| ("step", what));
+        };
+        match list.iter().find(|w| w.len() != objectives) {
+            Some(odd) => {
+                let what = format!("{:?} has {} weights for {objectives} objectives", odd.values(), odd.len());
+                Err(("weights", what))
+            }
+            None => Ok(list),
         }
-    }
-
-    fn own_weights(&self) -> Option<Vec<Weights>> {
-        self.policies.as_ref().map(|all| all.iter().map(|p| p.weights.clone()).collect())
     }
 
     /// Whether these weights are among its grid, as far as the stages before it say how many there are.
@@ -122,15 +98,12 @@ impl Work for Evaluate {
     const REVISION: u32 = 1;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
-        let mixed = self.soup.iter_mut().flat_map(Specialists::refs);
-        let each = self.policies.iter_mut().flatten().map(|p| Ref::Model(&mut p.policy));
-        let models = self.policy.iter_mut().map(Ref::Model).chain(mixed).chain(each);
         let own = [
             Ref::Stage(Makes::Rewards, &mut self.rewards),
             Ref::Component(Kind::Conditioner, &mut self.conditioner),
             Ref::Data(&mut self.prompts),
         ];
-        models.chain(own).collect()
+        self.by.refs().chain(own).collect()
     }
 
     fn makes(&self) -> &'static [Makes] {
@@ -143,18 +116,12 @@ impl Work for Evaluate {
 
     fn check_among(&self, earlier: &[Stage]) -> Checked {
         let Some(names) = objectives(earlier, &self.rewards) else { return Ok(()) };
-        let parts = self.soup.as_ref().map_or(names.len(), |s| s.parts.len());
-        if parts != names.len() {
-            return Err((
-                "soup",
-                format!("has {parts} parts for {} objectives; give a part per objective", names.len()),
-            ));
-        }
         self.grid(names.len()).map(|_| ())
     }
 
-    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
-        self.policy.as_ref().map(|policy| (policy, &self.generate))
+    fn judged(&self) -> Option<Judged<'_>> {
+        let Self { by, rewards, conditioner, generate, .. } = self;
+        Some(Judged { by, rewards, conditioner, sampling: generate })
     }
 }
 
@@ -163,43 +130,6 @@ const SHOWN: usize = 6;
 /// Times that serving is measured, after once to warm up.
 const MEASURED: usize = 5;
 const ANSWERS: &str = "answers.jsonl";
-
-/// What answers at some weights: one policy for all, a mix made for them, or a policy of their own.
-enum Source {
-    One(Box<Net>),
-    Mixed(Box<Mix>),
-    Each(Vec<ModelRef>),
-}
-
-/// A network that is there, or one made for some weights.
-enum Held<'a> {
-    Ours(&'a Net),
-    Made(Box<Net>),
-}
-
-impl Deref for Held<'_> {
-    type Target = Net;
-
-    fn deref(&self) -> &Net {
-        match self {
-            Self::Ours(net) => net,
-            Self::Made(net) => net,
-        }
-    }
-}
-
-impl Source {
-    /// What answers at the grid's `at`-th weights.
-    fn net(&self, stage: Cx, at: usize, weights: &Weights) -> Result<Held<'_>> {
-        let kind = stage.session.kind;
-        let made = match self {
-            Self::One(net) => return Ok(Held::Ours(net)),
-            Self::Mixed(mix) => no_grad(|| mix.at(weights.values())?.net(kind))?,
-            Self::Each(policies) => no_grad(|| stage.load(&policies[at])?.0.net(kind))?,
-        };
-        Ok(Held::Made(Box::new(made)))
-    }
-}
 
 /// An answer to a plain prompt, as answers.jsonl keeps it.
 #[derive(Serialize, Deserialize)]
@@ -217,23 +147,23 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     let session = stage.session;
     let set = rewards::load(session, &spec.rewards)?;
     let objectives = set.objectives();
-    let conditioner = session.conditioner(&spec.conditioner)?;
+    let steering = Steering { objectives, conditioner: session.conditioner(&spec.conditioner)? };
+    let objectives = &steering.objectives;
     let grid = spec.grid(objectives.len()).map_err(|(option, what)| Error::invalid(format!("{option} {what}")))?;
-    let (source, text, context) = source(stage, spec)?;
-    let wide = widest(conditioner.as_ref(), &objectives, grid.clone(), &text)?;
-    let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, context, &seen)?;
+    let (policy, text) = spec.by.meant()?.0.load(&session.loader())?;
+    let wide = widest(&steering, grid.clone(), &text)?;
+    let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
+    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.context(), &seen)?;
     set.check_rows(&spec.prompts, &rows)?;
-    let asked = Asked { text: &text, rows: &rows, conditioner: conditioner.as_ref(), set: &set };
+    let asked = Asked { policy: policy.as_ref(), text: &text, steering: &steering, rows: &rows, set: &set };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
-        let net = source.net(stage, at, weights)?;
         let seed = |i: usize| session.seed("evaluation", (at * rows.len() + i) as u64);
-        let (answers, scores) = asked.answer(&net, weights, &spec.generate, seed)?;
+        let (answers, scores) = asked.answer(weights, &spec.generate, seed)?;
+        tokens += answers.tokens();
         for (i, answer) in answers.into_iter().enumerate() {
-            tokens += answer.tokens.len();
             let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
             let finished = Some(answer.finished);
             let line = json!(Answer { weights: weights.clone(), prompt, completion: answer.text, finished, scores });
@@ -249,8 +179,8 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
-    let serving = serving(stage, &source, &asked, &grid, &spec.generate)?;
-    let scored = complete(answered, &objectives, rows.len(), &spec.name)?;
+    let serving = serving(stage, &asked, &grid, &spec.generate)?;
+    let scored = complete(answered, objectives, rows.len(), &spec.name)?;
     let reference_point = vec![0.0; objectives.len()];
     let (name, seed) = (spec.name.clone(), session.plan.seed);
     // Many objectives make hypervolumes slow.
@@ -265,21 +195,21 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     write_json(&folder.join("method.json"), &json!({ "objectives": objectives, "method": found }))
 }
 
-/// How fast queries are answered of which each brings its own weights: together by one prompted policy, one by one where each weight
-/// needs other parameters. The median time of several, since whatever else the machine does falls on some of them.
-fn serving(stage: Cx, source: &Source, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
+/// How fast queries are answered of which each brings its own weights: together where the same parameters answer, one by one where they are
+/// others. The median time of several, since whatever else the machine does falls on some of them.
+fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
     let prompt = |(i, w): (usize, &Weights)| asked.encode(w, &asked.rows[i % asked.rows.len()]);
     let prompts = grid.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
-    let seeds: Vec<Vec<u64>> = (0..grid.len()).map(|i| vec![stage.seed("serving", i as u64)]).collect();
-    let together = if matches!(source, Source::One(_)) { grid.len() } else { 1 };
+    let routes = grid.iter().map(|weights| asked.policy.route(weights)).collect::<Result<Vec<_>>>()?;
     let answer_all = || -> Result<(usize, usize)> {
-        let (mut tokens, mut parameters) = (0, 0);
-        for at in (0..grid.len()).step_by(together) {
-            let net = source.net(stage, at, &grid[at])?;
-            let some = at..at + together;
-            let drawn = rollout(&net, asked.text, &prompts[some.clone()], &seeds[some], sampling)?;
-            tokens += drawn.iter().flatten().map(|c| c.tokens.len()).sum::<usize>();
-            parameters = net.parameter_count();
+        let (mut tokens, mut parameters, mut first) = (0, 0, 0);
+        for together in routes.chunk_by(|a, b| a == b) {
+            let decoder = asked.policy.decoder(&together[0])?;
+            let some = &prompts[first..first + together.len()];
+            let seed = |i: usize, _| stage.seed("serving", (first + i) as u64);
+            tokens += rollout(decoder.as_ref(), asked.text, some, 1, seed, sampling)?.tokens();
+            parameters = decoder.parameter_count();
+            first += together.len();
         }
         Ok((tokens, parameters))
     };
@@ -298,24 +228,6 @@ fn serving(stage: Cx, source: &Source, asked: &Asked, grid: &[Weights], sampling
         "measured": measured,
         "parameters": parameters,
     }))
-}
-
-/// What the options name, its tokenizer, and its context length.
-fn source(stage: Cx, spec: &Evaluate) -> Result<(Source, Text, i64)> {
-    if let Some(specialists) = &spec.soup {
-        let (mix, text) = soup::load(stage, specialists)?;
-        let context = mix.config().context;
-        return Ok((Source::Mixed(Box::new(mix)), text, context));
-    }
-    let policies: Vec<ModelRef> = spec.policies.iter().flatten().map(|p| p.policy.clone()).collect();
-    let first = spec.policy.as_ref().or(policies.first());
-    let first = first.ok_or_else(|| Error::invalid("evaluate: no policy is given"))?;
-    let (policy, text) = stage.load(first)?;
-    let context = policy.config.context;
-    if spec.policy.is_none() {
-        return Ok((Source::Each(policies), text, context));
-    }
-    Ok((Source::One(Box::new(no_grad(|| policy.net(stage.session.kind))?)), text, context))
 }
 
 /// The answers of a finished evaluation at some weights of its grid.

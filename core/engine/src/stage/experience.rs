@@ -7,13 +7,12 @@ use super::rows::{batch_rows, load_prompts, usual_weights, widest};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
 use super::{rewards, short};
 use crate::Result;
+use crate::decode::{Completions, rollout};
 use crate::reward::{RewardSet, Scores};
-use crate::rollout::{Completion, rollout};
 use crate::session::Cx;
-use crate::steering;
+use crate::steer::{self, Steering};
 use crate::train::log::Metrics;
 use crate::train::{Drawn, LogProbs, Trainer};
-use motrain_core::conditioner::Conditioner;
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
@@ -35,10 +34,9 @@ const TRIED: u64 = 64;
 pub struct Experience<'a> {
     stage: Cx<'a>,
     spec: &'a Online,
-    objectives: Vec<String>,
+    steering: Steering,
     rows: Vec<Row>,
     sampler: Box<dyn WeightSampler>,
-    conditioner: Box<dyn Conditioner>,
     rewards: RewardSet,
 }
 
@@ -51,7 +49,7 @@ pub struct Batch<'a> {
     pub tokens: Vec<Vec<u32>>,
     /// x as tokens.
     pub plain: Vec<Vec<u32>>,
-    pub completions: Vec<Vec<Completion>>,
+    pub completions: Completions,
     /// As they are trained on: cut completions have lost `missing_eos_penalty`.
     pub scores: Scores,
 }
@@ -59,14 +57,13 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// Some completions of one prompt, as policies see them.
     pub fn drawn(&self, slot: usize, which: impl IntoIterator<Item = usize>) -> Drawn<'_> {
-        let completions = which.into_iter().map(|i| self.completions[slot][i].tokens.as_slice()).collect();
+        let completions = which.into_iter().map(|i| self.completions.of(slot)[i].tokens.as_slice()).collect();
         Drawn { conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
     }
 
     /// Scaled scores of the completions of one prompt.
     pub fn scores_of(&self, slot: usize) -> &[Option<Vec<f64>>] {
-        let per_prompt = self.completions[slot].len();
-        &self.scores.objectives[slot * per_prompt..(slot + 1) * per_prompt]
+        &self.scores.objectives[self.completions.span(slot)]
     }
 }
 
@@ -78,15 +75,15 @@ impl<'a> Experience<'a> {
         let (policy, text) = stage.load(&spec.policy)?;
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
-        let conditioner = session.conditioner(&spec.conditioner)?;
         let drawn = (0..TRIED).map(|i| sampler.sample(objectives.len(), i, &mut session.rng("weights", i)));
         let tried = usual_weights(objectives.len()).into_iter().map(Ok).chain(drawn);
         let tried = tried.collect::<motrain_core::Result<Vec<_>>>()?;
-        let wide = widest(conditioner.as_ref(), &objectives, tried, &text)?;
-        let seen = |prompt: &Prompt| Ok(conditioner.render(&objectives, &wide, prompt)?);
+        let steering = Steering { objectives, conditioner: session.conditioner(&spec.conditioner)? };
+        let wide = widest(&steering, tried, &text)?;
+        let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
         let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
         rewards.check_rows(&spec.prompts, &rows)?;
-        let experience = Self { stage, spec, objectives, rows, sampler, conditioner, rewards };
+        let experience = Self { stage, spec, steering, rows, sampler, rewards };
         let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
         let log_probs = LogProbs {
             reference,
@@ -118,13 +115,13 @@ impl<'a> Experience<'a> {
     fn front_so_far(&self, t: &Trainer) -> Result<Vec<FrontPoint>> {
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
         let rows = &self.rows[..self.spec.feedback_prompts.min(self.rows.len())];
-        let asked = Asked { text: &t.text, rows, conditioner: self.conditioner.as_ref(), set: &self.rewards };
-        let grid = Weights::grid(self.objectives.len(), FEEDBACK_GRID);
+        let asked = Asked { policy: &net, text: &t.text, steering: &self.steering, rows, set: &self.rewards };
+        let grid = Weights::grid(self.steering.objectives.len(), FEEDBACK_GRID);
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
             let first = (t.state.step * points + at) * rows.len();
             let seed = |i: usize| self.stage.seed("feedback", (first + i) as u64);
-            let (_, scores) = asked.answer(&net, &weights, &self.spec.generate, seed)?;
+            let (_, scores) = asked.answer(&weights, &self.spec.generate, seed)?;
             let column = |k: usize| scores.objectives.iter().flatten().map(|s| s[k]).collect::<Vec<f64>>();
             let rewards = (0..weights.len()).map(|k| mean(&column(k))).collect();
             Ok(FrontPoint { weights, rewards })
@@ -143,7 +140,11 @@ impl<'a> Experience<'a> {
         let weights = (0..batch)
             .map(|slot| {
                 let index = if self.spec.one_weight_per_batch { step } else { step * batch + slot } as u64;
-                self.sampler.sample(self.objectives.len(), index, &mut self.stage.session.rng("weights", index))
+                self.sampler.sample(
+                    self.steering.objectives.len(),
+                    index,
+                    &mut self.stage.session.rng("weights", index),
+                )
             })
             .collect::<motrain_core::Result<Vec<Weights>>>()?;
         timings.insert("components/sampler/seconds".into(), clock.elapsed().as_secs_f64());
@@ -151,8 +152,8 @@ impl<'a> Experience<'a> {
         let conditioned = rows
             .iter()
             .zip(&weights)
-            .map(|(row, w)| self.conditioner.render(&self.objectives, w, &row.prompt))
-            .collect::<motrain_core::Result<Vec<_>>>()?;
+            .map(|(row, w)| self.steering.prompt(w, &row.prompt))
+            .collect::<Result<Vec<_>>>()?;
         timings.insert("components/conditioner/seconds".into(), clock.elapsed().as_secs_f64());
         let tokens = conditioned.iter().map(|p| t.text.encode_prompt(p)).collect::<Result<Vec<_>>>()?;
         let plain = rows.iter().map(|row| t.text.encode_prompt(&row.prompt)).collect::<Result<Vec<_>>>()?;
@@ -160,24 +161,20 @@ impl<'a> Experience<'a> {
         // Draw completions from the current policy.
         let clock = Instant::now();
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
-        let seeds: Vec<Vec<u64>> = (0..batch).map(|slot| (0..n).map(|i| seed(slot, i)).collect()).collect();
         let net = no_grad(|| t.model.net(self.stage.session.kind))?;
-        let completions = rollout(&net, &t.text, &tokens, &seeds, &self.spec.generate)?;
+        let completions = rollout(&net, &t.text, &tokens, n, seed, &self.spec.generate)?;
         drop(net);
         timings.insert("rollout_seconds".into(), clock.elapsed().as_secs_f64());
 
         // Score them on the plain prompts.
         let clock = Instant::now();
-        let flat: Vec<&Completion> = completions.iter().flatten().collect();
-        let flat_rows: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(*r, n)).collect();
-        let mut scores = self.rewards.score(&flat_rows, &flat)?;
+        let mut scores = self.rewards.score(&rows, &completions)?;
         timings.insert("reward_seconds".into(), clock.elapsed().as_secs_f64());
         timings.extend(self.rewards.take_seconds());
-        score_metrics(metrics, &self.objectives, &weights, &flat, &scores, n);
-        scores.penalise_cut(&flat, self.spec.missing_eos_penalty);
-        metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, n));
-        let tokens_drawn: usize = flat.iter().map(|c| c.tokens.len()).sum();
-        metrics.insert("tokens/generated".into(), tokens_drawn as f64);
+        score_metrics(metrics, &self.steering.objectives, &weights, &completions, &scores);
+        scores.penalise_cut(&completions, self.spec.missing_eos_penalty);
+        metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
+        metrics.insert("tokens/generated".into(), completions.tokens() as f64);
         Ok(Batch { rows, weights, conditioned, tokens, plain, completions, scores })
     }
 
@@ -199,12 +196,12 @@ impl<'a> Experience<'a> {
             t.state.stopped = true;
         }
         let mean_of = |o: &String| format!("{o} {}", short(metrics[&format!("rewards/{o}/mean")]));
-        let rewards: Vec<String> = self.objectives.iter().map(mean_of).collect();
+        let rewards: Vec<String> = self.steering.objectives.iter().map(mean_of).collect();
         t.finish_step(metrics, timings, format!("{} KL {kl:.1}", rewards.join(" ")))
     }
 
     /// Writes how the finished policy is steered beside it.
     pub fn save_steering(&self) -> Result<()> {
-        steering::save(self.stage, self.objectives.clone(), &self.spec.conditioner)
+        steer::save(self.stage, self.steering.objectives.clone(), &self.spec.conditioner)
     }
 }

@@ -93,7 +93,8 @@ fn run(stage: Cx, spec: &OnlinePreference) -> Result<()> {
 fn label<'a>(batch: &'a Batch, rule: &dyn LabelRule, metrics: &mut Metrics) -> Result<(Vec<Pair<'a>>, Vec<Drawn<'a>>)> {
     let (mut pairs, mut rest) = (Vec::new(), Vec::new());
     let (mut ties, mut identical, mut unscored) = (0usize, 0usize, 0usize);
-    for (slot, completions) in batch.completions.iter().enumerate() {
+    for slot in 0..batch.rows.len() {
+        let completions = batch.completions.of(slot);
         let (all, weights) = (batch.scores_of(slot), &batch.weights[slot]);
         let scored: Vec<usize> = (0..completions.len()).filter(|&i| all[i].is_some()).collect();
         let own: Vec<Vec<f64>> = all.iter().flatten().cloned().collect();

@@ -3,10 +3,10 @@
 
 use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work};
+use crate::decode::rollout;
 use crate::model::write_json;
 use crate::plan::{Component, ModelRef, Sampling};
 use crate::reward::{RewardSet, known};
-use crate::rollout::rollout;
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
@@ -122,9 +122,8 @@ fn run(stage: Cx, spec: &Rewards) -> Result<()> {
     let mut drawn = Vec::new();
     for (c, chunk) in chosen.chunks(64).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
-        let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", (c * 64 + i) as u64)]).collect();
-        let some = rollout(&net, &text, &prompts, &seeds, &spec.generate)?;
-        drawn.extend(some.into_iter().flatten());
+        let seed = |i: usize, _| stage.seed("sample", (c * 64 + i) as u64);
+        drawn.extend(rollout(&net, &text, &prompts, 1, seed, &spec.generate)?);
         bar.inc(chunk.len() as u64);
         obey()?;
     }

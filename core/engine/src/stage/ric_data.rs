@@ -4,9 +4,9 @@
 
 use super::rows::{SAMPLES, load_prompts, plain, samples};
 use super::{Makes, Ref, SPEED, Work, rewards};
+use crate::decode::rollout;
 use crate::model::write_json;
 use crate::plan::{ModelRef, Sampling, StageId};
-use crate::rollout::rollout;
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::Prompt;
@@ -168,10 +168,9 @@ fn draw(stage: Cx, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answe
             text.encode_prompt(&with_scores(&row.prompt, &goals(statistics, &uniform))?)
         };
         let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
-        let seeds: Vec<Vec<u64>> = (0..chunk.len()).map(|i| vec![stage.seed("sample", index(i))]).collect();
-        let drawn: Vec<_> = rollout(&net, &text, &prompts, &seeds, &spec.generate)?.into_iter().flatten().collect();
-        tokens += drawn.iter().map(|c| c.tokens.len()).sum::<usize>();
-        let scores = set.score(chunk, &drawn.iter().collect::<Vec<_>>())?.objectives;
+        let drawn = rollout(&net, &text, &prompts, 1, |i, _| stage.seed("sample", index(i)), &spec.generate)?;
+        tokens += drawn.tokens();
+        let scores = set.score(chunk, &drawn)?.objectives;
         for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
             let Some(scores) = scores else { continue };
             let (plain, finished) = (row.prompt.clone(), completion.finished);

@@ -1,9 +1,9 @@
 //! Prompts and rows that stages read: which fit, in what order they come, and what a finished stage kept.
 
 use crate::session::{Cx, Session, obey};
+use crate::steer::Steering;
 use crate::text::Text;
-use crate::{Error, Result, rollout};
-use motrain_core::conditioner::Conditioner;
+use crate::{Error, Result, decode};
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
 use motrain_core::rng::permutation;
 use motrain_core::{Prompt, Weights};
@@ -47,7 +47,7 @@ pub fn load_prompts(
         }
         let whole = text.encode_prompt(&seen(&row.prompt).map_err(at)?).map_err(at)?.len();
         let written = if whole == tokens { "" } else { "with what the conditioner writes into it, " };
-        let fits = rollout::fits_context(whole, new_tokens, context);
+        let fits = decode::fits_context(whole, new_tokens, context);
         fits.map_err(|e| at(Error::invalid(format!("{written}{e}"))))?;
         rows.push(row);
     }
@@ -86,16 +86,11 @@ pub fn usual_weights(objectives: usize) -> Vec<Weights> {
 }
 
 /// Those of some weights that a prompt is longest with.
-pub fn widest(
-    conditioner: &dyn Conditioner,
-    objectives: &[String],
-    weights: Vec<Weights>,
-    text: &Text,
-) -> Result<Weights> {
+pub fn widest(steering: &Steering, weights: Vec<Weights>, text: &Text) -> Result<Weights> {
     let prompt = Prompt::user("How long is this?");
     let mut widest = None;
     for weights in weights {
-        let tokens = text.encode_prompt(&conditioner.render(objectives, &weights, &prompt)?)?.len();
+        let tokens = text.encode_prompt(&steering.prompt(&weights, &prompt)?)?.len();
         if widest.as_ref().is_none_or(|(most, _)| tokens > *most) {
             widest = Some((tokens, weights));
         }

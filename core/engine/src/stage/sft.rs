@@ -8,7 +8,7 @@ use crate::text::{Text, Turn};
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, pack};
-use crate::{Error, Result, steering};
+use crate::{Error, Result, steer};
 use motrain_core::data::{self, DataSpec};
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry;
@@ -105,7 +105,7 @@ fn run(stage: Cx, spec: &Sft) -> Result<()> {
     })?;
     t.finish()?;
     match (&spec.conditioner, &spec.rewards) {
-        (Some(conditioner), Some(id)) => steering::save(stage, rewards::of(session, id)?.objectives(), conditioner),
+        (Some(conditioner), Some(id)) => steer::save(stage, rewards::of(session, id)?.objectives(), conditioner),
         _ => Ok(()),
     }
 }

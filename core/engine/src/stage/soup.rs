@@ -1,38 +1,13 @@
 //! Soups: one policy from specialists by mixing their parameters (Rewarded Soups; ODPO Soups).
 
 use super::{Makes, Ref, Work};
-use crate::model::{Adapter, Mix};
-use crate::plan::ModelRef;
 use crate::session::Cx;
-use crate::text::Text;
+use crate::steer::Steer;
+use crate::steer::soup::Specialists;
 use crate::{Error, Result};
 use motrain_core::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// Policies that began at the same one, a specialist per objective.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Specialists {
-    /// The policy that all of them began at.
-    pub base: ModelRef,
-    /// Models or PEFT adapter folders (LoRA) of `base`, in the order of the objectives.
-    #[schemars(length(min = 1, max = 32))]
-    pub parts: Vec<ModelRef>,
-    #[serde(default)]
-    pub adapters: Adapters,
-}
-
-/// How LoRA adapters are mixed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Adapters {
-    /// The weights that they add: Σ wₖ·BₖAₖ.
-    #[default]
-    Delta,
-    /// Their factors, as Rewarded Soups' code does: (Σ wₖBₖ)(Σ wₖAₖ).
-    Factor,
-}
 
 /// One policy from specialists: `θ₀ + Σ wₖ·(θₖ − θ₀)` (Rewarded Soups).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,18 +29,12 @@ impl Options for Soup {
     }
 }
 
-impl Specialists {
-    pub fn refs(&mut self) -> Vec<Ref<'_>> {
-        std::iter::once(&mut self.base).chain(&mut self.parts).map(Ref::Model).collect()
-    }
-}
-
 impl Work for Soup {
     const KIND: &'static str = "soup";
     const REVISION: u32 = 1;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
-        self.of.refs()
+        self.of.models().into_iter().map(|(_, model)| Ref::Model(model)).collect()
     }
 
     fn makes(&self) -> &'static [Makes] {
@@ -78,33 +47,7 @@ impl Work for Soup {
 }
 
 fn run(stage: Cx, spec: &Soup) -> Result<()> {
-    let (mix, text) = load(stage, &spec.of)?;
+    let (mix, text) = spec.of.mix(&stage.session.loader())?;
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
     stage.save_model(&mix.at(&spec.weights)?, &text)
-}
-
-/// Loads specialists: all of them models, or all of them PEFT adapter folders.
-pub fn load(stage: Cx, spec: &Specialists) -> Result<(Mix, Text)> {
-    let (base, text) = stage.load(&spec.base)?;
-    let folders: Vec<_> = spec.parts.iter().map(|p| stage.session.model_folder(p)).collect();
-    let names: Vec<String> = spec.parts.iter().map(ModelRef::to_string).collect();
-    let adapters = folders.iter().filter(|f| Adapter::is_one(f)).count();
-    if adapters == 0 {
-        if spec.adapters == Adapters::Factor {
-            return Err(Error::invalid(
-                "soup: adapters = \"factor\" needs PEFT adapter folders, and the parts are models",
-            ));
-        }
-        let parts = spec.parts.iter().map(|p| Ok(stage.load(p)?.0)).collect::<Result<_>>()?;
-        return Ok((Mix::of_models(base, parts, &names)?, text));
-    }
-    if adapters < folders.len() {
-        return Err(Error::invalid("soup: some parts are PEFT adapters and some are models; give one kind"));
-    }
-    let parts = folders.iter().map(|f| Adapter::load(f, stage.session.device)).collect::<Result<Vec<_>>>()?;
-    let mix = match spec.adapters {
-        Adapters::Delta => Mix::of_adapters(base, parts, &names)?,
-        Adapters::Factor => Mix::of_factors(base, parts)?,
-    };
-    Ok((mix, text))
 }

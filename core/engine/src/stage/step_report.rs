@@ -2,8 +2,8 @@
 
 use super::experience::Batch;
 use crate::Result;
+use crate::decode::Completions;
 use crate::reward::{Scores, known};
-use crate::rollout::Completion;
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use motrain_core::Weights;
@@ -15,9 +15,8 @@ pub fn score_metrics(
     metrics: &mut Metrics,
     objectives: &[String],
     weights: &[Weights],
-    completions: &[&Completion],
+    completions: &Completions,
     scores: &Scores,
-    per_prompt: usize,
 ) {
     for (k, name) in objectives.iter().enumerate() {
         let column: Vec<f64> = scores.objectives.iter().flatten().map(|s| s[k]).collect();
@@ -25,7 +24,7 @@ pub fn score_metrics(
         metrics.insert(format!("rewards/{name}/std"), std(&column));
         let asked: Vec<f64> = (0..scores.objectives.len())
             .filter(|&i| scores.objectives[i].is_some())
-            .map(|i| weights[i / per_prompt].values()[k])
+            .map(|i| weights[completions.prompt_of(i)].values()[k])
             .collect();
         metrics.insert(format!("steering/{name}"), pearson(&asked, &column));
     }
@@ -45,8 +44,8 @@ pub fn score_metrics(
 }
 
 /// The mean weighted score, over completions that have all their scores.
-pub fn mean_weighted(scores: &Scores, weights: &[Weights], per_prompt: usize) -> f64 {
-    let weighted = |(i, s): (usize, &Option<Vec<f64>>)| s.as_ref().map(|s| weights[i / per_prompt].dot(s));
+pub fn mean_weighted(scores: &Scores, weights: &[Weights], completions: &Completions) -> f64 {
+    let weighted = |(i, s): (usize, &Option<Vec<f64>>)| s.as_ref().map(|s| weights[completions.prompt_of(i)].dot(s));
     mean(&scores.objectives.iter().enumerate().filter_map(weighted).collect::<Vec<_>>())
 }
 
@@ -55,8 +54,8 @@ pub fn log_completions(t: &mut Trainer, slot: usize, batch: &Batch) -> Result<()
     let step = t.state.step + 1;
     let conditioned = t.text.render(&batch.conditioned[slot])?;
     let raw = &batch.scores.raw;
-    for (i, completion) in batch.completions[slot].iter().enumerate() {
-        let at = slot * batch.completions[slot].len() + i;
+    for at in batch.completions.span(slot) {
+        let completion = &batch.completions[at];
         let fields = json!({
             "conditioned_prompt": conditioned,
             "weights": batch.weights[slot],

@@ -3,6 +3,7 @@
 use crate::Result;
 use crate::plan::{Component, ModelRef, Sampling, Stage, StageId};
 use crate::session::{Cx, Session};
+use crate::steer::By;
 use motrain_core::data::DataSpec;
 use motrain_core::options::{Checked, Options, parse, schema_of};
 use motrain_core::registry::Kind;
@@ -38,8 +39,8 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
         None
     }
 
-    /// The policy whose quality it tells, and how that was sampled: what the run's `policy/` shows.
-    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
+    /// The policy whose quality it tells: what the run's `policy/` shows.
+    fn judged(&self) -> Option<Judged<'_>> {
         None
     }
 
@@ -47,6 +48,15 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
     fn value(&self, session: &Session, id: &str) -> Result<Value> {
         Ok(json!(session.stage_folder(id).join("model")))
     }
+}
+
+/// A policy whose quality a stage tells, and how it was steered and sampled for that.
+pub struct Judged<'a> {
+    pub by: &'a By,
+    /// The stage whose objectives it follows.
+    pub rewards: &'a StageId,
+    pub conditioner: &'a Component,
+    pub sampling: &'a Sampling,
 }
 
 /// Something that options refer to.
@@ -99,7 +109,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn run(&self, stage: Cx) -> Result<()>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
     fn objectives(&self) -> Option<Vec<String>>;
-    fn judged(&self) -> Option<(&ModelRef, &Sampling)>;
+    fn judged(&self) -> Option<Judged<'_>>;
     fn value(&self, session: &Session, id: &str) -> Result<Value>;
     fn boxed(&self) -> Box<dyn AnyWork>;
     fn is_same(&self, other: &dyn AnyWork) -> bool;
@@ -138,7 +148,7 @@ impl<T: Work> AnyWork for T {
         Work::objectives(self)
     }
 
-    fn judged(&self) -> Option<(&ModelRef, &Sampling)> {
+    fn judged(&self) -> Option<Judged<'_>> {
         Work::judged(self)
     }
 

@@ -1,0 +1,105 @@
+//! Decoding with one network and a key-value cache. Prompts are padded on the right; padding slots in the cache are masked.
+
+use super::{Decoder, Rows};
+use crate::Result;
+use crate::model::{Cache, Mask, Net};
+use tch::{Device, Kind, Tensor};
+
+impl Decoder for Net {
+    fn context(&self) -> i64 {
+        self.config.context
+    }
+
+    fn device(&self) -> Device {
+        self.device()
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind()
+    }
+
+    fn parameter_count(&self) -> usize {
+        self.parameter_count()
+    }
+
+    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
+        let device = self.device();
+        let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
+        let capacity = (longest + new) as i64;
+        let (last_hidden, cache) = read(self, prompts, longest)?;
+        let source: Vec<i64> = rows.iter().map(|&prompt| prompt as i64).collect();
+        let source = Tensor::f_from_slice(&source)?.f_to_device(device)?;
+        let lengths: Vec<usize> = rows.iter().map(|&prompt| prompts[prompt].len()).collect();
+        let next: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
+        let decoding = NetRows {
+            net: self,
+            cache: cache.select(&source, capacity)?,
+            holes: hole_mask(&lengths, longest, capacity, device)?,
+            next: Tensor::f_from_slice(&next)?.f_to_device(device)?,
+            capacity,
+        };
+        Ok((self.head(&last_hidden)?.f_index_select(0, &source)?, Box::new(decoding)))
+    }
+}
+
+struct NetRows<'a> {
+    net: &'a Net,
+    cache: Cache,
+    /// What `hole_mask` gives.
+    holes: Option<Tensor>,
+    /// The position of each row's next token, `[rows]`.
+    next: Tensor,
+    capacity: i64,
+}
+
+impl Rows for NetRows<'_> {
+    fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
+        let visible = self.holes.as_ref().map(|h| h.f_narrow(3, 0, self.cache.length + 1)).transpose()?;
+        let mask = visible.as_ref().map_or(Mask::Causal, Mask::Additive);
+        let (ids, positions) = (tokens.f_unsqueeze(1)?, self.next.f_unsqueeze(1)?);
+        let hidden = self.net.hidden(&ids, &positions, &mask, Some(&mut self.cache))?;
+        self.next = self.next.f_add_scalar(1)?;
+        self.net.head(&hidden.f_squeeze_dim(1)?)
+    }
+
+    fn select(&mut self, rows: &Tensor) -> Result<()> {
+        self.cache = self.cache.select(rows, self.capacity)?;
+        self.holes = self.holes.as_ref().map(|h| h.f_index_select(0, rows)).transpose()?;
+        self.next = self.next.f_index_select(0, rows)?;
+        Ok(())
+    }
+}
+
+/// The hidden state of each prompt's last token, `[prompts, hidden]`, and the cache of all.
+fn read(net: &Net, prompts: &[&[u32]], longest: usize) -> Result<(Tensor, Cache)> {
+    let device = net.device();
+    let (mut ids, mut last) = (Vec::with_capacity(prompts.len() * longest), Vec::with_capacity(prompts.len()));
+    for (row, prompt) in prompts.iter().enumerate() {
+        // Nothing looks at padding; a token that is there already is sure to be finite.
+        let padding = prompt.last().copied().unwrap_or_default();
+        let padded = prompt.iter().copied().chain(std::iter::repeat(padding));
+        ids.extend(padded.take(longest).map(i64::from));
+        last.push((row * longest + prompt.len() - 1) as i64);
+    }
+    let shape = [prompts.len() as i64, longest as i64];
+    let ids = Tensor::f_from_slice(&ids)?.f_view(shape)?.f_to_device(device)?;
+    let positions = Tensor::f_arange(longest as i64, (Kind::Int64, device))?.f_unsqueeze(0)?.f_expand(shape, false)?;
+    let mut cache = net.new_cache(shape[0], shape[1])?;
+    let hidden = net.hidden(&ids, &positions, &Mask::Causal, Some(&mut cache))?;
+    let last = Tensor::f_from_slice(&last)?.f_to_device(device)?;
+    let hidden = hidden.f_reshape([-1, net.config.hidden_size])?.f_index_select(0, &last)?;
+    Ok((hidden, cache))
+}
+
+/// −∞ on the padding slots between a short prompt's end and the first new token, `[rows, 1, 1, capacity]`; `None` without padding.
+fn hole_mask(lengths: &[usize], longest: usize, capacity: i64, device: Device) -> Result<Option<Tensor>> {
+    if lengths.iter().all(|&length| length == longest) {
+        return Ok(None);
+    }
+    let mut mask = vec![0f32; lengths.len() * capacity as usize];
+    for (row, &length) in lengths.iter().enumerate() {
+        let start = row * capacity as usize;
+        mask[start + length..start + longest].fill(f32::NEG_INFINITY);
+    }
+    Ok(Some(Tensor::f_from_slice(&mask)?.f_view([lengths.len() as i64, 1, 1, capacity])?.f_to_device(device)?))
+}
