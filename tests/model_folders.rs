@@ -39,6 +39,8 @@ fn templates_that_fail_say_why() {
     let large =
         "{% set ns = namespace(s='ab') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.s }}";
     insta::assert_snapshot!("large_template", named(with_template(large).path()));
+    let doubled = "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x|length }}";
+    insta::assert_snapshot!("doubled_list", named(with_template(doubled).path()));
     let deep = "{% set ns = namespace(x=[]) %}{% for i in range(300) %}{% for j in range(300) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}";
     insta::assert_snapshot!("deep_template", named(with_template(&format!("{deep}{{{{ ns.x }}}}")).path()));
     let nested = format!("{{{{ {}1 }}}}", "-".repeat(200_000));

@@ -1,5 +1,6 @@
 //! The text side of a Hugging Face folder, read as transformers reads it: tokens of prompts, answers and conversations, and text of tokens.
 
+mod bounded;
 pub mod clock;
 mod ending;
 pub mod files;

@@ -2,7 +2,7 @@
 
 use super::files::read_text;
 use super::special::Special;
-use super::{clock, methods, python};
+use super::{bounded, clock, methods, python};
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -14,9 +14,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-/// Steps that a template may take at first, on the caller's stack; a conversation of ten turns takes about a thousand.
-const FEW_STEPS: u64 = 10_000;
-/// Steps that it may take in all, half a second's worth.
+/// Steps that a template may take, half a second's worth; a conversation of ten turns takes about a thousand.
 const MOST_STEPS: u64 = 500_000;
 /// Templates are parsed, and the values that they nest are freed, by recursion: there is a stack for as many levels as source and steps
 /// allow.
@@ -147,12 +145,13 @@ impl Template {
             Some(marks) => marks.replace_all(&lines, "{%${1}${2}with${3}%}").into_owned(),
             None => lines,
         };
-        let compiled = with_stack(|| {
+        let compiled = bounded::run(STACK, || {
             let mut environment = environment()?;
             environment.add_template_owned(NAME, plain)?;
+            environment.set_fuel(Some(MOST_STEPS));
             Ok(environment)
         });
-        Ok(Self { source: source.into(), environment: Arc::new(compiled?) })
+        Ok(Self { source: source.into(), environment: Arc::new(compiled?.map_err(|e| reason(&e))?) })
     }
 
     /// The text of a conversation. The variables are those that transformers gives a template.
@@ -171,28 +170,9 @@ impl Template {
             add_generation_prompt => answer_next,
             ..tokens
         };
-        match self.steps(FEW_STEPS, context.clone()) {
-            Err(e) if e.kind() == ErrorKind::OutOfFuel => with_stack(|| self.steps(MOST_STEPS, context)),
-            other => other.map_err(|e| reason(&e)),
-        }
+        let environment = self.environment.clone();
+        bounded::run(STACK, move || environment.get_template(NAME)?.render(context))?.map_err(|e| reason(&e))
     }
-
-    fn steps(&self, steps: u64, context: Value) -> std::result::Result<String, TemplateError> {
-        let mut environment = self.environment.as_ref().clone();
-        environment.set_fuel(Some(steps));
-        environment.get_template(NAME)?.render(context)
-    }
-}
-
-/// Works on a thread with a stack that no template exhausts.
-fn with_stack<T: Send>(
-    work: impl FnOnce() -> std::result::Result<T, TemplateError> + Send,
-) -> std::result::Result<T, String> {
-    std::thread::scope(|scope| {
-        let worker = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        let joined = worker.map_err(|e| format!("no thread for the chat template: {e}"))?.join();
-        joined.map_err(|_| "the template engine panicked; please report it".to_owned())?.map_err(|e| reason(&e))
-    })
 }
 
 /// Jinja as transformers sets it up.
