@@ -84,6 +84,11 @@ fn nested(keys: &[&str], value: Value) -> Result<Value> {
     Ok(keys.iter().rev().fold(value, |inner, key| json!({ *key: inner })))
 }
 
+/// Whether a table of the defaults is a component: its name will do for it.
+fn is_component(known: &Value) -> bool {
+    known["name"].is_string() && known["options"].is_object()
+}
+
 /// Lays `layer` over `base`. A component that gets another name loses the options of the one before it.
 fn merge(base: &mut Value, layer: Value) {
     match (base, layer) {
@@ -96,6 +101,7 @@ fn merge(base: &mut Value, layer: Value) {
                 merge(base.entry(key).or_insert(Value::Null), value);
             }
         }
+        (base, name @ Value::String(_)) if is_component(base) => merge(base, json!({ "name": name })),
         (base, layer) => *base = layer,
     }
 }
@@ -125,6 +131,7 @@ fn compare(known: Option<&Value>, given: &Value, path: &str, out: &mut Vec<Strin
                 }
             }
         }
+        (Some(known), Value::String(_)) if is_component(known) => {}
         (Some(known), _) if kind(known) != kind(given) => {
             let shown: String = given.to_string().chars().take(80).collect();
             out.push(format!("{path} must be {}, not {shown}", kind(known)));
