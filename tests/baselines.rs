@@ -230,6 +230,14 @@ fn what_makes_no_sense_is_refused() {
         ),
     );
     show("nothing to evaluate", &format!("evaluate(\"e\", {front} }});"));
+    let reinforce = |more: &str| {
+        let own = "steer::changed(steer::experience(task, start, scored), #{ completions: 1 })";
+        format!("reinforce(\"p\", steer::changed({own}, #{{ {more} }}));")
+    };
+    show("one completion for leave-one-out", &reinforce("baseline: \"rloo\""));
+    show("an advantage that there is not", &reinforce("baseline: advantage(\"rlo\")"));
+    show("one by its name alone", &reinforce("baseline: \"rlo\""));
+    show("options of another advantage", &reinforce("baseline: #{ name: \"rloo\", options: #{ rate: 0.1 } }"));
     show("alpha", "sampler(\"dirichlet\", #{ alpha: -1.0 });");
     insta::assert_snapshot!(shown);
 }

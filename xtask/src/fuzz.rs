@@ -25,12 +25,10 @@ const TARGETS: [(&str, &[&str]); 8] = [
             "core/base/src/conditioner",
             "core/base/src/sampler",
             "core/base/src/reward",
+            "core/base/src/advantage",
         ],
     ),
-    (
-        "checkpoint",
-        &["core/engine/src/train/checkpoint.rs", "core/engine/src/train/optim", "core/base/src/advantage.rs"],
-    ),
+    ("checkpoint", &["core/engine/src/train/checkpoint.rs", "core/engine/src/train/optim", "core/base/src/advantage"]),
     ("toml", &["configs/default.toml", "core/base/src/config.rs"]),
 ];
 

@@ -1,7 +1,7 @@
 //! What the options of several stages share: models, components, sampling, optimisers, training. Plans and stages are the engine's.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -91,6 +91,30 @@ pub struct Component {
     #[serde(default)]
     #[schemars(extend("x-any" = true))]
     pub options: Value,
+}
+
+/// A component as it may be given where a name alone will do.
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Named {
+    Name(#[schemars(length(min = 1, max = 200))] String),
+    Whole(Component),
+}
+
+impl From<Named> for Component {
+    /// No options are no others than empty ones.
+    fn from(named: Named) -> Self {
+        let (name, options) = match named {
+            Named::Name(name) => (name, Value::Null),
+            Named::Whole(Component { name, options }) => (name, options),
+        };
+        Self { name, options: if options.is_null() { Value::Object(Default::default()) } else { options } }
+    }
+}
+
+/// Reads a component that may be given by its name alone.
+pub fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Component, D::Error> {
+    Named::deserialize(from).map(Component::from)
 }
 
 /// A plugin's library, as plan and manifest name it.

@@ -1,5 +1,6 @@
 //! The registry: built-in, engine and third-party components of each kind, found by name.
 
+use crate::advantage::Advantage;
 use crate::conditioner::Conditioner;
 use crate::error::{Error, Result, did_you_mean};
 use crate::judge::Judge;
@@ -22,14 +23,16 @@ pub enum Kind {
     Reward,
     Label,
     Loss,
+    Advantage,
     Judge,
 }
 
 impl Kind {
-    /// The five that training is made of, which plugins and functions of scripts can be too.
-    pub const TRAINING: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
+    /// The five that plugins and functions of scripts can be too.
+    pub const OPEN: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
 
-    pub const ALL: [Kind; 6] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Judge];
+    pub const ALL: [Kind; 7] =
+        [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Advantage, Kind::Judge];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Reward => "reward",
             Kind::Label => "label",
             Kind::Loss => "loss",
+            Kind::Advantage => "advantage",
             Kind::Judge => "judge",
         }
     }
@@ -168,6 +172,7 @@ pub struct Registry {
     pub rewards: Section<dyn RewardSource>,
     pub labels: Section<dyn LabelRule>,
     pub losses: Section<dyn PairwiseLoss>,
+    pub advantages: Section<dyn Advantage>,
     pub judges: Section<dyn Judge>,
     /// The libraries whose components are registered.
     pub plugins: Vec<PluginFile>,
@@ -182,6 +187,7 @@ impl Registry {
             rewards: Section::of(Kind::Reward, crate::reward::BUILTINS),
             labels: Section::of(Kind::Label, crate::label::BUILTINS),
             losses: Section::of(Kind::Loss, crate::loss::BUILTINS),
+            advantages: Section::of(Kind::Advantage, crate::advantage::BUILTINS),
             judges: Section::of(Kind::Judge, crate::judge::BUILTINS),
             plugins: vec![],
         }
@@ -195,6 +201,7 @@ impl Registry {
             Kind::Reward => self.rewards.check(name, options),
             Kind::Label => self.labels.check(name, options),
             Kind::Loss => self.losses.check(name, options),
+            Kind::Advantage => self.advantages.check(name, options),
             Kind::Judge => self.judges.check(name, options),
         }
     }
@@ -210,6 +217,7 @@ impl Registry {
             Kind::Reward => rows(&self.rewards),
             Kind::Label => rows(&self.labels),
             Kind::Loss => rows(&self.losses),
+            Kind::Advantage => rows(&self.advantages),
             Kind::Judge => rows(&self.judges),
         }
     }

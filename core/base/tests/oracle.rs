@@ -2,7 +2,7 @@
 //! REINFORCE, made of the same label rule, loss and advantages as training, must come there for every w. A policy is a table of logits
 //! here, and expectations over drawn pairs are sums over all pairs.
 
-use motrain_core::advantage::leave_one_out;
+use motrain_core::advantage::Answers;
 use motrain_core::label::Label;
 use motrain_core::loss::PairBatch;
 use motrain_core::{Registry, Weights};
@@ -93,13 +93,16 @@ fn soft_label_online_dpo_comes_to_the_closed_form() {
 #[test]
 fn reinforce_with_a_kl_penalty_comes_to_the_closed_form() {
     let beta = 0.5;
+    let rloo = Registry::builtin().advantages.build("rloo", &json!({})).unwrap();
     let start = softmax(&START);
     for w in weights() {
         let ascent = |policy: &[f64]| {
             let reward = |y: usize| w.dot(&REWARDS[y]) - beta * (policy[y] / start[y]).ln();
             let mut gradient = vec![0.0; ANSWERS];
             for (a, b) in pairs() {
-                let advantages = leave_one_out(&[reward(a), reward(b)]);
+                let returns = vec![reward(a), reward(b)];
+                let drawn = Answers { returns, ..Answers::default() };
+                let advantages = rloo.advantages(&drawn, &[]).unwrap();
                 let drawn = policy[a] * policy[b];
                 add_score(&mut gradient, policy, a, advantages[0] * drawn);
                 add_score(&mut gradient, policy, b, advantages[1] * drawn);

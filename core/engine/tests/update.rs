@@ -64,15 +64,33 @@ fn preference(net: &Net, reference: &Llama, answers: &[Answer], rule: Rule, smoo
     (Tensor::stack(&losses, 0).mean(Kind::Float), losses.len())
 }
 
-/// The mean over answers of `−A·log π`, where A is by how much an answer's weighted score lies above the mean of others.
-fn policy_gradient(net: &Net, answers: &[Answer], others: impl Fn(usize) -> Vec<usize>) -> Tensor {
-    let score = |i: usize| answers[i].weights.iter().zip(&answers[i].scores).map(|(w, s)| w * s).sum::<f64>();
+/// The advantage of one of all answers, of which two each have a prompt, by their weighted scores.
+type Advantage = fn(&[f64], usize) -> f64;
+
+/// Above the mean of all other answers.
+fn others(scores: &[f64], i: usize) -> f64 {
+    scores[i] - (scores.iter().sum::<f64>() - scores[i]) / (scores.len() - 1) as f64
+}
+
+/// Above the prompt's other answer.
+fn other(scores: &[f64], i: usize) -> f64 {
+    scores[i] - scores[i ^ 1]
+}
+
+/// Above the mean of both, in units of their standard deviation.
+fn group(scores: &[f64], i: usize) -> f64 {
+    let half = other(scores, i) / 2.0;
+    half / (half.abs() * 2f64.sqrt() + 1e-4)
+}
+
+/// The mean over answers of `−A·log π`.
+fn policy_gradient(net: &Net, answers: &[Answer], advantage: Advantage) -> Tensor {
+    let score = |a: &Answer| a.weights.iter().zip(&a.scores).map(|(w, s)| w * s).sum::<f64>();
+    let scores: Vec<f64> = answers.iter().map(score).collect();
     let mut losses = Vec::new();
     for (at, pair) in answers.chunks(2).enumerate() {
         for (i, log_prob) in sums(net, pair).into_iter().enumerate() {
-            let others = others(2 * at + i);
-            let expected = others.iter().map(|&j| score(j)).sum::<f64>() / others.len() as f64;
-            losses.push(log_prob * (expected - score(2 * at + i)));
+            losses.push(-log_prob * advantage(&scores, 2 * at + i));
         }
     }
     Tensor::stack(&losses, 0).mean(Kind::Float)
@@ -140,11 +158,11 @@ fn cases() -> Vec<Case> {
     let label = |name: &str, options: Value| json!({ "label": { "name": name, "options": options } });
     let smooth = json!({ "loss": { "name": "dpo", "options": { "label_smoothing": 0.2 } } });
     let factored = json!({ "optimizer": { "name": "adafactor", "lr": LR, "max_grad_norm": 0.0, "weight_decay": 0.0 } });
-    let gradient = |name, baseline, others: fn(usize) -> Vec<usize>| Case {
+    let gradient = |name, baseline: Value, advantage: Advantage| Case {
         name,
         kind: "reinforce",
         changes: json!({ "baseline": baseline, "kl": 0.5 }),
-        loss: Box::new(move |net, _, answers| policy_gradient(net, answers, others)),
+        loss: Box::new(move |net, _, answers| policy_gradient(net, answers, advantage)),
         step: adamw,
     };
     vec![
@@ -153,8 +171,10 @@ fn cases() -> Vec<Case> {
         pairs("bradley_terry", label("bradley_terry", json!({ "temperature": 2.0 })), bradley_terry, 0.0, adamw),
         pairs("label smoothing", smooth, weighted_sum, 0.2, adamw),
         pairs("adafactor", factored, weighted_sum, 0.0, adafactor),
-        gradient("rloo", "rloo", |i| vec![i ^ 1]),
-        gradient("value", "value", |i| (0..8).filter(|&j| j != i).collect()),
+        gradient("rloo", json!("rloo"), other),
+        gradient("value", json!({ "name": "value" }), others),
+        gradient("grpo", json!({ "name": "grpo" }), group),
+        gradient("grpo, unscaled", json!({ "name": "grpo", "options": { "scale": false } }), |s, i| other(s, i) / 2.0),
     ]
 }
 

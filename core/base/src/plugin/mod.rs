@@ -68,6 +68,8 @@ fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result
         Kind::Reward => add!(rewards, PluginReward),
         Kind::Label => add!(labels, PluginLabel),
         Kind::Loss => add!(losses, PluginLoss),
-        Kind::Judge => Err(Error::Invalid(format!("{}: a judge cannot be a plugin", c.owner()))),
+        Kind::Advantage | Kind::Judge => {
+            Err(Error::Invalid(format!("{}: components of this kind cannot be plugins", c.owner())))
+        }
     }
 }

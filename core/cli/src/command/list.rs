@@ -5,6 +5,7 @@ use crate::config::{self, ConfigArgs};
 use crate::out::say;
 use crate::plans;
 use anyhow::Result;
+use clap::builder::PossibleValuesParser;
 use motrain_core::options::describe;
 use motrain_core::registry::{Kind, Registry};
 use motrain_engine::stage::STAGES;
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 /// List components and stages with their options
 #[derive(clap::Args)]
 pub struct List {
-    /// sampler, conditioner, reward, label, loss, judge or stage
-    #[arg(value_parser = ["sampler", "conditioner", "reward", "label", "loss", "judge", "stage"])]
+    /// A kind of component, or "stage"
+    #[arg(value_parser = kinds())]
     kind: Option<String>,
     /// With the components that this script brings
     #[arg(long)]
@@ -48,6 +49,10 @@ impl List {
     fn wants(&self, name: &str) -> bool {
         self.kind.as_deref().is_none_or(|kind| kind == name)
     }
+}
+
+fn kinds() -> PossibleValuesParser {
+    Kind::ALL.map(Kind::name).into_iter().chain(["stage"]).collect::<Vec<_>>().into()
 }
 
 /// The components of the configuration and the command line.

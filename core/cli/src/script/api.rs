@@ -1,4 +1,4 @@
-//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `reward`, `judge`. Stages: each of `STAGES` takes an id and
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `advantage`, `reward`, `judge`. Stages: each of `STAGES` takes an id and
 //! its options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
@@ -101,7 +101,7 @@ impl Builder {
 }
 
 pub fn register(engine: &mut Engine, builder: &Builder) {
-    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss, Kind::Judge] {
+    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss, Kind::Advantage, Kind::Judge] {
         register_component(engine, builder, kind);
     }
     register_reward(engine, builder);
@@ -199,6 +199,7 @@ fn register_stage(engine: &mut Engine, builder: &Builder, kind: &'static str) {
     engine.register_fn(kind, move |context: NativeCallContext, id: &str, map: Map| -> Scripted<Dynamic> {
         let options = to_json(&context, map)?;
         let stage = Stage::read(kind, id, &options).map_err(|e| error(&context, e))?;
+        stage.check_with(&own.registry()).map_err(|e| error(&context, e))?;
         own.plan().add(stage).map_err(|e| error(&context, e))?;
         from_json(&context, &json!({ "stage": id }))
     });

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 pub fn register(engine: &mut Engine, builder: &Builder) {
     register_plugin(engine, builder);
-    for kind in Kind::TRAINING {
+    for kind in Kind::OPEN {
         register_function(engine, builder, kind);
     }
 }
@@ -102,7 +102,10 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
         Kind::Reward => entry!(rewards, ScriptReward),
         Kind::Label => entry!(labels, ScriptLabel),
         Kind::Loss => entry!(losses, ScriptLoss),
-        Kind::Judge => Err(motrain_core::Error::Invalid("a judge cannot be a function of the script".into())),
+        Kind::Advantage | Kind::Judge => Err(motrain_core::Error::Invalid(format!(
+            "no function of a script can be a component of the kind \"{}\"",
+            kind.name()
+        ))),
     }
 }
 

@@ -27,7 +27,7 @@ fn parameters(kind: Kind) -> &'static [&'static str] {
         Kind::Conditioner => &["objectives", "weights", "text"],
         Kind::Label => &["weights", "first", "second"],
         Kind::Loss => &["pair"],
-        Kind::Judge => &[],
+        Kind::Advantage | Kind::Judge => &[],
     }
 }
 

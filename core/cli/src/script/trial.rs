@@ -49,7 +49,7 @@ fn call(registry: &Registry, kind: Kind, component: &Component, objectives: &[St
             let scored = registry.rewards.build(name, options)?.score(&[sample]);
             scored.map(drop).map_err(|what| motrain_core::Error::Component { owner, what })
         }
-        Kind::Judge => Ok(()),
+        Kind::Advantage | Kind::Judge => Ok(()),
     }
 }
 

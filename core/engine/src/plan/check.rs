@@ -112,6 +112,7 @@ impl Plan {
             };
             faults.extend(tried().err().map(|e| Error::Invalid(format!("stage \"{}\": {e}", stage.id))));
         }
+        faults.extend(stage.check_with(registry).err());
         Error::all(faults)
     }
 }

@@ -5,7 +5,8 @@ mod stage;
 
 pub use check::objectives;
 pub use motrain_core::plan::{
-    Component, ModelRef, Optimizer, OptimizerName, PluginFile, Sampling, Schedule, ScriptSource, StageId, Training,
+    Component, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Sampling, Schedule, ScriptSource, StageId,
+    Training, named,
 };
 pub use stage::Stage;
 

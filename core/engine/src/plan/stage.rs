@@ -3,7 +3,7 @@
 use super::{Component, ModelRef, PluginFile};
 use crate::stage::{AnyWork, Makes, Ref, STAGES, Work};
 use motrain_core::error::{Error, Result, did_you_mean};
-use motrain_core::registry::Kind;
+use motrain_core::registry::{Kind, Registry};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -70,6 +70,15 @@ impl Stage {
             return Err(Error::Invalid(what));
         }
         Ok(Self { id: id.to_owned(), work: (found.read)(&format!("{kind}(\"{id}\")"), options)? })
+    }
+
+    /// Whether its components go together with its other options, where they can be built.
+    pub fn check_with(&self, registry: &Registry) -> Result<()> {
+        self.work.check_with(registry).map_err(|(option, what)| Error::BadOption {
+            owner: format!("{}(\"{}\")", self.work.kind(), self.id),
+            option: option.into(),
+            what,
+        })
     }
 
     /// The stage with other options, of one of this kind.

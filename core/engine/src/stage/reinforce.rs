@@ -1,20 +1,23 @@
-//! REINFORCE with a control variate. Each completion's return is its weighted reward minus the KL to the initial policy (summed over
-//! the completion); what a baseline did not expect of it moves the log-prob of the whole completion.
+//! REINFORCE. Each completion's return is its weighted reward minus the KL to the initial policy (summed over the completion); by how much it
+//! was better than expected, which is for an advantage to say, moves the log-prob of the whole completion.
 
 use super::experience::{Batch, Experience};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
 use crate::model::Net;
+use crate::plan::{Component, Named, named};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::logprob::to_vec;
 use crate::train::{Drawn, LogProbs, Moved, surrogate};
-use motrain_core::advantage::{ValueHead, leave_one_out};
+use motrain_core::advantage::{Advantage, Answers};
 use motrain_core::metrics::stats::{mean, std};
 use motrain_core::options::{Checked, Options};
+use motrain_core::registry::{Kind, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use std::time::Instant;
 use tch::Tensor;
 
@@ -24,30 +27,22 @@ use tch::Tensor;
 pub struct Reinforce {
     #[serde(flatten)]
     pub online: Online,
-    /// The control variate: "value" is a linear head on the policy's state at the end of x'; "rloo" the mean of a prompt's other
-    /// completions.
-    #[serde(default)]
-    pub baseline: Baseline,
-    /// Step size of the value head, as a share of what would fit a batch's mean error at once.
-    #[serde(default = "value_rate")]
+    /// What a return is compared with: an advantage, or its name alone.
+    #[serde(default = "value", deserialize_with = "named")]
+    #[schemars(with = "Named")]
+    pub baseline: Component,
+    /// The `rate` of the baseline "value", where that does not say it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
-    pub value_rate: f64,
+    pub value_rate: Option<f64>,
     /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward: what β is to `online_preference`.
     #[serde(default = "kl")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub kl: f64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Baseline {
-    #[default]
-    Value,
-    Rloo,
-}
-
-fn value_rate() -> f64 {
-    0.5
+fn value() -> Component {
+    Named::Name("value".into()).into()
 }
 
 fn kl() -> f64 {
@@ -56,10 +51,6 @@ fn kl() -> f64 {
 
 impl Options for Reinforce {
     fn check(&self) -> Checked {
-        let least = if self.baseline == Baseline::Rloo { 2 } else { 1 };
-        if self.online.completions < least {
-            return Err(("completions", format!("must be at least {least}, not {}", self.online.completions)));
-        }
         self.online.check()
     }
 }
@@ -69,11 +60,22 @@ impl Work for Reinforce {
     const REVISION: u32 = 3;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
-        self.online.refs()
+        let own = Ref::Component(Kind::Advantage, &mut self.baseline);
+        self.online.refs().into_iter().chain([own]).collect()
     }
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
+    }
+
+    fn check_with(&self, registry: &Registry) -> Checked {
+        // One that cannot be built is refused where components are.
+        let least = self.advantage(registry).map_or(1, |advantage| advantage.least());
+        let (name, given) = (&self.baseline.name, self.online.completions);
+        if given < least {
+            return Err(("completions", format!("must be at least {least} for the advantage \"{name}\", not {given}")));
+        }
+        Ok(())
     }
 
     fn run(&self, stage: Cx) -> Result<()> {
@@ -81,52 +83,44 @@ impl Work for Reinforce {
     }
 }
 
-/// The scored completions of a prompt, and their weighted rewards.
-struct Answers<'a> {
-    drawn: Drawn<'a>,
-    rewards: Vec<f64>,
-}
-
-/// What the micro-batches of a step add up to.
-#[derive(Default)]
-struct Done {
-    returns: Vec<f64>,
-    advantages: Vec<f64>,
-    tokens: usize,
-    moved: Moved,
-    /// What the value head saw, and should have said; and what it said, unless this is its first batch.
-    states: Vec<Vec<f64>>,
-    targets: Vec<f64>,
-    values: Vec<f64>,
+impl Reinforce {
+    fn advantage(&self, registry: &Registry) -> Result<Box<dyn Advantage>> {
+        let Component { name, mut options } = self.baseline.clone();
+        if let (Some(rate), "value", Value::Object(given)) = (self.value_rate, name.as_str(), &mut options) {
+            given.entry("rate").or_insert(json!(rate));
+        }
+        Ok(registry.advantages.build(&name, &options)?)
+    }
 }
 
 fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
     let (experience, log_probs, mut t) = Experience::start(stage, &spec.online)?;
+    let mut advantage = spec.advantage(stage.session.registry)?;
+    advantage.restore(&t.state.kept)?;
 
     t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
         experience.feedback(t, &mut timings)?;
         let batch = experience.draw(t, &mut metrics, &mut timings)?;
 
+        // One update of the policy gradient.
         let clock = Instant::now();
-        let mut head = t.state.value.take().unwrap_or_default();
-        let (mut answers, rest) = scored(&batch, spec);
-        answers.sort_by_key(|a| a.drawn.length());
+        let (mut scored, rest) = scored(&batch, advantage.least());
+        scored.sort_by_key(|s| s.drawn.length());
         let rest = log_probs.measure(&t.model, stage.session.kind, rest)?;
-        let rewards: Vec<f64> = answers.iter().flat_map(|a| a.rewards.iter().copied()).collect();
-        let control = Control { head: &head, batch: &rewards };
+        let rewards: Vec<f64> = scored.iter().flat_map(|s| s.rewards.iter().copied()).collect();
+        let gradient =
+            Gradient { log_probs: &log_probs, advantage: advantage.as_ref(), kl: spec.kl, rewards: &rewards };
         let mut done = Done::default();
-        let micros = answers.chunks(log_probs.micro_batch_size);
-        metrics.extend(t.step(micros, rewards.len(), |net, micro| done.sum(net, micro, &log_probs, spec, &control))?);
+        let micros = scored.chunks(log_probs.micro_batch_size);
+        metrics.extend(t.step(micros, rewards.len(), |net, micro| gradient.sum(net, micro, &mut done))?);
         done.moved.extend(rest);
         done.report(&mut metrics);
-        if spec.baseline == Baseline::Value {
-            head.fit(&done.states, &done.targets, spec.value_rate);
-            t.state.value = Some(head);
-        }
-        if done.returns.is_empty() {
+        if scored.is_empty() {
             tracing::warn!("step {}: no prompt has enough scores; nothing to learn from", t.state.step + 1);
         }
+        metrics.extend(advantage.learn(&done.answers));
+        t.state.kept = advantage.state();
         timings.insert("update_seconds".into(), clock.elapsed().as_secs_f64());
         experience.finish_step(t, &batch, &metrics, timings)
     })?;
@@ -134,10 +128,15 @@ fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
     experience.save_steering()
 }
 
-/// The completions that have all scores, of prompts with enough of them (leave-one-out needs two); and all others.
-fn scored<'a>(batch: &'a Batch, spec: &Reinforce) -> (Vec<Answers<'a>>, Vec<Drawn<'a>>) {
-    let least = if spec.baseline == Baseline::Rloo { 2 } else { 1 };
-    let (mut answers, mut rest) = (Vec::new(), Vec::new());
+/// The scored completions of a prompt, and their weighted rewards.
+struct Scored<'a> {
+    drawn: Drawn<'a>,
+    rewards: Vec<f64>,
+}
+
+/// The completions that have all scores, of prompts with at least so many of them; and all others.
+fn scored<'a>(batch: &'a Batch, least: usize) -> (Vec<Scored<'a>>, Vec<Drawn<'a>>) {
+    let (mut out, mut rest) = (Vec::new(), Vec::new());
     for slot in 0..batch.rows.len() {
         let scores = batch.scores_of(slot);
         let (mut with, mut without): (Vec<usize>, Vec<usize>) = (0..scores.len()).partition(|&i| scores[i].is_some());
@@ -146,105 +145,140 @@ fn scored<'a>(batch: &'a Batch, spec: &Reinforce) -> (Vec<Answers<'a>>, Vec<Draw
         }
         if !with.is_empty() {
             let rewards = with.iter().flat_map(|&i| &scores[i]).map(|s| batch.weights[slot].dot(s)).collect();
-            answers.push(Answers { drawn: batch.drawn(slot, with), rewards });
+            out.push(Scored { drawn: batch.drawn(slot, with), rewards });
         }
         rest.push(batch.drawn(slot, without));
     }
-    (answers, rest)
+    (out, rest)
 }
 
-/// The value head; before its first fit, the mean reward of the batch's other completions, so that the first step has a baseline too.
-struct Control<'a> {
-    head: &'a ValueHead,
-    batch: &'a [f64],
+/// What a step's gradient is made of.
+struct Gradient<'a> {
+    log_probs: &'a LogProbs,
+    advantage: &'a dyn Advantage,
+    kl: f64,
+    /// Of all completions of the step.
+    rewards: &'a [f64],
 }
 
-impl Control<'_> {
-    fn expected(&self, state: &[f64], reward: f64) -> f64 {
-        let others = self.batch.len().saturating_sub(1);
-        match self.head.is_fitted() {
-            true => self.head.value(state),
-            false if others == 0 => 0.0,
-            false => (self.batch.iter().sum::<f64>() - reward) / others as f64,
+/// What the micro-batches of a step add up to.
+#[derive(Default)]
+struct Done {
+    moved: Moved,
+    answers: Vec<Answers>,
+    advantages: Vec<f64>,
+    tokens: usize,
+}
+
+impl Gradient<'_> {
+    /// What has the gradient of `−Σ A·log π`.
+    fn sum(&self, net: &Net, micro: &[Scored], done: &mut Done) -> Result<Tensor> {
+        let drawn: Vec<&Drawn> = micro.iter().map(|s| &s.drawn).collect();
+        let reference = self.log_probs.reference(&drawn)?;
+        let (sums, states) = match self.advantage.reads_states() {
+            true => self.log_probs.policy_and_states(net, &drawn)?,
+            false => (self.log_probs.policy(net, &drawn)?, vec![vec![]; micro.len()]),
+        };
+        let policy = to_vec(&sums)?;
+        done.moved.add(&policy, &reference);
+        let mut log_ratios = policy.iter().zip(&reference).map(|(p, r)| p - r);
+        let mut derivatives = Vec::new();
+        for (scored, state) in micro.iter().zip(states) {
+            let rewards = scored.rewards.clone();
+            let returns = rewards.iter().zip(&mut log_ratios).map(|(r, d)| r - self.kl * d).collect();
+            let answers = Answers { rewards, returns, state };
+            let advantages = self.advantage.advantages(&answers, self.rewards)?;
+            derivatives.extend(advantages.iter().map(|a| -a));
+            done.advantages.extend(advantages);
+            done.answers.push(answers);
+            done.tokens += scored.drawn.trained();
         }
+        surrogate(&sums, &derivatives)
     }
 }
 
 impl Done {
-    /// What has the gradient of `−Σ A·log π`.
-    fn sum(
-        &mut self,
-        net: &Net,
-        micro: &[Answers],
-        log_probs: &LogProbs,
-        spec: &Reinforce,
-        control: &Control,
-    ) -> Result<Tensor> {
-        let drawn: Vec<&Drawn> = micro.iter().map(|a| &a.drawn).collect();
-        let reference = log_probs.reference(&drawn)?;
-        let (sums, states) = match spec.baseline {
-            Baseline::Value => log_probs.policy_and_states(net, &drawn)?,
-            Baseline::Rloo => (log_probs.policy(net, &drawn)?, vec![]),
-        };
-        let policy = to_vec(&sums)?;
-        self.moved.add(&policy, &reference);
-        let log_ratios: Vec<f64> = policy.iter().zip(&reference).map(|(p, r)| p - r).collect();
-        let advantages = self.add(micro, spec.kl, &log_ratios, states, control);
-        surrogate(&sums, &advantages.iter().map(|a| -a).collect::<Vec<f64>>())
-    }
-
-    /// Returns the advantages of a micro-batch. `states` is empty without a value head.
-    fn add(
-        &mut self,
-        micro: &[Answers],
-        kl: f64,
-        log_ratios: &[f64],
-        states: Vec<Vec<f64>>,
-        control: &Control,
-    ) -> Vec<f64> {
-        let mut advantages = Vec::new();
-        let mut log_ratios = log_ratios.iter();
-        for (i, answers) in micro.iter().enumerate() {
-            let returns: Vec<f64> = answers.rewards.iter().zip(&mut log_ratios).map(|(r, d)| r - kl * d).collect();
-            match states.get(i) {
-                Some(state) => {
-                    for (r, reward) in returns.iter().zip(&answers.rewards) {
-                        let expected = control.expected(state, *reward);
-                        advantages.push(r - expected);
-                        self.states.push(state.clone());
-                        self.targets.push(*r);
-                        if control.head.is_fitted() {
-                            self.values.push(expected);
-                        }
-                    }
-                }
-                None => advantages.extend(leave_one_out(&returns)),
-            }
-            self.tokens += answers.drawn.trained();
-            self.returns.extend(returns);
-        }
-        self.advantages.extend(&advantages);
-        advantages
-    }
-
     /// TRL's names; all values are of the policy that drew the completions.
     fn report(&self, metrics: &mut Metrics) {
         self.moved.report(metrics);
-        if self.returns.is_empty() {
+        if self.answers.is_empty() {
             return;
         }
         let mut put = |name: &str, value: f64| metrics.insert(name.into(), value);
-        put("objective/rlhf_reward", mean(&self.returns));
+        let returns: Vec<f64> = self.answers.iter().flat_map(|a| a.returns.iter().copied()).collect();
+        put("objective/rlhf_reward", mean(&returns));
         put("advantages/mean", mean(&self.advantages));
         put("advantages/std", std(&self.advantages));
         put("tokens/trained", self.tokens as f64);
-        if !self.values.is_empty() {
-            let errors: Vec<f64> = self.targets.iter().zip(&self.values).map(|(t, v)| t - v).collect();
-            let spread = std(&self.targets).powi(2);
-            if spread > 1e-9 {
-                put("value/explained_variance", 1.0 - std(&errors).powi(2) / spread);
-            }
-            put("value/loss", mean(&errors.iter().map(|e| e * e).collect::<Vec<_>>()));
+        // Prompts whose completions all score alike: comparing these with each other teaches nothing.
+        let alike = |a: &Answers| f64::from(u8::from(a.rewards.iter().all(|r| *r == a.rewards[0])));
+        put("frac_reward_zero_std", mean(&self.answers.iter().map(alike).collect::<Vec<_>>()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Stage;
+
+    fn stage(more: Value) -> motrain_core::Result<Reinforce> {
+        let mut options = json!({
+            "policy": "p", "prompts": { "paths": ["x.jsonl"] }, "rewards": "r", "sampler": { "name": "fixed" },
+            "conditioner": { "name": "none" },
+        });
+        options.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Ok(Stage::read("reinforce", "s", &options)?.work.downcast_ref::<Reinforce>().unwrap().clone())
+    }
+
+    #[test]
+    fn a_baseline_is_a_component_or_its_name() {
+        let of = |more: Value| json!(stage(more).unwrap().baseline);
+        assert_eq!(of(json!({})), json!({ "name": "value", "options": {} }));
+        for given in [json!("rloo"), json!({ "name": "rloo" }), json!({ "name": "rloo", "options": {} })] {
+            assert_eq!(of(json!({ "baseline": given })), json!({ "name": "rloo", "options": {} }));
         }
+        let refused = |more: Value| stage(more).unwrap_err().to_string();
+        assert_eq!(
+            refused(json!({ "baseline": { "name": "rloo", "option": {} } })),
+            "reinforce(\"s\") has no option \"baseline.option\"; did you mean \"options\"?"
+        );
+        assert_eq!(
+            refused(json!({ "baseline": 1 })),
+            "reinforce(\"s\"): option \"baseline\" must be text or a map, not 1"
+        );
+    }
+
+    /// What plans of before have.
+    #[test]
+    fn a_value_rate_beside_the_baseline_is_its_rate() {
+        let registry = Registry::builtin();
+        let learnt = |more: Value| {
+            let mut head = stage(more).unwrap().advantage(&registry).unwrap();
+            let step = |worth: f64| Answers { rewards: vec![worth], returns: vec![worth], state: vec![1.0, worth] };
+            head.learn(&[step(0.2), step(0.9)]);
+            head.state()
+        };
+        let before = learnt(json!({ "baseline": "value", "value_rate": 0.1 }));
+        assert_eq!(before, learnt(json!({ "baseline": { "name": "value", "options": { "rate": 0.1 } } })));
+        assert_eq!(before, learnt(json!({ "value_rate": 0.1 })));
+        assert_ne!(before, learnt(json!({})));
+        assert!(stage(json!({ "baseline": "rloo", "value_rate": 0.5 })).unwrap().advantage(&registry).is_ok());
+    }
+
+    #[test]
+    fn an_advantage_that_compares_needs_two_completions() {
+        let registry = Registry::builtin();
+        let said = |name: &str, completions: usize| {
+            stage(json!({ "baseline": name, "completions": completions })).unwrap().check_with(&registry)
+        };
+        for name in ["rloo", "grpo"] {
+            assert_eq!(said(name, 2), Ok(()));
+            let (option, what) = said(name, 1).unwrap_err();
+            assert_eq!(
+                (option, what),
+                ("completions", format!("must be at least 2 for the advantage \"{name}\", not 1"))
+            );
+        }
+        assert_eq!(said("value", 1), Ok(()));
     }
 }

@@ -6,7 +6,7 @@ use crate::session::{Cx, Session};
 use crate::steer::By;
 use motrain_core::data::DataSpec;
 use motrain_core::options::{Checked, Options, parse, schema_of};
-use motrain_core::registry::Kind;
+use motrain_core::registry::{Kind, Registry};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::any::Any;
@@ -31,6 +31,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
 
     /// What must hold among the stages before it, which its own options cannot say.
     fn check_among(&self, _earlier: &[Stage]) -> Checked {
+        Ok(())
+    }
+
+    /// What must hold among its options and what its components are.
+    fn check_with(&self, _registry: &Registry) -> Checked {
         Ok(())
     }
 
@@ -108,6 +113,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn makes(&self) -> &'static [Makes];
     fn run(&self, stage: Cx) -> Result<()>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
+    fn check_with(&self, registry: &Registry) -> Checked;
     fn objectives(&self) -> Option<Vec<String>>;
     fn judged(&self) -> Option<Judged<'_>>;
     fn value(&self, session: &Session, id: &str) -> Result<Value>;
@@ -142,6 +148,10 @@ impl<T: Work> AnyWork for T {
 
     fn check_among(&self, earlier: &[Stage]) -> Checked {
         Work::check_among(self, earlier)
+    }
+
+    fn check_with(&self, registry: &Registry) -> Checked {
+        Work::check_with(self, registry)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

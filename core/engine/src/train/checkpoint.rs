@@ -5,11 +5,11 @@ use super::optim::Optim;
 use crate::model::{Llama, write_json};
 use crate::text::Text;
 use crate::{Error, Result};
-use motrain_core::advantage::ValueHead;
 use motrain_core::durable;
 use motrain_core::rng::sha256_hex;
 use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tch::Device;
@@ -26,9 +26,9 @@ pub struct State {
     /// The front last told to the weight sampler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub front: Vec<FrontPoint>,
-    /// The value head of REINFORCE.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub value: Option<ValueHead>,
+    /// What a component of the stage has learnt, in its own words.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub kept: Value,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -40,6 +40,15 @@ struct Saved {
     /// SHA-256 of the small ones: reading weights twice would take too long.
     #[serde(default)]
     sha256: BTreeMap<String, String>,
+    /// SHA-256 of the position: only those whose it is could tell what is wrong with the rest of it.
+    #[serde(default)]
+    position: Option<String>,
+}
+
+impl State {
+    fn sha256(&self) -> std::result::Result<String, serde_json::Error> {
+        Ok(sha256_hex(&serde_json::to_vec(self)?))
+    }
 }
 
 /// How the names of all checkpoints begin.
@@ -92,8 +101,10 @@ fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &S
         }
         files.insert(name, bytes);
     }
-    let saved = serde_json::to_value(Saved { state: state.clone(), files, sha256 })
-        .map_err(|e| Error::invalid(e.to_string()))?;
+    let saved = |position: String| {
+        serde_json::to_value(Saved { state: state.clone(), files, sha256, position: Some(position) })
+    };
+    let saved = state.sha256().and_then(saved).map_err(|e| Error::invalid(e.to_string()))?;
     write_json(&folder.join("state.json"), &saved)
 }
 
@@ -137,6 +148,9 @@ fn whole(folder: &Path) -> std::result::Result<State, String> {
     let text =
         std::fs::read_to_string(folder.join("state.json")).map_err(|e| format!("has no readable state.json ({e})"))?;
     let saved: Saved = serde_json::from_str(&text).map_err(|e| format!("has a damaged state.json ({e})"))?;
+    if saved.position.is_some() && saved.position != saved.state.sha256().ok() {
+        return Err("has a damaged state.json (the position in it is not what was saved)".into());
+    }
     for (name, bytes) in &saved.files {
         let found = std::fs::metadata(folder.join(name)).map(|m| m.len()).unwrap_or(0);
         if found != *bytes {
@@ -162,13 +176,14 @@ fn read(folder: &Path, device: Device, state: State) -> Result<Loaded> {
 mod tests {
     use super::*;
     use rand::{Rng as _, SeedableRng};
+    use serde_json::json;
 
     #[test]
     fn the_position_survives_json_bit_by_bit() {
         let mut rng = motrain_core::rng::Rng::seed_from_u64(0);
         let recent_kl: Vec<f64> = (0..2000).map(|_| f64::from_bits(rng.random())).filter(|x| x.is_finite()).collect();
         let state = State { step: 3, recent_kl, ..State::default() };
-        let saved = Saved { state: state.clone(), files: BTreeMap::new(), sha256: BTreeMap::new() };
+        let saved = Saved { state: state.clone(), files: BTreeMap::new(), sha256: BTreeMap::new(), position: None };
         let read: Saved = serde_json::from_str(&serde_json::to_string(&saved).unwrap()).unwrap();
         let bits = |s: &State| s.recent_kl.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&read.state), bits(&state));
@@ -179,17 +194,18 @@ mod tests {
         let model = Llama::load(folder, Device::Cpu).unwrap();
         let text = Text::load(folder, &model.config).unwrap();
         let optim = crate::train::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
-        (model, text, optim, State { step, ..State::default() })
+        (model, text, optim, State { step, kept: json!({ "bias": 0.25 }), ..State::default() })
     }
 
     #[test]
     fn a_damaged_checkpoint_leaves_the_one_before_it() {
         let stage = tempfile::tempdir().unwrap();
         type Spoil = fn(&Path);
-        let damage: [(&str, Spoil); 3] = [
+        let damage: [(&str, Spoil); 4] = [
             ("optimizer.safetensors", |p| std::fs::File::options().write(true).open(p).unwrap().set_len(10).unwrap()),
             ("config.json", |p| std::fs::write(p, std::fs::read_to_string(p).unwrap().replace('1', "2")).unwrap()),
             ("state.json", |p| std::fs::write(p, "").unwrap()),
+            ("state.json", |p| std::fs::write(p, std::fs::read_to_string(p).unwrap().replace("0.25", "0.35")).unwrap()),
         ];
         let at = || load(stage.path(), Device::Cpu).unwrap().map(|(_, _, state)| state.step);
         for (name, spoil) in damage {
