@@ -40,11 +40,16 @@ pub fn compile(source: &Path, include: &Path, to: &Path, flags: &[&str]) -> Path
     to.to_owned()
 }
 
-/// `motrain` in an empty working directory; shipped scripts and models are found in the source tree.
-pub fn motrain(folder: &Path) -> Command {
+/// The binary that the workspace was built into.
+pub fn binary() -> PathBuf {
     let binary = built().join("motrain");
     assert!(binary.is_file(), "{} is missing; run: cargo build -p motrain", binary.display());
-    let mut command = Command::new(binary);
+    binary
+}
+
+/// `motrain` in an empty working directory; shipped scripts and models are found in the source tree.
+pub fn motrain(folder: &Path) -> Command {
+    let mut command = Command::new(binary());
     command.current_dir(folder).env("MOTRAIN_HOME", root()).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
     // What a test allows is no other test's, and not the user's.
     command.env("MOTRAIN_CACHE", folder.join(".cache"));

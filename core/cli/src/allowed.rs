@@ -1,14 +1,13 @@
 //! The plugins that this user has run, by hash: `--resume`, `generate` and `evaluate` load those again without being told, and no others
 //! that only a run folder names.
 
+use crate::locate;
 use motrain_engine::plan::PluginFile;
 use std::path::PathBuf;
 
 /// One file per SHA-256, in the user's cache.
 fn folder() -> Option<PathBuf> {
-    let cache = std::env::var_os("MOTRAIN_CACHE").map(PathBuf::from);
-    let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/motrain"));
-    Some(cache.or_else(home)?.join("plugins"))
+    Some(locate::cache()?.join("plugins"))
 }
 
 pub fn hashes() -> Vec<String> {

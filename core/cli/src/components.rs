@@ -41,7 +41,7 @@ impl Plugins {
         named.extend(args.plugin.iter().map(|path| (path.clone(), None)));
         let mut libraries_named = Vec::new();
         for (path, pin) in named {
-            libraries_named.extend(libraries(&locate::find(&path))?.into_iter().map(|path| (path, pin.clone())));
+            libraries_named.extend(libraries(&locate::find(&path)?)?.into_iter().map(|path| (path, pin.clone())));
         }
         let wanted = "a list of folders: [\"plugins\"]";
         let root = |root: &Value| root.as_str().map(PathBuf::from).with_context(|| wrong("roots", wanted));
@@ -51,12 +51,13 @@ impl Plugins {
     }
 
     /// What a script may load: from the folders of the configuration, or else from the working directory, the script's folder and
-    /// motrain's own.
+    /// motrain's home.
     pub fn for_script(&self, script: &Path) -> Permit {
         let mut roots = self.roots.clone();
         if roots.is_empty() {
             let beside = script.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            roots = vec![PathBuf::from("."), beside.to_owned(), locate::home()];
+            roots = vec![PathBuf::from("."), beside.to_owned()];
+            roots.extend(locate::home());
             roots.dedup();
         }
         Permit { asker: Asker::Script, roots, hashes: BTreeSet::new() }

@@ -27,7 +27,7 @@ pub struct ConfigArgs {
 pub fn load(args: &ConfigArgs) -> Result<Value> {
     let mut layers = Layers::over(DEFAULTS)?;
     for file in &args.config {
-        let found = locate::find(file);
+        let found = locate::find(file)?;
         if !found.is_file() {
             bail!("configuration {} does not exist", file.display());
         }
@@ -53,7 +53,7 @@ pub fn load(args: &ConfigArgs) -> Result<Value> {
 pub fn of_plugins(args: &ConfigArgs) -> Result<Value> {
     let config = load(args)?;
     for file in &args.config {
-        let text = std::fs::read_to_string(locate::find(file))?;
+        let text = std::fs::read_to_string(locate::find(file)?)?;
         keys(&text)?
             .iter()
             .try_for_each(|key| obeyed(key))

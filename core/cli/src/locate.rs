@@ -1,24 +1,28 @@
-//! Finds scripts, configurations and shipped models: in the working directory first, then where motrain lives.
+//! Finds scripts, configurations and shipped models: in the working directory first, then in motrain's home, then in the binary.
 
+use crate::shipped;
+use anyhow::Result;
 use std::path::{Path, PathBuf};
 
-/// The folder with scripts/, configs/ and assets/: `MOTRAIN_HOME`, or the source tree that this binary was built from.
-pub fn home() -> PathBuf {
-    if let Some(home) = std::env::var_os("MOTRAIN_HOME") {
-        return home.into();
-    }
-    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-    built.ancestors().nth(2).unwrap_or(built).to_owned()
+/// A folder with scripts/, configs/ and assets/ that goes before what the binary brings along, if the user names one.
+pub fn home() -> Option<PathBuf> {
+    std::env::var_os("MOTRAIN_HOME").map(PathBuf::from)
 }
 
-/// `path` in the working directory, or else under motrain's home; unchanged if it is in neither.
-pub fn find(path: &Path) -> PathBuf {
-    first_existing(path, &[home().join(path)])
+/// The user's cache.
+pub fn cache() -> Option<PathBuf> {
+    let named = std::env::var_os("MOTRAIN_CACHE").filter(|c| !c.is_empty()).map(PathBuf::from);
+    named.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/motrain")))
+}
+
+/// `path` in the working directory, under motrain's home, or as the binary brings it along; unchanged if it is in none.
+pub fn find(path: &Path) -> Result<PathBuf> {
+    first_existing(path, &[path.to_owned()])
 }
 
 /// A script: working directory, its scripts/, then motrain's scripts/.
-pub fn script(path: &Path) -> PathBuf {
-    first_existing(path, &[Path::new("scripts").join(path), home().join("scripts").join(path), home().join(path)])
+pub fn script(path: &Path) -> Result<PathBuf> {
+    first_existing(path, &[Path::new("scripts").join(path), path.to_owned()])
 }
 
 /// A model folder, or a run's policy/.
@@ -28,12 +32,17 @@ pub fn policy(path: &Path) -> PathBuf {
     if is_one { inside } else { path.to_owned() }
 }
 
-/// An empty path stays empty: joined to a folder it would be the folder.
-fn first_existing(path: &Path, others: &[PathBuf]) -> PathBuf {
+/// By any of its names. An empty path stays empty: joined to a folder it would be the folder.
+fn first_existing(path: &Path, names: &[PathBuf]) -> Result<PathBuf> {
     if path.exists() || path.as_os_str().is_empty() {
-        return path.to_owned();
+        return Ok(path.to_owned());
     }
-    others.iter().find(|p| p.exists()).cloned().unwrap_or_else(|| path.to_owned())
+    let at_home = home().into_iter().flat_map(|home| names.iter().map(move |name| home.join(name)));
+    if let Some(found) = names.iter().cloned().chain(at_home).find(|p| p.exists()) {
+        return Ok(found);
+    }
+    let shipped = names.iter().find_map(|name| shipped::find(name).transpose());
+    Ok(shipped.transpose()?.unwrap_or_else(|| path.to_owned()))
 }
 
 /// Bytes of a script.

@@ -13,6 +13,7 @@ mod paper;
 mod plans;
 mod report;
 mod script;
+mod shipped;
 mod signals;
 
 use clap::Parser;

@@ -2,7 +2,7 @@
 
 use crate::components::{self, Plugins};
 use crate::config::{self, ConfigArgs};
-use crate::{locate, script};
+use crate::{locate, script, shipped};
 use anyhow::{Context, Result, bail};
 use motrain_core::registry::Registry;
 use motrain_engine::plan::{Plan, Stage};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// From script and configuration to a checked plan, and the components that it uses.
 pub fn make(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let config = config::load(args)?;
-    let script = locate::script(script);
+    let script = locate::script(script)?;
     let plugins = Plugins::read(&config, args)?;
     let registry = components::from_config(&config, &plugins)?;
     let (mut plan, registry) = script::plan(&script, &config, registry, plugins.for_script(&script))?;
@@ -32,7 +32,9 @@ pub fn saved(folder: &Path) -> Result<Plan> {
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is no run folder: it has no plan.json", folder.display()))?;
     let plan = serde_json::from_str::<Value>(&text).and_then(serde_json::from_value);
-    plan.with_context(|| format!("{} cannot be used", path.display()))
+    let plan: Plan = plan.with_context(|| format!("{} cannot be used", path.display()))?;
+    plan.stages.iter().flat_map(Stage::inputs).try_for_each(|path| shipped::restore(Path::new(&path)))?;
+    Ok(plan)
 }
 
 pub fn check_inputs(plan: &Plan) -> Result<()> {

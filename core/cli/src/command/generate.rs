@@ -50,7 +50,7 @@ pub struct Generate {
 impl Generate {
     pub fn run(&self) -> Result<()> {
         let config = config::of_plugins(&self.plugins)?;
-        let folder = locate::policy(&locate::find(&self.policy));
+        let folder = locate::policy(&locate::find(&self.policy)?);
         let device = device::device(&self.device)?;
         let opened = Opened::load(&folder, device, device::kind("auto", device)?)?;
         let (mut prompt, mut route) = (Prompt::from_dialogue(&self.prompt), Route::Same);

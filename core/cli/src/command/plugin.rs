@@ -55,7 +55,7 @@ impl Plugin {
         match self.command {
             PluginCommand::Check { library, component, options, seconds } => {
                 let seconds = Duration::try_from_secs_f64(seconds).with_context(|| format!("--seconds {seconds}"))?;
-                check_all(&locate::find(&library), component.as_deref(), &options, seconds)
+                check_all(&locate::find(&library)?, component.as_deref(), &options, seconds)
             }
             PluginCommand::Trial { library, report, component, options } => {
                 trial(&library, &report, component.as_deref(), &options)

@@ -109,12 +109,13 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
         register_stage(engine, builder, kind.name);
     }
     extend::register(engine, builder);
-    engine.register_fn("path", |path: &str| found(path));
+    engine.register_fn("path", found);
 }
 
 /// A path of the configuration: in the working directory, or where motrain lives.
-fn found(path: &str) -> String {
-    locate::find(Path::new(path)).to_string_lossy().into_owned()
+fn found(context: NativeCallContext, path: &str) -> Scripted<String> {
+    let found = locate::find(Path::new(path)).map_err(|e| error(&context, format!("{e:#}")))?;
+    Ok(found.to_string_lossy().into_owned())
 }
 
 pub fn error(context: &NativeCallContext, message: impl std::fmt::Display) -> Box<EvalAltResult> {

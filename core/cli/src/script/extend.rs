@@ -22,8 +22,8 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
 /// `plugin("path/libx.so", "acme.toxicity", #{ threshold: 0.5 })` → a component, as `reward`, `loss`, … take it.
 fn register_plugin(engine: &mut Engine, builder: &Builder) {
     let load = |context: &NativeCallContext, builder: &Builder, path: &str, name: &str, map: Map| {
-        let request =
-            plugin::Request { path: builder.found(path), sha256: None, permit: Some(builder.permit.as_ref().clone()) };
+        let file = builder.found(path).map_err(|e| error(context, format!("{e:#}")))?;
+        let request = plugin::Request { path: file, sha256: None, permit: Some(builder.permit.as_ref().clone()) };
         let options = to_json(context, map)?;
         let mut registry = builder.registry();
         let library = plugin::load(&mut registry, &request, builder.seed()).map_err(|e| error(context, e))?;
@@ -111,9 +111,9 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
 
 impl Builder {
     /// A plugin's path: as given, beside the script, or where motrain lives.
-    fn found(&self, path: &str) -> PathBuf {
+    fn found(&self, path: &str) -> anyhow::Result<PathBuf> {
         let beside = self.folder.join(path);
-        let found = crate::locate::find(path.as_ref());
-        if !found.exists() && beside.exists() { beside } else { found }
+        let found = crate::locate::find(path.as_ref())?;
+        Ok(if !found.exists() && beside.exists() { beside } else { found })
     }
 }

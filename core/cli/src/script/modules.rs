@@ -1,6 +1,8 @@
-//! `import`: from the importing script's folder, then from scripts/ here and where motrain lives. Nothing outside these folders is read.
+//! `import`: from the importing script's folder, then from scripts/ here, in motrain's home, and in the binary. Nothing outside these folders is read.
 
-use crate::locate;
+use super::api::Scripted;
+use crate::{locate, shipped};
+use anyhow::Result;
 use motrain_engine::plan::ScriptSource;
 use rhai::{Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
@@ -40,15 +42,16 @@ impl Modules {
     pub fn for_script(script: &ScriptSource, loaded: Arc<Mutex<Files>>) -> Self {
         let saved = script.modules.clone();
         let beside = Path::new(&script.path).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let roots = [beside.to_owned(), PathBuf::from("scripts"), locate::home().join("scripts")];
+        let mut roots = vec![beside.to_owned(), PathBuf::from("scripts")];
+        roots.extend(locate::home().map(|home| home.join("scripts")));
         Self { roots: roots.iter().filter_map(|r| r.canonicalize().ok()).collect(), saved, loaded }
     }
 
-    fn find(&self, name: &str) -> Option<PathBuf> {
-        self.roots.iter().find_map(|root| {
-            let path = root.join(format!("{name}.rhai")).canonicalize().ok()?;
-            self.roots.iter().any(|r| path.starts_with(r)).then_some(path)
-        })
+    fn find(&self, name: &str) -> Result<Option<PathBuf>> {
+        let file = format!("{name}.rhai");
+        let within = |path: &PathBuf| self.roots.iter().any(|root| path.starts_with(root));
+        let on_disk = self.roots.iter().find_map(|root| root.join(&file).canonicalize().ok().filter(within));
+        on_disk.map_or_else(|| shipped::find(&Path::new("scripts").join(&file)), |path| Ok(Some(path)))
     }
 }
 
@@ -59,7 +62,7 @@ impl ModuleResolver for Modules {
         _source: Option<&str>,
         name: &str,
         position: Position,
-    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
+    ) -> Scripted<Shared<Module>> {
         OPEN.with_borrow_mut(|open| enter(open, name))
             .map_err(|what| EvalAltResult::ErrorRuntime(what.into(), position))?;
         let module = self.load(engine, name, position);
@@ -68,7 +71,7 @@ impl ModuleResolver for Modules {
     }
 }
 
-fn enter(open: &mut Vec<String>, name: &str) -> Result<(), String> {
+fn enter(open: &mut Vec<String>, name: &str) -> std::result::Result<(), String> {
     let circle = open.iter().any(|n| n == name);
     if circle || open.len() == MAX_DEPTH {
         let chain: Vec<&str> = open.iter().map(String::as_str).chain([name]).collect();
@@ -80,20 +83,20 @@ fn enter(open: &mut Vec<String>, name: &str) -> Result<(), String> {
 }
 
 impl Modules {
-    fn load(&self, engine: &Engine, name: &str, position: Position) -> Result<Shared<Module>, Box<EvalAltResult>> {
+    fn load(&self, engine: &Engine, name: &str, position: Position) -> Scripted<Shared<Module>> {
+        let failed = |what: String| Box::new(EvalAltResult::ErrorRuntime(what.into(), position));
         let saved = self.saved.contains_key(name).then(|| PathBuf::from(format!("{name}.rhai")));
         let path = saved
-            .or_else(|| self.find(name))
+            .map_or_else(|| self.find(name), |path| Ok(Some(path)))
+            .map_err(|e| failed(format!("{e:#}")))?
             .ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(name.to_owned(), position)))?;
         let text = match self.saved.get(name) {
             Some(text) => text.clone(),
-            None => locate::text(&path)
-                .map_err(|e| EvalAltResult::ErrorRuntime(format!("{}: {e}", path.display()).into(), position))?,
+            None => locate::text(&path).map_err(|e| failed(format!("{}: {e}", path.display())))?,
         };
-        let mut ast = engine.compile(&text).map_err(|e| {
-            let message = format!("{}:{e}", path.file_name().unwrap_or_default().to_string_lossy());
-            EvalAltResult::ErrorRuntime(message.into(), position)
-        })?;
+        let mut ast = engine
+            .compile(&text)
+            .map_err(|e| failed(format!("{}:{e}", path.file_name().unwrap_or_default().to_string_lossy())))?;
         ast.set_source(path.to_string_lossy().as_ref());
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let source = Source { name: file, import: name.to_owned(), text };
