@@ -5,6 +5,7 @@
 //!
 //! Both are then `−q·log σ(m) − (1−q)·log σ(−m)` with `m = β(Δ₊ − Δ₋)`.
 
+use motrain_plugin::toolbox::log_sigmoid;
 use motrain_plugin::{Component, Loss, Pair, PairLoss};
 
 motrain_plugin::options! {
@@ -30,10 +31,8 @@ fn checked(options: Options) -> Result<Options, String> {
 /// The loss with the label replaced by `q`.
 fn logistic(pair: &Pair, beta: f64, q: f64) -> PairLoss {
     let m = beta * pair.log_ratio_gap();
-    let neg_log_sigmoid = |x: f64| (-x).max(0.0) + (-x.abs()).exp().ln_1p();
-    let sigmoid = (-neg_log_sigmoid(m)).exp();
-    let d = beta * (sigmoid - q);
-    PairLoss { loss: q * neg_log_sigmoid(m) + (1.0 - q) * neg_log_sigmoid(-m), d_first: d, d_second: -d }
+    let d = beta * (log_sigmoid(m).exp() - q);
+    PairLoss { loss: -q * log_sigmoid(m) - (1.0 - q) * log_sigmoid(-m), d_first: d, d_second: -d }
 }
 
 struct Conservative(Options);

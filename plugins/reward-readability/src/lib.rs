@@ -1,6 +1,7 @@
 //! How easily a completion reads, as a motrain plugin: Flesch's reading ease (about 0 to 100, higher is easier) or the negated
 //! Flesch–Kincaid grade, from words per sentence and syllables per word.
 
+use motrain_plugin::toolbox::words;
 use motrain_plugin::{Component, Reward, Sample};
 
 motrain_plugin::options! {
@@ -45,8 +46,7 @@ const EMPTY_GRADE: f64 = -18.0;
 
 impl Readability {
     fn one(&self, text: &str) -> f64 {
-        let words: Vec<&str> =
-            text.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()).collect();
+        let words: Vec<&str> = words(text).collect();
         if (words.len() as f64) < self.least_words.max(1.0) {
             return if self.grade { EMPTY_GRADE } else { EMPTY_EASE };
         }

@@ -1,5 +1,7 @@
 //! Text as a bag of hashed features: words, pairs of words, and letter trigrams and quadrigrams inside words.
 
+use motrain_plugin::toolbox::words;
+
 /// Number of hash buckets.
 pub const BUCKETS: usize = 1 << 15;
 
@@ -7,7 +9,7 @@ pub const BUCKETS: usize = 1 << 15;
 pub fn each(text: &str, mut take: impl FnMut(usize)) {
     let lower = text.to_lowercase();
     let mut before: Option<&str> = None;
-    for word in lower.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()) {
+    for word in words(&lower) {
         take(bucket(&["w", word]));
         take(bucket(&["p", before.unwrap_or("^"), " ", word]));
         before = Some(word);

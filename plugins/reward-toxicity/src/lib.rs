@@ -7,6 +7,7 @@
 pub mod features;
 
 use features::{BUCKETS, each};
+use motrain_plugin::toolbox::sigmoid;
 use motrain_plugin::{Component, Reward, Sample};
 
 motrain_plugin::options! {
@@ -68,7 +69,7 @@ impl Reward for Toxicity {
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>, String> {
         let one = |s: &Sample| {
             let harmless = -self.model.log_odds(s.completion);
-            if self.options.log_odds { harmless } else { 1.0 / (1.0 + (-harmless).exp()) }
+            if self.options.log_odds { harmless } else { sigmoid(harmless) }
         };
         Ok(samples.iter().map(one).collect())
     }

@@ -5,6 +5,7 @@
 //! that they span in reward space; a gap is drawn with a probability proportional to that box, and weights are drawn between the
 //! two ends. A share of the draws stays uniform on the simplex, so that no region is given up.
 
+use motrain_plugin::toolbox::{Random, rounded};
 use motrain_plugin::{Component, FrontPoint, Sampler};
 use std::sync::{Mutex, PoisonError};
 
@@ -53,7 +54,7 @@ impl Sampler for Hypervolume {
     const WANTS_FEEDBACK: bool = true;
 
     fn sample(&self, objectives: usize, _index: u64, seed: u64) -> Result<Vec<f64>, String> {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
         let explore = random.uniform() < self.options.explore;
         let chosen = if explore { None } else { pick(&gaps, random.uniform()) };
@@ -64,7 +65,7 @@ impl Sampler for Hypervolume {
             }
             None => simplex(objectives, &mut random),
         };
-        Ok(if self.options.step > 0.0 { rounded(&weights, (1.0 / self.options.step).round()) } else { weights })
+        Ok(if self.options.step > 0.0 { rounded(&weights, (1.0 / self.options.step).round() as u64) } else { weights })
     }
 
     fn feedback(&self, front: &[FrontPoint]) -> Result<(), String> {
@@ -106,32 +107,6 @@ fn simplex(objectives: usize, random: &mut Random) -> Vec<f64> {
     let parts: Vec<f64> = (0..objectives).map(|_| -random.uniform().max(f64::MIN_POSITIVE).ln()).collect();
     let total: f64 = parts.iter().sum();
     parts.iter().map(|p| p / total).collect()
-}
-
-/// Multiples of `1/steps` that add up to 1, by largest remainder.
-fn rounded(weights: &[f64], steps: f64) -> Vec<f64> {
-    let mut whole: Vec<f64> = weights.iter().map(|w| (w * steps + 1e-9).floor()).collect();
-    let mut order: Vec<usize> = (0..weights.len()).collect();
-    order.sort_by(|&a, &b| (weights[b] * steps - whole[b]).total_cmp(&(weights[a] * steps - whole[a])));
-    let missing = (steps - whole.iter().sum::<f64>()).round() as usize;
-    for &i in order.iter().take(missing) {
-        whole[i] += 1.0;
-    }
-    whole.iter().map(|w| w / steps).collect()
-}
-
-/// SplitMix64: small, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    /// In [0, 1).
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    }
 }
 
 motrain_plugin::export! { samplers: [Hypervolume] }

@@ -43,6 +43,7 @@ pub mod call;
 mod components;
 #[doc(hidden)]
 pub mod export;
+pub mod toolbox;
 
 pub use components::{
     Component, Conditioner, FrontPoint, LabelRule, Loss, Message, Pair, PairLoss, Reward, Sample, Sampler, Turn,

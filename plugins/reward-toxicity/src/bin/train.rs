@@ -1,5 +1,6 @@
 //! Trains the classifier and writes weights.bin: `cargo run --release -p reward-toxicity --bin train`.
 
+use motrain_plugin::toolbox;
 use reward_toxicity::features::{BUCKETS, each};
 
 const INSULTS: &[&str] = &[
@@ -162,16 +163,14 @@ const WHEN: &[&str] = &[
     "until it is done",
 ];
 
-/// SplitMix64.
-struct Random(u64);
+struct Random(toolbox::Random);
 
 impl Random {
+    fn new(seed: u64) -> Self {
+        Self(toolbox::Random::new(seed))
+    }
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.bits()
     }
     fn of<'a>(&mut self, list: &[&'a str]) -> &'a str {
         list[self.next() as usize % list.len()]
@@ -266,7 +265,7 @@ fn buckets(text: &str) -> Vec<usize> {
 }
 
 fn main() {
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let rows: Vec<(Vec<usize>, f32)> = (0..40_000)
         .map(|_| text(&mut random))
         .map(|(text, toxic)| (buckets(&text), if toxic { 1.0 } else { 0.0 }))
@@ -297,7 +296,7 @@ fn main() {
         eprintln!("{path}: {e}");
     }
     let rounded: Vec<f32> = bytes.iter().map(|b| f32::from(*b as i8) * scale).collect();
-    let mut unseen = Random(2);
+    let mut unseen = Random::new(2);
     let right = (0..4000)
         .filter(|_| {
             let (text, toxic) = text(&mut unseen);
