@@ -1,7 +1,8 @@
 //! What a person looks at: the table on the terminal, front.svg, and report.html, which needs no other file.
 
-pub mod html;
+mod html;
 pub mod plot;
+pub mod template;
 
 use anyhow::Result;
 use motrain_core::metrics::report::Fronts;

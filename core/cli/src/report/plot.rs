@@ -162,12 +162,12 @@ fn draw_curve(title: &str, points: &[(f64, f64)], svg: &mut String) -> Drawn {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{html::escape, table};
+    use crate::report::table;
     use motrain_core::Weights;
     use motrain_core::metrics::report::{Scored, method};
 
     #[test]
-    fn names_from_elsewhere_break_neither_figure_nor_page_nor_terminal() {
+    fn names_from_elsewhere_break_neither_figure_nor_terminal() {
         let name = "\u{1b}[31mred & <b>\u{0}";
         let at = |a: f64| Scored {
             weights: Weights::new(vec![a, 1.0 - a]).unwrap(),
@@ -184,6 +184,5 @@ mod tests {
         let svg = front(&fronts).unwrap();
         assert!(!raw(&svg) && !raw(&table(&fronts)) && !raw(&curve(name, &[(0.0, 1.0), (1.0, 2.0)]).unwrap()));
         assert!(svg.contains("\\u{1b}[31mred &amp; &lt;b&gt;"), "{svg}");
-        assert_eq!(escape(name), "\\u{1b}[31mred &amp; &lt;b&gt;\\u{0}");
     }
 }
