@@ -17,7 +17,7 @@ fn dependencies(manifest: &str) -> Vec<String> {
 
 #[test]
 fn only_the_engine_names_tch() {
-    for manifest in ["core/base", "core/cli", "xtask", "tests"] {
+    for manifest in ["core/base", "core/remote", "core/tasks", "core/cli", "plugins/host", "xtask", "tests"] {
         assert!(!dependencies(manifest).contains(&"tch".to_owned()), "{manifest} depends on tch");
     }
     assert!(dependencies("core/engine").contains(&"tch".to_owned()));
@@ -29,9 +29,13 @@ fn arrows_point_down() {
         |manifest: &str| dependencies(manifest).into_iter().filter(|d| d.starts_with("motrain")).collect::<Vec<_>>();
     assert_eq!(own("plugins/abi"), [""; 0]);
     assert_eq!(own("plugins/sdk"), ["motrain-abi"]);
-    assert_eq!(own("core/base"), ["motrain-abi"]);
-    assert_eq!(own("core/engine"), ["motrain-core"]);
-    assert_eq!(own("core/cli"), ["motrain-core", "motrain-engine"]);
+    assert_eq!(own("plugins/host"), ["motrain-abi", "motrain-core"]);
+    assert_eq!(own("core/base"), [""; 0]);
+    for above in ["core/remote", "core/tasks", "core/engine"] {
+        assert_eq!(own(above), ["motrain-core"], "{above}");
+    }
+    let all = ["motrain-core", "motrain-engine", "motrain-host", "motrain-remote", "motrain-tasks"];
+    assert_eq!(own("core/cli"), all);
     assert_eq!(own("xtask"), [""; 0]);
     for plugin in ["conditioner-words", "loss-robust", "reward-readability", "reward-toxicity", "sampler-hypervolume"] {
         assert_eq!(own(&format!("plugins/{plugin}")), ["motrain-plugin"]);

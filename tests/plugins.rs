@@ -298,9 +298,9 @@ fn the_template_builds_outside_the_workspace_and_trains() {
 
 #[test]
 fn only_thread_safe_instances_are_called_by_several_threads_at_once() {
-    use motrain_core::plugin::{Request, load};
     use motrain_core::reward::Sample;
     use motrain_core::{Prompt, Registry};
+    use motrain_host::{Request, load};
     let f = folder();
     let mut registry = Registry::builtin();
     let most = |name: &str, flags: &[&str], registry: &mut Registry| {

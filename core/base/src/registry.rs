@@ -138,6 +138,11 @@ impl<T: ?Sized + 'static> Section<T> {
         Ok(())
     }
 
+    /// Adds a component that motrain ships in another crate.
+    pub fn ship(&mut self, builtin: &'static Builtin<T>) -> Result<()> {
+        self.add(Entry::builtin(self.kind, builtin))
+    }
+
     pub fn entries(&self) -> &[Entry<T>] {
         &self.entries
     }
@@ -179,7 +184,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// What motrain ships that needs no tensors; the engine adds its reward models.
+    /// What motrain ships that needs neither tensors nor servers nor the embedded tasks: their crates add theirs.
     pub fn builtin() -> Self {
         Self {
             samplers: Section::of(Kind::Sampler, crate::sampler::BUILTINS),
@@ -188,7 +193,7 @@ impl Registry {
             labels: Section::of(Kind::Label, crate::label::BUILTINS),
             losses: Section::of(Kind::Loss, crate::loss::BUILTINS),
             advantages: Section::of(Kind::Advantage, crate::advantage::BUILTINS),
-            judges: Section::of(Kind::Judge, crate::judge::BUILTINS),
+            judges: Section::of(Kind::Judge, &[]),
             plugins: vec![],
         }
     }

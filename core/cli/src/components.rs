@@ -4,10 +4,10 @@ use crate::config::{self, ConfigArgs};
 use crate::{allowed, locate, script};
 use anyhow::{Context, Result, bail};
 use motrain_core::Error;
-use motrain_core::plugin::{self, Asker, Permit, Request};
 use motrain_core::registry::Registry;
 use motrain_engine::plan::Plan;
 use motrain_engine::reward;
+use motrain_host::{Asker, Permit, Request};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use std::time::Duration;
 /// What motrain ships.
 pub fn shipped(device: &str, dtype: &str) -> Result<Registry> {
     let mut registry = Registry::builtin();
+    motrain_remote::register(&mut registry)?;
+    motrain_tasks::register(&mut registry)?;
     reward::register(&mut registry, device, dtype)?;
     Ok(registry)
 }
@@ -101,7 +103,7 @@ fn libraries(path: &Path) -> Result<Vec<PathBuf>> {
 fn limit(call_seconds: f64) -> Result<()> {
     let limit = Duration::try_from_secs_f64(call_seconds)
         .map_err(|e| anyhow::anyhow!("plugins.call_seconds is {call_seconds:?}: {e}; write seconds, or 0 for never"))?;
-    plugin::set_time_limit(limit);
+    motrain_host::set_time_limit(limit);
     Ok(())
 }
 
@@ -112,7 +114,7 @@ pub fn from_config(config: &Value, plugins: &Plugins) -> Result<Registry> {
     limit(plugins.call_seconds)?;
     let seed = config["seed"].as_u64().unwrap_or(0);
     for (path, sha256) in &plugins.named {
-        plugin::load(&mut registry, &Request { path: path.clone(), sha256: sha256.clone(), permit: None }, seed)?;
+        motrain_host::load(&mut registry, &Request { path: path.clone(), sha256: sha256.clone(), permit: None }, seed)?;
     }
     Ok(registry)
 }
@@ -126,7 +128,7 @@ pub fn from_plan(plan: &Plan, args: &ConfigArgs) -> Result<Registry> {
     limit(plan.call_seconds.filter(|_| unset == Some(plugins.call_seconds)).unwrap_or(plugins.call_seconds))?;
     let mut named = BTreeMap::new();
     for (path, _) in &plugins.named {
-        named.insert(plugin::sha256(path)?, path.clone());
+        named.insert(motrain_host::sha256(path)?, path.clone());
     }
     let hashes = named.keys().cloned().chain(allowed::hashes()).collect();
     let permit = Permit { asker: Asker::SavedPlan, roots: plugins.roots, hashes };
@@ -134,7 +136,7 @@ pub fn from_plan(plan: &Plan, args: &ConfigArgs) -> Result<Registry> {
         // What the user named is the plan's library if its hash is, wherever it lies now.
         let path = named.get(&file.sha256).cloned().unwrap_or_else(|| file.path.clone().into());
         let request = Request { path, sha256: Some(file.sha256.clone()), permit: Some(permit.clone()) };
-        let library = plugin::load(&mut registry, &request, plan.seed).map_err(|e| match e {
+        let library = motrain_host::load(&mut registry, &request, plan.seed).map_err(|e| match e {
             Error::NotAllowed { .. } => anyhow::Error::from(e),
             e => anyhow::Error::from(e)
                 .context("this run used a plugin that is no longer the same; bring it back, or start a new run"),

@@ -17,7 +17,6 @@ mod shipped;
 mod signals;
 
 use clap::Parser;
-use motrain_core::plugin;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
@@ -35,7 +34,7 @@ fn main() -> ExitCode {
     if args.computes() {
         environment::settle();
     }
-    let _main = plugin::Main::begin();
+    let _main = motrain_host::Main::begin();
     let kept = if args.is_trial() { Ok(()) } else { out::keep() };
     match kept.and_then(|()| args.run()).and_then(|()| out::finish()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,21 +49,21 @@ fn main() -> ExitCode {
 #[cfg(target_os = "linux")]
 #[unsafe(no_mangle)]
 extern "C" fn _exit(code: std::ffi::c_int) -> ! {
-    plugin::raw_exit(code)
+    motrain_host::raw_exit(code)
 }
 
 /// As `_exit`.
 #[cfg(target_os = "linux")]
 #[unsafe(no_mangle)]
 extern "C" fn _Exit(code: std::ffi::c_int) -> ! {
-    plugin::raw_exit(code)
+    motrain_host::raw_exit(code)
 }
 
 /// As `_exit`.
 #[cfg(target_os = "linux")]
 #[unsafe(no_mangle)]
 extern "C" fn quick_exit(code: std::ffi::c_int) -> ! {
-    plugin::raw_exit(code)
+    motrain_host::raw_exit(code)
 }
 
 fn was_stopped(cause: &(dyn std::error::Error + 'static)) -> bool {

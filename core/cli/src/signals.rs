@@ -1,7 +1,7 @@
 //! SIGINT (Ctrl-C), SIGTERM and SIGHUP: the first asks a run to save and stop, a second ends the process at once.
 
 use anyhow::Result;
-use motrain_core::{plugin, stop};
+use motrain_core::stop;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::Write;
@@ -19,7 +19,7 @@ pub fn listen() -> Result<()> {
     std::thread::spawn(move || {
         for signal in signals.forever() {
             if stop::asked() {
-                plugin::exit(exit_code(signal));
+                motrain_host::exit(exit_code(signal));
             }
             HEARD.store(signal, Ordering::Relaxed);
             stop::ask();

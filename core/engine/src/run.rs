@@ -12,7 +12,6 @@ use crate::train::log;
 use crate::{Error, Result, device, steer};
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
-use motrain_core::plugin::keep_note;
 use motrain_core::registry::Registry;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -45,7 +44,6 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     settle(folder)?;
     let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
     let hashes = plan.hashes(|path| inputs.fingerprint(path), |work| [stage::SHARED, work.revision()])?;
-    let _note = plugin_note(plan, folder.root());
     let session = Session { plan, registry, folder, hashes, device, kind };
     needs_nothing_gone(&session, &inputs)?;
     if !holds(folder, plan) {
@@ -78,19 +76,6 @@ fn holds(folder: &RunFolder, plan: &Plan) -> bool {
     let saved = std::fs::read(folder.root().join("plan.json")).ok();
     let saved = saved.and_then(|text| serde_json::from_slice::<Plan>(&text).ok());
     saved.zip(std::env::current_dir().ok()).is_some_and(|(saved, here)| saved.read_in(&here) == *plan)
-}
-
-/// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.
-fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
-    let file = run.join("plugin-call.txt");
-    let (note, left) = (!plan.plugins.is_empty()).then(|| keep_note(&file))?;
-    if let Some(calls) = left {
-        tracing::warn!(
-            "the last run here ended within {calls}; if nobody stopped it, mend that plugin (`motrain plugin check` tries it alone). It goes \
-             on from its last checkpoint"
-        );
-    }
-    Some(note)
 }
 
 /// What an open stage reads must be there; finished ones need nothing any more.

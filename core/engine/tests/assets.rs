@@ -5,11 +5,11 @@
 
 use motrain_core::plan::Sampling;
 use motrain_core::reward::{RewardSource, Sample};
-use motrain_core::task::{LENGTH, TASKS, Task, sentences};
 use motrain_core::{Prompt, Registry, Weights};
 use motrain_engine::decode::rollout;
 use motrain_engine::model::Llama;
 use motrain_engine::text::Text;
+use motrain_tasks::{LENGTH, TASKS, Task, sentences};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

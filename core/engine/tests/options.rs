@@ -294,6 +294,8 @@ fn stages_refuse_every_value_outside_its_range() {
 #[test]
 fn components_refuse_every_value_outside_its_range() {
     let mut registry = Registry::builtin();
+    motrain_remote::register(&mut registry).unwrap();
+    motrain_tasks::register(&mut registry).unwrap();
     motrain_engine::reward::register(&mut registry, "cpu", "f32").unwrap();
     let mut tried = 0;
     for kind in Kind::ALL {

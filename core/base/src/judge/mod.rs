@@ -1,10 +1,5 @@
 //! Judges: which of two answers is better along one dimension (the paper's autorater, section 5.2).
 
-mod chat;
-mod gold;
-mod verdict;
-
-use crate::registry::Builtin;
 use crate::stop;
 use crate::{Error, Prompt, Result};
 
@@ -27,8 +22,6 @@ pub trait Judge: Send + Sync {
     /// A verdict per duel, in order, `None` where the judge left one out; the message of what went wrong otherwise.
     fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String>;
 }
-
-pub const BUILTINS: &[Builtin<dyn Judge>] = &[gold::BUILTIN, chat::BUILTIN];
 
 /// What asking in both orders gives: a verdict that names the same answer both times, else a tie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

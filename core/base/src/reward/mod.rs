@@ -1,15 +1,10 @@
 //! Reward sources. They score plain text (the prompt without weights, and the completion), so any tokenizer or language
 //! may stand behind them.
 
-mod chat;
 mod column;
-mod gold;
 mod length;
 mod lexicon;
-mod number;
 mod pattern;
-mod remote;
-mod stated;
 
 use crate::Prompt;
 use crate::error::{Error, Result};
@@ -51,15 +46,8 @@ pub trait RewardSource: Send + Sync {
     }
 }
 
-pub const BUILTINS: &[Builtin<dyn RewardSource>] = &[
-    length::BUILTIN,
-    lexicon::BUILTIN,
-    pattern::BUILTIN,
-    column::BUILTIN,
-    remote::BUILTIN,
-    chat::BUILTIN,
-    gold::BUILTIN,
-];
+pub const BUILTINS: &[Builtin<dyn RewardSource>] =
+    &[length::BUILTIN, lexicon::BUILTIN, pattern::BUILTIN, column::BUILTIN];
 
 /// Scores a batch and refuses a failing source, a wrong count and anything that is not a number; `None` where a source left out a
 /// sample.
@@ -81,11 +69,6 @@ pub fn score_checked(name: &str, source: &dyn RewardSource, batch: &[Sample]) ->
             completion: quoted(batch[i].completion),
         }),
     }
-}
-
-/// The scores, where none may be missing.
-fn all(scores: Vec<Option<f64>>) -> std::result::Result<Vec<f64>, String> {
-    scores.into_iter().collect::<Option<_>>().ok_or_else(|| "left out samples".into())
 }
 
 /// Lower-case words of a text.

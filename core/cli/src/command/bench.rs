@@ -7,10 +7,10 @@ use crate::script;
 use anyhow::{Result, bail};
 use motrain_core::Prompt;
 use motrain_core::loss::PairBatch;
-use motrain_core::plugin::{self, Asker, Permit, Request};
 use motrain_core::registry::Registry;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_engine::plan::ScriptSource;
+use motrain_host::{Asker, Permit, Request};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -45,7 +45,7 @@ impl BenchPlugins {
     pub fn run(self) -> Result<()> {
         let mut registry = components::shipped("cpu", "f32")?;
         for path in [self.loss, self.reward] {
-            plugin::load(&mut registry, &Request { path, ..Request::default() }, 0)?;
+            motrain_host::load(&mut registry, &Request { path, ..Request::default() }, 0)?;
         }
         losses(&registry)?;
         rewards(&registry)?;

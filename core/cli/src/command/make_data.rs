@@ -4,8 +4,8 @@ use crate::out::say;
 use anyhow::{Context, Result};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::registry::Registry;
-use motrain_core::task::TASKS;
 use motrain_core::{Prompt, Weights};
+use motrain_tasks::TASKS;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use crate::locate;
 use crate::out::say;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use motrain_core::plugin::check::{Heard, Verdict, check};
+use motrain_host::check::{Heard, Verdict, check};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;

@@ -8,6 +8,7 @@ use motrain_core::registry::Registry;
 use motrain_engine::folder::{self, RunFolder};
 use motrain_engine::plan::Plan;
 use motrain_engine::run;
+use motrain_host::keep_note;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -84,6 +85,7 @@ impl Train {
 /// Runs a plan, and writes and prints what came of it.
 pub fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<()> {
     signals::listen()?;
+    let _note = plugin_note(plan, folder.root());
     for front in run::run(plan, registry, folder)? {
         report::write(folder, plan, &front)?;
         if let Some(rewards) = &front.of {
@@ -93,4 +95,17 @@ pub fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> R
         say!("report: {}", folder.root().join(front.file("report", "html")).display());
     }
     Ok(())
+}
+
+/// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.
+fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
+    let file = run.join("plugin-call.txt");
+    let (note, left) = (!plan.plugins.is_empty()).then(|| keep_note(&file))?;
+    if let Some(calls) = left {
+        tracing::warn!(
+            "the last run here ended within {calls}; if nobody stopped it, mend that plugin (`motrain plugin check` tries it alone). It goes \
+             on from its last checkpoint"
+        );
+    }
+    Some(note)
 }

@@ -4,7 +4,6 @@ use super::api::{Builder, Scripted, error, from_json, to_json};
 use super::function::Function;
 use super::functions::{ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
 use motrain_core::options;
-use motrain_core::plugin;
 use motrain_core::registry::{Entry, Kind, Registry};
 use motrain_core::schema;
 use motrain_engine::stage::rewards::Reward;
@@ -23,10 +22,10 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
 fn register_plugin(engine: &mut Engine, builder: &Builder) {
     let load = |context: &NativeCallContext, builder: &Builder, path: &str, name: &str, map: Map| {
         let file = builder.found(path).map_err(|e| error(context, format!("{e:#}")))?;
-        let request = plugin::Request { path: file, sha256: None, permit: Some(builder.permit.as_ref().clone()) };
+        let request = motrain_host::Request { path: file, sha256: None, permit: Some(builder.permit.as_ref().clone()) };
         let options = to_json(context, map)?;
         let mut registry = builder.registry();
-        let library = plugin::load(&mut registry, &request, builder.seed()).map_err(|e| error(context, e))?;
+        let library = motrain_host::load(&mut registry, &request, builder.seed()).map_err(|e| error(context, e))?;
         let Some(found) = library.components.iter().find(|c| c.name == name) else {
             let names: Vec<&str> = library.components.iter().map(|c| c.name.as_str()).collect();
             return Err(error(context, format!("{path} has no component \"{name}\"; it has {}", names.join(", "))));
