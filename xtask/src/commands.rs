@@ -64,7 +64,7 @@ pub fn demo(out: &str) -> Result<()> {
     checked(Command::new(binary).args(["--script", "experiments/hh.rhai", "--out", out]))
 }
 
-/// Sets up what is missing and tests; with `ci` after formats, lints and documentation, and before a short look for inputs that break readers.
+/// Sets up what is missing and tests; with `ci` after formats, lints, documentation and packages, and before a short look for inputs that break readers.
 pub fn test(ci: bool, args: &[String]) -> Result<()> {
     libtorch::setup(false)?;
     if ci {
@@ -72,6 +72,9 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
         checked(cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
         checked(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
         checked(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
+        // What plugin authors get must build from its packages alone.
+        let published = ["--package", "motrain-abi", "--package", "motrain-plugin"];
+        checked(cargo().args(["package", "--offline", "--allow-dirty"]).args(published))?;
     }
     test_binary()?;
     models::fetch("smollm2", test_binary)?;

@@ -39,7 +39,7 @@ enum Command {
     },
     /// Set up what is missing and run every test
     Test {
-        /// Check format, lints and documentation too, and fuzz for a moment, as .ci/run does
+        /// Check format, lints, documentation and packages too, and fuzz for a moment, as .ci/run does
         #[arg(long)]
         ci: bool,
         /// Passed on to the test runner

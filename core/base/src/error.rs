@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+/// Of everything here that can fail.
 pub type Result<T> = std::result::Result<T, Error>;
 
+/// What can go wrong, each with what is needed to say where.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what the variants and their fields are")]
 pub enum Error {
     #[error("{kind} \"{name}\" does not exist{suggestion}; `motrain list {kind}` shows what does")]
     UnknownComponent { kind: String, name: String, suggestion: String },
@@ -41,6 +44,7 @@ pub enum Error {
 }
 
 impl Error {
+    /// What the operating system says of a file.
     pub fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io { path: path.to_owned(), source }
     }
@@ -54,6 +58,7 @@ impl Error {
         }
     }
 
+    /// What is wrong with a file, beginning as the rest of a sentence about it.
     pub fn file(path: &Path, what: impl Into<String>) -> Self {
         Error::File { path: path.to_owned(), what: what.into() }
     }

@@ -1,6 +1,8 @@
 //! The seams of motrain and everything that needs no tensors: weights, the kinds of component and their
 //! registry, what stages' options share, data files, reward scaling, the embedded tasks, and the metrics of a front.
 
+#![warn(missing_docs)]
+
 pub mod advantage;
 pub mod conditioner;
 pub mod config;

@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ModelRef {
+    /// What a stage of the plan makes.
     Stage {
+        /// The stage's id.
         #[schemars(length(min = 1, max = 100))]
         stage: String,
     },
+    /// A Hugging Face folder.
     Path(#[schemars(length(min = 1, max = 4096))] String),
 }
 
@@ -85,6 +88,7 @@ impl std::fmt::Display for StageId {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Component {
+    /// As the registry knows it.
     #[schemars(length(min = 1, max = 200))]
     pub name: String,
     /// They have the component's own schema to fit.
@@ -97,7 +101,9 @@ pub struct Component {
 #[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Named {
+    /// The name alone: every option has its default.
     Name(#[schemars(length(min = 1, max = 200))] String),
+    /// Name and options.
     Whole(Component),
 }
 
@@ -120,7 +126,9 @@ pub fn named<'de, D: Deserializer<'de>>(from: D) -> Result<Component, D::Error> 
 /// A plugin's library, as plan and manifest name it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginFile {
+    /// Where it lay when it was loaded.
     pub path: String,
+    /// Of its bytes, in hexadecimal.
     pub sha256: String,
     /// `loss acme.robust`, …
     pub components: Vec<String>,
@@ -132,11 +140,14 @@ pub struct PluginFile {
 /// The script whose functions serve as components: source and configuration, so that a resumed run has the same ones.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScriptSource {
+    /// Where it lay.
     pub path: String,
+    /// Its text.
     pub source: String,
     /// Texts of the modules that it imports, by the name that it imports them by.
     #[serde(default)]
     pub modules: BTreeMap<String, String>,
+    /// What `cfg` was.
     pub config: Value,
 }
 
@@ -144,6 +155,7 @@ pub struct ScriptSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Sampling {
+    /// Tokens after which an answer is cut.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
     /// 0 is greedy; between 0 and 0.001 logits overflow.
@@ -167,31 +179,40 @@ impl Default for Sampling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
+    /// AdamW, or Adafactor.
     pub name: OptimizerName,
+    /// The highest learning rate.
     #[schemars(range(max = 10), extend("exclusiveMinimum" = 0))]
     pub lr: f64,
+    /// What becomes of the learning rate after its warm-up.
     pub schedule: Schedule,
     /// Steps over which the learning rate rises from 0.
     #[schemars(range(max = 1_000_000_000))]
     pub warmup_steps: usize,
+    /// Decoupled from the gradient, times the learning rate.
     #[schemars(range(min = 0, max = 10))]
     pub weight_decay: f64,
     /// Gradients are scaled down to this norm; 0 switches it off.
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_grad_norm: f64,
+    /// AdamW's decay of the mean gradient.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta1: f64,
+    /// AdamW's decay of the mean squared gradient.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub beta2: f64,
+    /// AdamW's addend to the root of the mean square.
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub epsilon: f64,
 }
 
+/// Which rule moves the parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerName {
     /// The paper's.
     Adafactor,
+    /// Loshchilov and Hutter 2019.
     Adamw,
 }
 
@@ -199,6 +220,7 @@ pub enum OptimizerName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
+    /// As it is.
     Constant,
     /// Down to 0 along a line.
     Linear,
@@ -226,6 +248,7 @@ impl Default for Optimizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
+    /// Passes over the data.
     #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
     pub epochs: f64,
     /// Stop after this many optimiser steps, whatever the epochs say; 0 follows the epochs.
@@ -237,6 +260,7 @@ pub struct Training {
     /// Rows whose gradients are computed at once; the rest of the batch is accumulated. More than a batch is a whole batch.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub micro_batch_size: usize,
+    /// Steps between checkpoints.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_every: usize,
 }

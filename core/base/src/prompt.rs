@@ -3,15 +3,20 @@
 use crate::shown::quoted;
 use serde::{Deserialize, Serialize};
 
+/// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Message {
+    /// "system", "user" or "assistant".
     pub role: String,
+    /// What is said.
     pub content: String,
 }
 
+/// A conversation whose last turn is the user's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Prompt {
+    /// In the order in which they were said.
     pub messages: Vec<Message>,
 }
 

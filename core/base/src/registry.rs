@@ -18,12 +18,19 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// Draws weights.
     Sampler,
+    /// Writes weights into prompts.
     Conditioner,
+    /// Scores completions.
     Reward,
+    /// Turns scores and weights into a preference.
     Label,
+    /// Turns preferences and log-probs into a number to lower.
     Loss,
+    /// Turns returns into advantages of policy gradients.
     Advantage,
+    /// Compares finished methods' answers.
     Judge,
 }
 
@@ -31,9 +38,11 @@ impl Kind {
     /// The five that plugins and functions of scripts can be too.
     pub const OPEN: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
 
+    /// All, in the order of `motrain list`.
     pub const ALL: [Kind; 7] =
         [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Advantage, Kind::Judge];
 
+    /// As scripts, lists and errors write it.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Sampler => "sampler",
@@ -49,9 +58,13 @@ impl Kind {
 
 /// A component that motrain ships: one of these in a folder's `BUILTINS`.
 pub struct Builtin<T: ?Sized> {
+    /// As scripts name it.
     pub name: &'static str,
+    /// One line for `motrain list`.
     pub summary: &'static str,
+    /// JSON Schema of the options.
     pub schema: fn() -> Value,
+    /// Builds it for the owner that errors name, from options; wrong ones are errors.
     pub build: fn(&str, &Value) -> Result<Box<T>>,
 }
 
@@ -65,11 +78,15 @@ type Build<T> = Arc<dyn Fn(&Value) -> Result<Box<T>> + Send + Sync>;
 
 /// A registered component.
 pub struct Entry<T: ?Sized> {
+    /// As scripts name it.
     pub name: String,
+    /// One line for `motrain list`.
     pub summary: String,
+    /// JSON Schema of the options.
     pub schema: Value,
     /// Reads the options without doing the component's work (loading a model, say).
     pub check: Check,
+    /// Makes the component of its options.
     pub build: Build<T>,
 }
 
@@ -143,10 +160,12 @@ impl<T: ?Sized + 'static> Section<T> {
         self.add(Entry::builtin(self.kind, builtin))
     }
 
+    /// All, in the order in which they were added.
     pub fn entries(&self) -> &[Entry<T>] {
         &self.entries
     }
 
+    /// The component of a name; an unknown one is an error that suggests a near one.
     pub fn get(&self, name: &str) -> Result<&Entry<T>> {
         self.entries.iter().find(|e| e.name == name).ok_or_else(|| Error::UnknownComponent {
             kind: self.kind.name().into(),
@@ -161,10 +180,12 @@ impl<T: ?Sized + 'static> Section<T> {
         if near.is_empty() && name.contains('.') { "; load its plugin with --plugin".into() } else { near }
     }
 
+    /// Whether a component of this name takes these options; does none of its work.
     pub fn check(&self, name: &str, options: &Value) -> Result<()> {
         (self.get(name)?.check)(options)
     }
 
+    /// Makes a component.
     pub fn build(&self, name: &str, options: &Value) -> Result<Box<T>> {
         (self.get(name)?.build)(options)
     }
@@ -172,12 +193,19 @@ impl<T: ?Sized + 'static> Section<T> {
 
 /// All components by kind. See `Registry::builtin` for what motrain ships.
 pub struct Registry {
+    /// Who draws weights.
     pub samplers: Section<dyn WeightSampler>,
+    /// Who writes weights into prompts.
     pub conditioners: Section<dyn Conditioner>,
+    /// Who scores completions.
     pub rewards: Section<dyn RewardSource>,
+    /// Who turns scores into preferences.
     pub labels: Section<dyn LabelRule>,
+    /// Losses of pairs.
     pub losses: Section<dyn PairwiseLoss>,
+    /// Advantages of policy gradients.
     pub advantages: Section<dyn Advantage>,
+    /// Who compares answers.
     pub judges: Section<dyn Judge>,
     /// The libraries whose components are registered.
     pub plugins: Vec<PluginFile>,

@@ -5,6 +5,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
+/// The generator of every draw.
 pub type Rng = ChaCha8Rng;
 
 /// A seed for one purpose: `sub_seed(seed, "stage/component", step)`.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// `scaled = (raw − low) / (high − low)`, with where it comes from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
+    /// The raw score that becomes 0.
     pub low: f64,
+    /// The raw score that becomes 1.
     pub high: f64,
     /// Samples that the map was fitted on; 0 for a map given by hand.
     pub samples: usize,
@@ -37,6 +39,7 @@ impl Scale {
         Self { low, high, samples: 0, provenance: "given".into() }
     }
 
+    /// The scaled score; it may leave [0, 1].
     pub fn apply(&self, raw: f64) -> f64 {
         (raw - self.low) / (self.high - self.low)
     }

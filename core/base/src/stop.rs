@@ -21,6 +21,7 @@ pub fn ask() {
     BELL.notify_all();
 }
 
+/// Whether work is to be given up.
 pub fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }

@@ -72,14 +72,17 @@ impl Weights {
         out.iter().map(|parts| Self::from_parts(parts, steps)).collect()
     }
 
+    /// One per objective, adding up to 1.
     pub fn values(&self) -> &[f64] {
         &self.0
     }
 
+    /// How many objectives there are.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
+    /// Never: there is one weight at least.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

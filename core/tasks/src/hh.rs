@@ -79,6 +79,7 @@ const REFUSALS: [&str; 3] =
     ["I am sorry, but I cannot help with that", "I will not help you to do that", "I cannot tell you how to do that"];
 const ORDER: [&str; 3] = ["First", "Then", "After that"];
 
+/// A question, harmless or not.
 pub fn prompt(rng: &mut Rng) -> String {
     let topic = pick(rng, TOPICS);
     let ask = pick(rng, &ASK).replace("{}", topic.goal);

@@ -21,6 +21,7 @@ pub fn register(registry: &mut Registry) -> Result<()> {
 /// A programmatic score of (prompt text, completion).
 pub type GoldScore = fn(&str, &str) -> f64;
 
+/// Every gold score by its name.
 pub const GOLD_SCORES: &[(&str, GoldScore)] = &[
     ("hh_helpful", hh::helpful),
     ("hh_harmless", hh::harmless),
@@ -34,14 +35,19 @@ pub type Said<T> = (&'static str, T);
 /// Two answers that differ in one statement, of this kind: in one of them it belongs to another prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contrast {
+    /// What both answer.
     pub prompt: String,
+    /// The kind of the statement that differs.
     pub kind: &'static str,
+    /// The answer that belongs to the prompt.
     pub right: String,
+    /// The other one.
     pub wrong: String,
 }
 
 /// A task: its name, grammar and gold scores.
 pub struct Task {
+    /// As `motrain make-data` and the configuration name it.
     pub name: &'static str,
     /// The objectives' names, as the weight prefix writes them.
     pub objectives: [&'static str; 2],
@@ -53,6 +59,7 @@ pub struct Task {
     gold: [(&'static str, GoldScore); 2],
 }
 
+/// The names of all gold scores.
 pub fn gold_names() -> Vec<&'static str> {
     GOLD_SCORES.iter().map(|(name, _)| *name).collect()
 }
@@ -67,6 +74,7 @@ pub fn gold_score(owner: &str, name: &str) -> Result<GoldScore> {
     })
 }
 
+/// The embedded ones.
 pub const TASKS: [Task; 2] = [
     Task {
         name: "hh",

@@ -90,6 +90,7 @@ const TAKEAWAYS: [&str; 4] = [
 ];
 const END: &str = "\n\nTL;DR:";
 
+/// A post to summarise.
 pub fn prompt(rng: &mut Rng) -> String {
     let (relation, name) = (pick(rng, &RELATIONS), pick(rng, &NAMES));
     let opening = format!("My {relation} {} {}.", pick(rng, &EVENTS), pick(rng, &DAYS));

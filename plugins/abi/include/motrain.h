@@ -13,19 +13,25 @@
 #define MOTRAIN_EXPORT __attribute__((visibility("default")))
 #endif
 
+// The version that breaks: a plugin of another one is refused.
 #define MOTRAIN_VERSION_MAJOR 1
 
 // Raised when fields or kinds are added.
 #define MOTRAIN_VERSION_MINOR 1
 
+// Draws weights: `SamplerFns`.
 #define MOTRAIN_KIND_SAMPLER 1
 
+// Writes weights into prompts: `ConditionerFns`.
 #define MOTRAIN_KIND_CONDITIONER 2
 
+// Scores completions: `RewardFns`.
 #define MOTRAIN_KIND_REWARD 3
 
+// Says which of two completions is better: `LabelFns`.
 #define MOTRAIN_KIND_LABEL 4
 
+// A loss of pairs of completions: `LossFns`.
 #define MOTRAIN_KIND_LOSS 5
 
 // An instance may be called from several threads at once.
@@ -34,10 +40,12 @@
 // A reward reads the data row (`Sample::row`), which is left empty otherwise.
 #define MOTRAIN_FLAG_NEEDS_ROW 2
 
+// How a call ended: one of `STATUS_…`.
 typedef int32_t MotrainStatus;
 
 // UTF-8 text, borrowed for the call. `data` may be null if `length` is 0.
 typedef struct MotrainStr {
+  // The first byte.
   const uint8_t *data;
   // In bytes.
   size_t length;
@@ -45,7 +53,9 @@ typedef struct MotrainStr {
 
 // Where the plugin writes why a call failed. The caller owns `data`.
 typedef struct MotrainErrorText {
+  // Bytes of this struct, as the caller knows it.
   size_t struct_size;
+  // The caller's buffer, `capacity` bytes of UTF-8.
   uint8_t *data;
   // Bytes that fit; longer text is cut.
   size_t capacity;
@@ -59,10 +69,12 @@ typedef MotrainStatus (*MotrainCreate)(struct MotrainStr config,
                                        void **instance,
                                        struct MotrainErrorText *error);
 
+// Frees an instance that `Create` made; it is not called again.
 typedef MotrainStatus (*MotrainDestroy)(void *instance, struct MotrainErrorText *error);
 
 // A component of one of the five kinds.
 typedef struct MotrainComponent {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
   // `KIND_…`
   uint32_t kind;
@@ -74,7 +86,9 @@ typedef struct MotrainComponent {
   struct MotrainStr summary;
   // JSON Schema of the options: an object with `properties`.
   struct MotrainStr schema;
+  // Makes an instance.
   MotrainCreate create;
+  // Frees an instance; may be null if there is nothing to free.
   MotrainDestroy destroy;
   // `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns` or `LossFns`, by `kind`.
   const void *functions;
@@ -82,14 +96,19 @@ typedef struct MotrainComponent {
 
 // What a library offers.
 typedef struct MotrainPlugin {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
   // The versions of this interface that the plugin was built against.
   uint32_t version_major;
+  // As `version_major`; what a later minor version adds is not asked for.
   uint32_t version_minor;
+  // The plugin's name, for messages.
   struct MotrainStr name;
   // The plugin's own version.
   struct MotrainStr version;
+  // `component_count` pointers.
   const struct MotrainComponent *const *components;
+  // How many components there are.
   size_t component_count;
 } MotrainPlugin;
 
@@ -110,32 +129,45 @@ typedef MotrainStatus (*MotrainFeedback)(void *instance,
                                          const double *rewards,
                                          struct MotrainErrorText *error);
 
+// What a weight sampler does.
 typedef struct MotrainSamplerFns {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
+  // Draws the weights of a prompt.
   MotrainSampleWeights sample;
-  // May be null.
+  // May be null: then the front is not told.
   MotrainFeedback feedback;
 } MotrainSamplerFns;
 
 // One turn of a conversation; `role` is "system", "user" or "assistant".
 typedef struct MotrainMessage {
+  // "system", "user" or "assistant".
   struct MotrainStr role;
+  // What was said.
   struct MotrainStr content;
 } MotrainMessage;
 
 // A prompt and the objectives that it is conditioned on.
 typedef struct MotrainConditioning {
+  // Bytes of this struct, as motrain knows it.
   size_t struct_size;
+  // `message_count` turns.
   const struct MotrainMessage *messages;
+  // How many turns there are.
   size_t message_count;
+  // The names of the objectives, `objective_count` of them.
   const struct MotrainStr *objectives;
+  // How many objectives there are.
   size_t objective_count;
 } MotrainConditioning;
 
 // Takes the turns of a prompt one by one.
 typedef struct MotrainMessageSink {
+  // Bytes of this struct, as motrain knows it.
   size_t struct_size;
+  // Handed back to `push`.
   void *context;
+  // Takes one turn; text is copied before it returns.
   void (*push)(void *context, struct MotrainStr role, struct MotrainStr content);
 } MotrainMessageSink;
 
@@ -153,8 +185,11 @@ typedef MotrainStatus (*MotrainParse)(void *instance,
                                       const struct MotrainMessageSink *out,
                                       struct MotrainErrorText *error);
 
+// What a conditioner does.
 typedef struct MotrainConditionerFns {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
+  // Writes weights into a prompt.
   MotrainRender render;
   // May be null: then prompts cannot be read back.
   MotrainParse parse;
@@ -162,9 +197,13 @@ typedef struct MotrainConditionerFns {
 
 // A completion of a plain prompt (never the conditioned one).
 typedef struct MotrainSample {
+  // Bytes of this struct, as motrain knows it.
   size_t struct_size;
+  // `prompt_count` turns.
   const struct MotrainMessage *prompt;
+  // How many turns there are.
   size_t prompt_count;
+  // The policy's answer.
   struct MotrainStr completion;
   // The prompt's row of the data file as JSON, if the component has `FLAG_NEEDS_ROW`.
   struct MotrainStr row;
@@ -180,8 +219,11 @@ typedef MotrainStatus (*MotrainScore)(void *instance,
                                       size_t *written,
                                       struct MotrainErrorText *error);
 
+// What a reward does.
 typedef struct MotrainRewardFns {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
+  // Scores completions.
   MotrainScore score;
 } MotrainRewardFns;
 
@@ -194,26 +236,37 @@ typedef MotrainStatus (*MotrainLabelPair)(void *instance,
                                           double *label,
                                           struct MotrainErrorText *error);
 
+// What a label rule does.
 typedef struct MotrainLabelFns {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
+  // Labels a pair.
   MotrainLabelPair label;
 } MotrainLabelFns;
 
 // Pairs of completions; every array has `count` numbers, `weights` and `margins` have `count × objectives`.
 typedef struct MotrainPairs {
+  // Bytes of this struct, as motrain knows it.
   size_t struct_size;
+  // How many pairs there are.
   size_t count;
+  // How many objectives there are.
   size_t objectives;
   // Log-prob sums in nats.
   const double *policy_first;
+  // As `policy_first`.
   const double *policy_second;
+  // As `policy_first`, under the reference.
   const double *reference_first;
+  // As `policy_first`, under the reference.
   const double *reference_second;
   // Tokens of the completions, the end of sequence included.
   const uint32_t *tokens_first;
+  // As `tokens_first`.
   const uint32_t *tokens_second;
   // The probability that the first completion is better.
   const double *label;
+  // The weights that a pair was made under.
   const double *weights;
   // Scaled score differences, first minus second.
   const double *margins;
@@ -230,13 +283,17 @@ typedef MotrainStatus (*MotrainEvaluateLoss)(void *instance,
 // β: what log-ratios are multiplied by to give implicit rewards.
 typedef double (*MotrainBeta)(void *instance);
 
+// What a pairwise loss does.
 typedef struct MotrainLossFns {
+  // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
+  // Evaluates the loss of pairs.
   MotrainEvaluateLoss evaluate;
   // May be null: then implicit rewards are reported with β = 1.
   MotrainBeta beta;
 } MotrainLossFns;
 
+// The call did what it was asked.
 #define MOTRAIN_STATUS_OK 0
 
 // The call failed; the error text says why.

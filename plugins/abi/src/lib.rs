@@ -9,9 +9,11 @@
 //! - Errors are a status and text in the caller's buffer. Nothing may unwind across the interface.
 //! - An instance may move between threads but is called by one at a time, unless its component is `THREAD_SAFE`.
 #![no_std]
+#![warn(missing_docs)]
 
 use core::ffi::c_void;
 
+/// The version that breaks: a plugin of another one is refused.
 pub const VERSION_MAJOR: u32 = 1;
 /// Raised when fields or kinds are added.
 pub const VERSION_MINOR: u32 = 1;
@@ -22,6 +24,7 @@ pub const ENTRY: &core::ffi::CStr = c"motrain_plugin_v1";
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Str {
+    /// The first byte.
     pub data: *const u8,
     /// In bytes.
     pub length: usize,
@@ -31,11 +34,15 @@ pub struct Str {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Message {
+    /// "system", "user" or "assistant".
     pub role: Str,
+    /// What was said.
     pub content: Str,
 }
 
+/// How a call ended: one of `STATUS_…`.
 pub type Status = i32;
+/// The call did what it was asked.
 pub const STATUS_OK: Status = 0;
 /// The call failed; the error text says why.
 pub const STATUS_ERROR: Status = 1;
@@ -45,7 +52,9 @@ pub const STATUS_NONE: Status = 2;
 /// Where the plugin writes why a call failed. The caller owns `data`.
 #[repr(C)]
 pub struct ErrorText {
+    /// Bytes of this struct, as the caller knows it.
     pub struct_size: usize,
+    /// The caller's buffer, `capacity` bytes of UTF-8.
     pub data: *mut u8,
     /// Bytes that fit; longer text is cut.
     pub capacity: usize,
@@ -53,10 +62,15 @@ pub struct ErrorText {
     pub length: usize,
 }
 
+/// Draws weights: `SamplerFns`.
 pub const KIND_SAMPLER: u32 = 1;
+/// Writes weights into prompts: `ConditionerFns`.
 pub const KIND_CONDITIONER: u32 = 2;
+/// Scores completions: `RewardFns`.
 pub const KIND_REWARD: u32 = 3;
+/// Says which of two completions is better: `LabelFns`.
 pub const KIND_LABEL: u32 = 4;
+/// A loss of pairs of completions: `LossFns`.
 pub const KIND_LOSS: u32 = 5;
 
 /// An instance may be called from several threads at once.
@@ -67,14 +81,19 @@ pub const FLAG_NEEDS_ROW: u32 = 2;
 /// What a library offers.
 #[repr(C)]
 pub struct Plugin {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
     /// The versions of this interface that the plugin was built against.
     pub version_major: u32,
+    /// As `version_major`; what a later minor version adds is not asked for.
     pub version_minor: u32,
+    /// The plugin's name, for messages.
     pub name: Str,
     /// The plugin's own version.
     pub version: Str,
+    /// `component_count` pointers.
     pub components: *const *const Component,
+    /// How many components there are.
     pub component_count: usize,
 }
 
@@ -84,11 +103,13 @@ pub type Entry = unsafe extern "C" fn() -> *const Plugin;
 /// Makes an instance. `config` is a JSON object that fits the component's schema; `seed` is the run's.
 pub type Create =
     Option<unsafe extern "C" fn(config: Str, seed: u64, instance: *mut *mut c_void, error: *mut ErrorText) -> Status>;
+/// Frees an instance that `Create` made; it is not called again.
 pub type Destroy = Option<unsafe extern "C" fn(instance: *mut c_void, error: *mut ErrorText) -> Status>;
 
 /// A component of one of the five kinds.
 #[repr(C)]
 pub struct Component {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
     /// `KIND_…`
     pub kind: u32,
@@ -100,7 +121,9 @@ pub struct Component {
     pub summary: Str,
     /// JSON Schema of the options: an object with `properties`.
     pub schema: Str,
+    /// Makes an instance.
     pub create: Create,
+    /// Frees an instance; may be null if there is nothing to free.
     pub destroy: Destroy,
     /// `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns` or `LossFns`, by `kind`.
     pub functions: *const c_void,
@@ -131,29 +154,40 @@ pub type Feedback = Option<
     ) -> Status,
 >;
 
+/// What a weight sampler does.
 #[repr(C)]
 pub struct SamplerFns {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
+    /// Draws the weights of a prompt.
     pub sample: SampleWeights,
-    /// May be null.
+    /// May be null: then the front is not told.
     pub feedback: Feedback,
 }
 
 /// A prompt and the objectives that it is conditioned on.
 #[repr(C)]
 pub struct Conditioning {
+    /// Bytes of this struct, as motrain knows it.
     pub struct_size: usize,
+    /// `message_count` turns.
     pub messages: *const Message,
+    /// How many turns there are.
     pub message_count: usize,
+    /// The names of the objectives, `objective_count` of them.
     pub objectives: *const Str,
+    /// How many objectives there are.
     pub objective_count: usize,
 }
 
 /// Takes the turns of a prompt one by one.
 #[repr(C)]
 pub struct MessageSink {
+    /// Bytes of this struct, as motrain knows it.
     pub struct_size: usize,
+    /// Handed back to `push`.
     pub context: *mut c_void,
+    /// Takes one turn; text is copied before it returns.
     pub push: Option<unsafe extern "C" fn(context: *mut c_void, role: Str, content: Str)>,
 }
 
@@ -179,9 +213,12 @@ pub type Parse = Option<
     ) -> Status,
 >;
 
+/// What a conditioner does.
 #[repr(C)]
 pub struct ConditionerFns {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
+    /// Writes weights into a prompt.
     pub render: Render,
     /// May be null: then prompts cannot be read back.
     pub parse: Parse,
@@ -190,9 +227,13 @@ pub struct ConditionerFns {
 /// A completion of a plain prompt (never the conditioned one).
 #[repr(C)]
 pub struct Sample {
+    /// Bytes of this struct, as motrain knows it.
     pub struct_size: usize,
+    /// `prompt_count` turns.
     pub prompt: *const Message,
+    /// How many turns there are.
     pub prompt_count: usize,
+    /// The policy's answer.
     pub completion: Str,
     /// The prompt's row of the data file as JSON, if the component has `FLAG_NEEDS_ROW`.
     pub row: Str,
@@ -212,9 +253,12 @@ pub type Score = Option<
     ) -> Status,
 >;
 
+/// What a reward does.
 #[repr(C)]
 pub struct RewardFns {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
+    /// Scores completions.
     pub score: Score,
 }
 
@@ -231,28 +275,39 @@ pub type LabelPair = Option<
     ) -> Status,
 >;
 
+/// What a label rule does.
 #[repr(C)]
 pub struct LabelFns {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
+    /// Labels a pair.
     pub label: LabelPair,
 }
 
 /// Pairs of completions; every array has `count` numbers, `weights` and `margins` have `count × objectives`.
 #[repr(C)]
 pub struct Pairs {
+    /// Bytes of this struct, as motrain knows it.
     pub struct_size: usize,
+    /// How many pairs there are.
     pub count: usize,
+    /// How many objectives there are.
     pub objectives: usize,
     /// Log-prob sums in nats.
     pub policy_first: *const f64,
+    /// As `policy_first`.
     pub policy_second: *const f64,
+    /// As `policy_first`, under the reference.
     pub reference_first: *const f64,
+    /// As `policy_first`, under the reference.
     pub reference_second: *const f64,
     /// Tokens of the completions, the end of sequence included.
     pub tokens_first: *const u32,
+    /// As `tokens_first`.
     pub tokens_second: *const u32,
     /// The probability that the first completion is better.
     pub label: *const f64,
+    /// The weights that a pair was made under.
     pub weights: *const f64,
     /// Scaled score differences, first minus second.
     pub margins: *const f64,
@@ -273,9 +328,12 @@ pub type EvaluateLoss = Option<
 /// β: what log-ratios are multiplied by to give implicit rewards.
 pub type Beta = Option<unsafe extern "C" fn(instance: *mut c_void) -> f64>;
 
+/// What a pairwise loss does.
 #[repr(C)]
 pub struct LossFns {
+    /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
+    /// Evaluates the loss of pairs.
     pub evaluate: EvaluateLoss,
     /// May be null: then implicit rewards are reported with β = 1.
     pub beta: Beta,

@@ -18,12 +18,16 @@ use std::path::Path;
 /// What was tried of a component, and what came of it.
 #[derive(Default)]
 pub struct Verdict {
+    /// `kind "name"`.
     pub owner: String,
+    /// What the component says of itself.
     pub summary: String,
+    /// Each trial, and what it gave or what was wrong.
     pub tried: Vec<(String, Tried)>,
 }
 
 impl Verdict {
+    /// Whether no trial failed.
     pub fn passed(&self) -> bool {
         self.tried.iter().all(|(_, result)| result.is_ok())
     }
@@ -47,15 +51,22 @@ type Tried = std::result::Result<String, String>;
 /// What is heard of a check while it runs: the process may end within a trial.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Heard {
+    /// One that the library has.
     Component {
+        /// `kind "name"`.
         owner: String,
+        /// Its name alone.
         name: String,
+        /// What it says of itself.
         summary: String,
     },
+    /// A trial begins.
     Trying(String),
+    /// A trial is over.
     Tried(String, Tried),
     /// The library cannot be loaded, or has no such component.
     Refused(String),
+    /// All trials are over.
     Done,
 }
 

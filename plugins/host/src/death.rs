@@ -39,6 +39,7 @@ pub fn suspect(library: &str) {
 pub struct Main(());
 
 impl Main {
+    /// From here on an exit that nobody announced is some library's.
     pub fn begin() -> Self {
         LEAVING.store(false, Ordering::SeqCst);
         Self(())

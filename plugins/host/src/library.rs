@@ -20,6 +20,7 @@ use std::sync::{Mutex, PoisonError};
 /// What to load.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
+    /// A file; its real path is what counts.
     pub path: PathBuf,
     /// The SHA-256 that the file must have.
     pub sha256: Option<String>,
@@ -30,6 +31,7 @@ pub struct Request {
 /// Which libraries a script or a saved plan may load.
 #[derive(Clone, Debug)]
 pub struct Permit {
+    /// Who asks, for the message.
     pub asker: Asker,
     /// Those that lie in these folders,
     pub roots: Vec<PathBuf>,
@@ -40,7 +42,9 @@ pub struct Permit {
 /// Who wants a library that the user did not name.
 #[derive(Clone, Copy, Debug)]
 pub enum Asker {
+    /// A script, by `plugin(…)`.
     Script,
+    /// A run folder's plan, by `--resume` and others.
     SavedPlan,
 }
 
@@ -70,12 +74,17 @@ impl Permit {
 
 /// A component as a library describes it.
 pub struct Described {
+    /// Which of the five it is.
     pub kind: Kind,
+    /// `FLAG_…` of the interface, added up.
     pub flags: u32,
+    /// As scripts name it.
     pub name: String,
     /// The component and its library.
     pub who: String,
+    /// One line for `motrain list`.
     pub summary: String,
+    /// JSON Schema of its options.
     pub schema: Value,
     pub(super) create:
         unsafe extern "C" fn(abi::Str, u64, *mut *mut std::ffi::c_void, *mut abi::ErrorText) -> abi::Status,
@@ -97,9 +106,13 @@ impl Described {
 
 /// A loaded library.
 pub struct Library {
+    /// What the plan remembers of it.
     pub file: PluginFile,
+    /// By its own account.
     pub name: String,
+    /// By its own account.
     pub version: String,
+    /// All that it offers.
     pub components: Vec<Described>,
 }
 

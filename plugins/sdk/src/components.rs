@@ -33,6 +33,7 @@ impl<'a> Message<'a> {
         unsafe { crate::call::text(self.raw.role) }
     }
 
+    /// What was said.
     pub fn content(&self) -> &'a str {
         // SAFETY: as above.
         unsafe { crate::call::text(self.raw.content) }
@@ -42,7 +43,9 @@ impl<'a> Message<'a> {
 /// A turn that a conditioner makes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
+    /// "system", "user" or "assistant".
     pub role: String,
+    /// What is said.
     pub content: String,
 }
 
@@ -58,7 +61,9 @@ pub fn user_turn(prompt: &[Message], change: impl FnOnce(&str) -> Option<String>
 /// A completion of a plain prompt: rewards never see weights.
 #[derive(Clone, Copy)]
 pub struct Sample<'a> {
+    /// The conversation without weights, its last turn the user's.
     pub prompt: &'a [Message<'a>],
+    /// The policy's answer.
     pub completion: &'a str,
     /// The prompt's row of the data file as JSON; empty unless `Reward::NEEDS_ROW`.
     pub row: &'a str,
@@ -66,21 +71,25 @@ pub struct Sample<'a> {
     pub finished: bool,
 }
 
+/// Scores completions for one objective.
 pub trait Reward: Component {
     /// Whether `Sample::row` is read.
     const NEEDS_ROW: bool = false;
 
-    /// One score per sample, in order; higher is better.
+    /// One finite score per sample, in order; higher is better. An error ends the run with its text.
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>, String>;
 }
 
 /// Mean rewards that an evaluation found at some weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrontPoint {
+    /// One per objective, adding up to 1.
     pub weights: Vec<f64>,
+    /// Mean scaled reward per objective, over the evaluation's prompts.
     pub rewards: Vec<f64>,
 }
 
+/// Draws the weights that a prompt is trained under.
 pub trait Sampler: Component {
     /// Whether `feedback` is called.
     const WANTS_FEEDBACK: bool = false;
@@ -95,8 +104,9 @@ pub trait Sampler: Component {
     }
 }
 
+/// Writes weights into prompts, in training, evaluation and use alike.
 pub trait Conditioner: Component {
-    /// Writes weights into a prompt.
+    /// The turns of `prompt` with the weights in them, one weight per objective.
     fn render(&self, objectives: &[&str], weights: &[f64], prompt: &[Message]) -> Result<Vec<Turn>, String>;
 
     /// The inverse: weights and plain prompt, or `None` where the prompt carries no weights.
@@ -105,6 +115,7 @@ pub trait Conditioner: Component {
     }
 }
 
+/// Turns two completions' scores and the weights into a preference.
 pub trait LabelRule: Component {
     /// The probability that the first completion is better, or `None` for a tie. Scores are scaled, one per objective.
     fn label(&self, weights: &[f64], first: &[f64], second: &[f64]) -> Option<f64>;
@@ -113,16 +124,21 @@ pub trait LabelRule: Component {
 /// A pair of completions.
 #[derive(Clone, Copy, Debug)]
 pub struct Pair<'a> {
-    /// Log-prob sums (nats) under the policy and the reference.
+    /// The completion's log-prob sum under the policy, in nats.
     pub policy_first: f64,
+    /// As `policy_first`.
     pub policy_second: f64,
+    /// As `policy_first`, under the reference.
     pub reference_first: f64,
+    /// As `policy_first`, under the reference.
     pub reference_second: f64,
     /// Tokens, the end of sequence included.
     pub tokens_first: u32,
+    /// As `tokens_first`.
     pub tokens_second: u32,
     /// The probability that the first is better.
     pub label: f64,
+    /// The weights that the pair was made under.
     pub weights: &'a [f64],
     /// Scaled score differences, first minus second.
     pub margins: &'a [f64],
@@ -138,12 +154,17 @@ impl Pair<'_> {
 /// A loss and its derivatives in `policy_first` and `policy_second`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
+    /// What is averaged over the batch.
     pub loss: f64,
+    /// ∂loss/∂`policy_first`.
     pub d_first: f64,
+    /// ∂loss/∂`policy_second`.
     pub d_second: f64,
 }
 
+/// A loss of pairs of completions, as numbers: motrain back-propagates its derivatives.
 pub trait Loss: Component {
+    /// The loss of one pair and its derivatives.
     fn evaluate(&self, pair: &Pair) -> PairLoss;
 
     /// β, for implicit rewards in the metrics.

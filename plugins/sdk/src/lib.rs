@@ -35,6 +35,8 @@
 //! Built with `crate-type = ["cdylib"]`, the library loads into any motrain 1.x. Nothing here needs libtorch. A panic in a
 //! component becomes an error that names it; `panic = "abort"` is refused because it would take motrain down.
 
+#![warn(missing_docs)]
+
 #[cfg(panic = "abort")]
 compile_error!("a motrain plugin must unwind: remove panic = \"abort\" from the profile");
 

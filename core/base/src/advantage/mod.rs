@@ -50,6 +50,7 @@ pub trait Advantage: Send {
     }
 }
 
+/// What motrain ships; a new advantage is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn Advantage>] = &[value::BUILTIN, rloo::BUILTIN, grpo::BUILTIN];
 
 #[cfg(test)]

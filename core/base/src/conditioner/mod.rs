@@ -19,6 +19,7 @@ pub trait Conditioner: Send + Sync {
     fn parse(&self, objectives: &[String], conditioned: &Prompt) -> Option<(Weights, Prompt)>;
 }
 
+/// What motrain ships; a new conditioner is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn Conditioner>] =
     &[weight_prefix::BUILTIN, none::BUILTIN, template::BUILTIN, instructions::BUILTIN, rewards_in_context::BUILTIN];
 

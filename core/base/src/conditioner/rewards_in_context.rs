@@ -8,6 +8,7 @@ use crate::{Error, Prompt, Result, Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// Yang et al. 2024, Rewards-in-Context (arXiv 2402.10207).
 pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
     name: "rewards_in_context",
     summary: "target scores instead of weights: <rm1_score> 1.3 <rm2_score> -0.8 (Rewards-in-Context)",
@@ -18,14 +19,16 @@ pub const BUILTIN: Builtin<dyn Conditioner> = Builtin {
 /// Scores of the offline stage's answers, per objective.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Statistics {
-    /// Mean and standard deviation by which scores are normalised.
+    /// Mean by which scores are normalised, one per objective.
     #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub mean: Vec<f64>,
+    /// Standard deviation, as `mean`.
     #[schemars(length(min = 1, max = 32), inner(range(min = 1e-9, max = 1e12)))]
     pub std: Vec<f64>,
-    /// Lowest and highest normalised score.
+    /// Lowest normalised score, one per objective.
     #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub low: Vec<f64>,
+    /// Highest normalised score, as `low`.
     #[schemars(length(min = 1, max = 32), inner(range(min = -1e12, max = 1e12)))]
     pub high: Vec<f64>,
 }

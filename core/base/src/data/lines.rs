@@ -38,6 +38,7 @@ pub fn json_lines(path: &Path) -> Result<Vec<(usize, Value)>> {
 }
 
 impl Lines {
+    /// Opens a file, plain or gzipped; a folder, and what is neither JSON lines nor a JSON array, is refused.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(|e| Error::io(path, e))?;
         let about = file.metadata().map_err(|e| Error::io(path, e))?;

@@ -24,6 +24,7 @@ use std::path::Path;
 /// lies in both and the split stays when rows are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "a comment on a variant would split the schema, and the messages made from it")]
 pub enum Part {
     #[default]
     All,
@@ -74,7 +75,9 @@ impl DataSpec {
 /// Where a row stands: which file of its `DataSpec`, and the line.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
+    /// Index into the paths of its `DataSpec`.
     pub file: usize,
+    /// Of the file, from 1.
     pub line: usize,
 }
 
@@ -88,27 +91,37 @@ impl Place {
 /// One row: its prompt, and all columns.
 #[derive(Clone, Debug)]
 pub struct Row {
+    /// What the row asks.
     pub prompt: Prompt,
+    /// The whole row, an object.
     pub columns: Value,
+    /// For messages.
     pub place: Place,
 }
 
 /// A preference pair.
 #[derive(Clone, Debug)]
 pub struct Pair {
+    /// What both answer.
     pub prompt: Prompt,
+    /// The better answer.
     pub chosen: String,
+    /// The worse answer.
     pub rejected: String,
+    /// For messages.
     pub place: Place,
 }
 
 /// A prompt and how to answer it.
 #[derive(Clone, Debug)]
 pub struct Demonstration {
+    /// What is asked.
     pub prompt: Prompt,
+    /// The answer to learn.
     pub completion: String,
     /// Whether the completion ends here, rather than being cut.
     pub finished: bool,
+    /// For messages.
     pub place: Place,
 }
 

@@ -5,15 +5,22 @@ use crate::{Error, Prompt, Result};
 
 /// Two answers to a plain prompt.
 pub struct Duel<'a> {
+    /// What both answer, without weights.
     pub prompt: &'a Prompt,
+    /// The answer that is shown first.
     pub first: &'a str,
+    /// The answer that is shown second.
     pub second: &'a str,
 }
 
+/// Which of two answers is the better one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
+    /// The first.
     First,
+    /// The second.
     Second,
+    /// Neither.
     Tie,
 }
 
@@ -26,6 +33,7 @@ pub trait Judge: Send + Sync {
 /// What asking in both orders gives: a verdict that names the same answer both times, else a tie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
+    /// Of both orders.
     pub verdict: Verdict,
     /// Whether the two answers agreed (a tie both times included).
     pub consistent: bool,

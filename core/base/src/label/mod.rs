@@ -33,14 +33,18 @@ pub trait LabelRule: Send + Sync {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label>;
 }
 
+/// What motrain ships; a new label rule is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn LabelRule>] =
     &[weighted_sum::BUILTIN, weighted_vote::BUILTIN, bradley_terry::BUILTIN];
 
 /// Two completions, by index, and the probability that the first is the better one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Labelled {
+    /// Index of a completion.
     pub first: usize,
+    /// Index of the other one.
     pub second: usize,
+    /// The probability that `first` is better, in [0, 1].
     pub label: f64,
 }
 

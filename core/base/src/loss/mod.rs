@@ -14,12 +14,15 @@ use crate::registry::Builtin;
 pub struct PairBatch {
     /// Log-prob sums (nats) of the completions under the policy.
     pub policy_first: Vec<f64>,
+    /// As `policy_first`.
     pub policy_second: Vec<f64>,
     /// Log-prob sums (nats) under the reference.
     pub reference_first: Vec<f64>,
+    /// As `reference_first`.
     pub reference_second: Vec<f64>,
     /// Completion lengths in tokens, EOS included.
     pub tokens_first: Vec<u32>,
+    /// As `tokens_first`.
     pub tokens_second: Vec<u32>,
     /// The probability that the first completion is better.
     pub label: Vec<f64>,
@@ -30,10 +33,12 @@ pub struct PairBatch {
 }
 
 impl PairBatch {
+    /// How many pairs there are.
     pub fn len(&self) -> usize {
         self.label.len()
     }
 
+    /// Whether there is no pair.
     pub fn is_empty(&self) -> bool {
         self.label.is_empty()
     }
@@ -47,9 +52,11 @@ impl PairBatch {
 /// A loss and its derivatives, one number per pair.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PairLoss {
+    /// What is averaged over the batch.
     pub loss: Vec<f64>,
-    /// ∂loss/∂policy_first and ∂loss/∂policy_second.
+    /// ∂loss/∂policy_first.
     pub d_first: Vec<f64>,
+    /// ∂loss/∂policy_second.
     pub d_second: Vec<f64>,
 }
 
@@ -62,8 +69,10 @@ pub trait PairwiseLoss: Send + Sync {
     fn beta(&self) -> f64;
 }
 
+/// What motrain ships; a new loss is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn PairwiseLoss>] = &[dpo::BUILTIN, ipo::SUM, ipo::MEAN, slic::BUILTIN];
 
+/// `σ(x) = 1 / (1 + e^−x)`, without overflow.
 pub fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 { 1.0 / (1.0 + (-x).exp()) } else { x.exp() / (1.0 + x.exp()) }
 }

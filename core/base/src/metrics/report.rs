@@ -11,6 +11,7 @@ const RESAMPLES: usize = 1000;
 /// One point of a front: mean rewards at one weight vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Point {
+    /// One per objective.
     pub weights: Weights,
     /// Mean scaled reward per objective.
     pub rewards: Vec<f64>,
@@ -26,18 +27,24 @@ pub struct Point {
 /// A method's front and its metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Method {
+    /// As tables and legends show it.
     pub name: String,
+    /// One per weight vector, in the order of the grid.
     pub points: Vec<Point>,
+    /// Above the reference point, of the mean rewards.
     pub hypervolume: f64,
+    /// 95 % bootstrap interval over prompts.
     pub hypervolume_ci: [f64; 2],
     /// Mean inner product of weights and rewards.
     pub mip: f64,
+    /// Mean over weights of what the best point of all would score more than the weight's own.
     pub steering_regret: f64,
     /// Rank correlation between an objective's weight and its reward, per objective.
     pub spearman: Vec<f64>,
     /// The same between an objective's weight and each watched reward that is paired with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spearman_watched: BTreeMap<String, Vec<f64>>,
+    /// PGMORL's (`front::sparsity`); lower is denser.
     pub sparsity: f64,
     /// Grows with how unevenly neighbouring weights' points are spaced (a coefficient of variation).
     #[serde(alias = "evenness")]
@@ -49,15 +56,21 @@ pub struct Method {
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Fronts {
+    /// Their names; points and weights follow this order.
     pub objectives: Vec<String>,
+    /// What the hypervolume is measured above, one number per objective.
     pub reference_point: Vec<f64>,
+    /// One per evaluation.
     pub methods: Vec<Method>,
 }
 
 /// Scores of one weight vector: `rewards[objective][prompt]` scaled, `watched[name][prompt]` raw.
 pub struct Scored {
+    /// One per objective.
     pub weights: Weights,
+    /// `[objective][prompt]`, scaled.
     pub rewards: Vec<Vec<f64>>,
+    /// `[prompt]` by name, raw.
     pub watched: BTreeMap<String, Vec<f64>>,
 }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 pub struct Sample<'a> {
     /// The plain prompt, never the conditioned one.
     pub prompt: &'a Prompt,
+    /// The policy's answer.
     pub completion: &'a str,
     /// Whether the policy ended the completion; `false` if it was cut at the length limit.
     pub finished: bool,
@@ -46,6 +47,7 @@ pub trait RewardSource: Send + Sync {
     }
 }
 
+/// What the core brings; a new reward is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn RewardSource>] =
     &[length::BUILTIN, lexicon::BUILTIN, pattern::BUILTIN, column::BUILTIN];
 

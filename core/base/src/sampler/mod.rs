@@ -30,9 +30,12 @@ pub trait WeightSampler: Send + Sync {
 /// Mean scaled rewards of a policy at some weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FrontPoint {
+    /// One per objective.
     pub weights: Weights,
+    /// One per objective, over the prompts of an evaluation.
     pub rewards: Vec<f64>,
 }
 
+/// What motrain ships; a new sampler is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn WeightSampler>] =
     &[dirichlet::BUILTIN, grid::BUILTIN, fixed::BUILTIN, uniform_grid::BUILTIN];

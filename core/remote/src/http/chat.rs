@@ -31,6 +31,7 @@ pub struct ChatServer {
     #[serde(default)]
     #[schemars(length(max = 100), inner(length(min = 1, max = 100)))]
     pub leave_out: Vec<String>,
+    /// Tries, waits and what becomes of failures.
     #[serde(flatten)]
     pub limits: Limits,
 }
@@ -44,6 +45,7 @@ const OWN: [&str; 4] = ["messages", "model", "stream", "n"];
 const LENGTHS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 impl ChatServer {
+    /// Whether the options make sense together; the option at fault and what is wrong with it otherwise.
     pub fn check(&self) -> Checked {
         check_url(&self.url)?;
         if let Some(own) = OWN.iter().find(|own| self.request.contains_key(**own)) {
@@ -77,6 +79,7 @@ impl Chat {
         Ok(Self { client: Client::new(&url, &server.limits), server: server.clone(), renamed: AtomicBool::default() })
     }
 
+    /// The server as messages name it, without passwords.
     pub fn name(&self) -> String {
         self.client.name()
     }

@@ -20,6 +20,7 @@ const REDIRECTS: usize = 5;
 /// Waits from this length on are told to the user.
 const LONG: Duration = Duration::from_secs(5);
 
+/// One server that is asked again and again.
 pub struct Client {
     url: Url,
     limits: Limits,

@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::time::{Duration, SystemTime};
 use ureq::http::HeaderMap;
 
+/// Whether another try makes sense.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Again {
     /// It would fail in the same way.
@@ -15,15 +16,19 @@ pub enum Again {
     After(Duration),
 }
 
+/// A request that gave nothing.
 #[derive(Clone, Debug)]
 pub struct Failed {
+    /// What went wrong, without keys and passwords.
     pub what: String,
+    /// Whether another try makes sense.
     pub again: Again,
     /// The error that the server describes, if it does.
     pub fault: Option<Fault>,
 }
 
 impl Failed {
+    /// A failure that another try would meet as well.
     pub fn never(what: impl Into<String>) -> Self {
         Self { what: what.into(), again: Again::Never, fault: None }
     }
@@ -33,6 +38,7 @@ impl Failed {
         Self::never(error.to_string())
     }
 
+    /// A failure that may pass.
     pub fn later(what: impl Into<String>) -> Self {
         Self { what: what.into(), again: Again::Later, fault: None }
     }

@@ -53,8 +53,10 @@ pub struct Limits {
     pub concurrency: usize,
 }
 
+/// What becomes of scores that a server does not give, once all tries have failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "a comment on a variant would split the schema, and the messages made from it")]
 pub enum OnFailure {
     #[default]
     Stop,

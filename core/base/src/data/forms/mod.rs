@@ -14,6 +14,7 @@ use crate::prompt::{Mark, turn_marks};
 use crate::{Message, Prompt};
 use serde_json::Value;
 
+/// What a row of some form gives; `None` where it has nothing of the kind, and an error where it has it wrong.
 pub type Found<T> = Result<Option<T>, String>;
 
 const PROMPTS: [&str; 4] = ["prompt", "messages", "conversations", "chosen"];
