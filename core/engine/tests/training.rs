@@ -180,6 +180,25 @@ fn fine_tuning_learns_the_end_of_finished_answers_only() {
     assert_eq!((tokens(true), tokens(false)), (15.0, 10.0));
 }
 
+/// Words that a tokenizer drops leave nothing to learn: alone they move nothing, and among others they are no micro-batch.
+#[test]
+fn answers_without_tokens_teach_nothing() {
+    let world = World::new();
+    for (name, words, learns) in [("none", ["  ", " "], false), ("some", ["  ", "a b"], true)] {
+        let data =
+            rows(&world, name, |i| json!({ "prompt": WORDS[i % 7], "completion": words[i % 2], "finished": false }));
+        let train = json!({ "steps": 1, "batch_size": 60, "micro_batch_size": 1 });
+        let stage =
+            json!({ "id": "train", "kind": "sft", "model": world.path("policy"), "data": data, "train": train });
+        let run = world.run(&format!("out-{name}"), &[stage]).unwrap();
+        let step = lines(&run, "metrics.jsonl").remove(0);
+        assert_eq!(step["tokens/trained"] == 60.0, learns, "{step}");
+        let (_, moved) = differences(&world, &run, &run);
+        assert_eq!(moved > 0.0, learns, "{name}: moved by {moved}");
+        assert_eq!(step["loss"].is_number(), learns, "{step}");
+    }
+}
+
 /// The reward of a prompt is written in its row, so that a head that reads the policy's state can know it. Its returns are new to it at each
 /// step: it is fitted after it was asked.
 #[test]

@@ -89,7 +89,7 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
         let pad = t.text.pad;
-        let update = t.step(batch.chunks(spec.train.micro_batch_size), batch.len(), |net, micro| {
+        let mut metrics = t.step(batch.chunks(spec.train.micro_batch_size), batch.len(), |net, micro| {
             let scores = scores_of(net, &groups(micro), pad)?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
             let loss = margin.f_log_sigmoid()?.f_neg()?;
@@ -98,7 +98,6 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
             Ok(loss.f_sum(Kind::Float)?)
         })?;
         let accuracy = mean(&margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).collect::<Vec<_>>());
-        let mut metrics = update;
         metrics.extend([
             ("loss".into(), mean(&losses)),
             ("rewards/accuracies".into(), accuracy),

@@ -89,6 +89,8 @@ fn run(stage: Cx, spec: &Sft) -> Result<()> {
     t.run(|t| {
         let drawn = batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step);
         let mut examples: Vec<&Turn> = drawn.into_iter().map(|i| &rows[i]).collect();
+        // Words that the tokenizer drops leave nothing to learn.
+        examples.retain(|(_, c)| !c.is_empty());
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let pad = t.text.pad;
@@ -98,7 +100,7 @@ fn run(stage: Cx, spec: &Sft) -> Result<()> {
             let log_probs = pack(&groups, pad, session.device)?.token_log_probs(net, 1.0)?;
             Ok(log_probs.f_sum(Kind::Float)?.f_neg()?)
         })?;
-        let message = format!("loss {}", short(update["loss"]));
+        let message = update.get("loss").map_or("nothing to learn".into(), |loss| format!("loss {}", short(*loss)));
         let mut metrics = Metrics::from([("tokens/trained".into(), tokens as f64)]);
         metrics.extend(update);
         t.finish_step(&metrics, Metrics::new(), message)
