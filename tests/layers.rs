@@ -42,6 +42,42 @@ fn arrows_point_down() {
     }
 }
 
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut open = vec![root().join(folder)];
+    while let Some(path) = open.pop() {
+        if path.is_dir() {
+            open.extend(std::fs::read_dir(&path).unwrap().map(|e| e.unwrap().path()));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()));
+        }
+    }
+    found
+}
+
+/// In the engine, what stages are made of knows no stage.
+#[test]
+fn stages_stand_above_what_they_are_made_of() {
+    for below in ["model", "text", "decode", "steer", "train", "session.rs", "generation.rs", "names.rs"] {
+        for (path, code) in sources(&format!("core/engine/src/{below}")) {
+            assert!(!code.contains("crate::stage"), "{} knows stages", path.display());
+        }
+    }
+}
+
+/// A file of a run folder has its name in one place.
+#[test]
+fn one_file_names_all_that_lies_in_a_run_folder() {
+    let names = std::fs::read_to_string(root().join("core/engine/src/names.rs")).unwrap();
+    let names: Vec<&str> = names.split('"').skip(1).step_by(2).filter(|name| name.contains(['.', '-'])).collect();
+    assert!(names.len() > 15, "{names:?}");
+    for (path, code) in ["core/engine/src", "core/cli/src"].into_iter().flat_map(sources) {
+        let again = names.iter().find(|name| code.contains(&format!("\"{name}\"")));
+        assert!(again.is_none() || path.ends_with("names.rs"), "{} names {again:?}", path.display());
+    }
+}
+
 /// Every `.name(` and `Tensor::name(` of a source text without its tests and comments, with its line.
 fn calls(source: &str) -> Vec<(String, usize)> {
     let code = source.split("#[cfg(test)]").next().unwrap_or_default();

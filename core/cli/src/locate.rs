@@ -2,6 +2,7 @@
 
 use crate::shipped;
 use anyhow::Result;
+use motrain_engine::names;
 use std::path::{Path, PathBuf};
 
 /// A folder with scripts/, configs/ and assets/ that goes before what the binary brings along, if the user names one.
@@ -27,8 +28,8 @@ pub fn script(path: &Path) -> Result<PathBuf> {
 
 /// A model folder, or a run's policy/.
 pub fn policy(path: &Path) -> PathBuf {
-    let inside = path.join("policy");
-    let is_one = ["config.json", "steering.json"].iter().any(|file| inside.join(file).is_file());
+    let inside = path.join(names::POLICY);
+    let is_one = ["config.json", names::STEERING].iter().any(|file| inside.join(file).is_file());
     if is_one { inside } else { path.to_owned() }
 }
 

@@ -5,6 +5,7 @@ use crate::config::{self, ConfigArgs};
 use crate::{locate, script, shipped};
 use anyhow::{Context, Result, bail};
 use motrain_core::registry::Registry;
+use motrain_engine::names;
 use motrain_engine::plan::{Plan, Stage};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ pub fn make(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
 
 /// The plan that a run folder holds.
 pub fn saved(folder: &Path) -> Result<Plan> {
-    let path = folder.join("plan.json");
+    let path = folder.join(names::PLAN);
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{} is no run folder: it has no plan.json", folder.display()))?;
     let plan = serde_json::from_str::<Value>(&text).and_then(serde_json::from_value);

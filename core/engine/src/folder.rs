@@ -3,6 +3,7 @@
 //! What a stage makes lies in `stages/<id>.<hash>/`: other options never touch it, and earlier options find it again. The link
 //! `stages/<id>`, the run's logs, `policy/` and the reports are views on what the present plan made; they are remade from the stages.
 
+use crate::names;
 use crate::{Error, Result};
 use indicatif::HumanDuration;
 use motrain_core::durable;
@@ -15,8 +16,6 @@ use std::fs::{File, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-const LOCK: &str = ".lock";
 
 /// A run folder that this process writes to: nobody else does as long as this lives.
 pub struct RunFolder {
@@ -37,7 +36,7 @@ impl RunFolder {
         durable::create_folder(root).map_err(|e| {
             Error::file(root, format!("the run folder cannot be made ({e}); choose another with --out"))
         })?;
-        for name in [LOCK, "stages", "events"] {
+        for name in [names::LOCK, "stages", "events"] {
             refuse_link(&root.join(name))?;
         }
         Ok(Self { root: root.to_owned(), _lock: lock(root)? })
@@ -49,12 +48,12 @@ impl RunFolder {
 
     /// Where a stage with this hash works.
     pub fn stage(&self, id: &str, hash: &str) -> PathBuf {
-        self.root.join("stages").join(name(id, hash))
+        self.root.join(names::STAGES).join(name(id, hash))
     }
 
     /// Lets `stages/<id>` lead to the stage with this hash.
     pub fn show(&self, id: &str, hash: &str) -> Result<()> {
-        let (link, target) = (self.root.join("stages").join(id), PathBuf::from(name(id, hash)));
+        let (link, target) = (self.root.join(names::STAGES).join(id), PathBuf::from(name(id, hash)));
         if std::fs::read_link(&link).is_ok_and(|found| found == target) {
             return Ok(());
         }
@@ -94,7 +93,7 @@ impl Manifest {
     /// Nothing where there is none, or a damaged one: it can be made anew. Hashes become paths, and a manifest from elsewhere may say
     /// anything: what is none is left out.
     pub fn read(run: &Path) -> Self {
-        let mut manifest: Self = read_json(&run.join("manifest.json")).unwrap_or_default();
+        let mut manifest: Self = read_json(&run.join(names::MANIFEST)).unwrap_or_default();
         manifest.stages.retain(|_, hash| !hash.is_empty() && hash.bytes().all(|b| b.is_ascii_hexdigit()));
         manifest
     }
@@ -103,12 +102,12 @@ impl Manifest {
 /// Whether an earlier motrain made this run, which kept stages in another way.
 pub fn is_of_an_earlier_motrain(run: &Path) -> bool {
     let says = |m: Value| m.get("motrain").is_some() && m.get("layout").and_then(Value::as_u64) != Some(LAYOUT);
-    read_json(&run.join("manifest.json")).is_some_and(says)
+    read_json(&run.join(names::MANIFEST)).is_some_and(says)
 }
 
 /// What a stage of a run made, for whoever only reads.
 pub fn stage(run: &Path, id: &str) -> PathBuf {
-    let stages = run.join("stages");
+    let stages = run.join(names::STAGES);
     let own = Manifest::read(run).stages.get(id).map(|hash| stages.join(name(id, hash)));
     own.filter(|folder| folder.is_dir()).unwrap_or_else(|| stages.join(id))
 }
@@ -124,7 +123,7 @@ pub struct Status {
 
 impl Status {
     pub fn of(stage: &Path) -> Option<Self> {
-        read_json(&stage.join("stage.json"))
+        read_json(&stage.join(names::STATUS))
     }
 
     pub fn is_done(&self, hash: &str) -> bool {
@@ -132,7 +131,7 @@ impl Status {
     }
 
     pub fn save(&self, stage: &Path) -> Result<()> {
-        write_json(&stage.join("stage.json"), self)
+        write_json(&stage.join(names::STATUS), self)
     }
 }
 
@@ -168,16 +167,16 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 fn holds_something_else(root: &Path) -> bool {
     let says = |name: &str, key: &str| read_json::<Value>(&root.join(name)).is_some_and(|v| v.get(key).is_some());
-    let ours = || says("plan.json", "stages") || says("manifest.json", "motrain") || says(LOCK, "motrain");
+    let ours = || says(names::PLAN, "stages") || says(names::MANIFEST, "motrain") || says(names::LOCK, "motrain");
     // A kill may leave a lock that nothing was written to yet.
-    let begun = |e: std::fs::DirEntry| e.file_name() == LOCK && e.metadata().is_ok_and(|m| m.len() == 0);
+    let begun = |e: std::fs::DirEntry| e.file_name() == names::LOCK && e.metadata().is_ok_and(|m| m.len() == 0);
     let Ok(entries) = std::fs::read_dir(root) else { return false };
     !entries.flatten().all(begun) && !ours()
 }
 
 /// The operating system lets go of the lock when its holder ends, however it does.
 fn lock(root: &Path) -> Result<Option<File>> {
-    let path = root.join(LOCK);
+    let path = root.join(names::LOCK);
     let mut file = File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(|e| {
         let what = match e.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => format!(
@@ -245,7 +244,8 @@ mod tests {
 
     #[test]
     fn a_folder_of_something_else_is_refused() {
-        for (file, text) in [("notes.txt", "mine"), ("plan.json", "{\"my\": \"plan\"}"), (LOCK, "taken by vim")] {
+        for (file, text) in [("notes.txt", "mine"), ("plan.json", "{\"my\": \"plan\"}"), (names::LOCK, "taken by vim")]
+        {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(file), text).unwrap();
             let message = RunFolder::open(folder.path()).err().unwrap().to_string();
@@ -253,7 +253,7 @@ mod tests {
             assert_eq!(std::fs::read_to_string(folder.path().join(file)).unwrap(), text);
         }
         for (file, text) in
-            [(LOCK, ""), ("plan.json", "{\"stages\": []}"), ("manifest.json", "{\"motrain\": \"0.1.0\"}")]
+            [(names::LOCK, ""), ("plan.json", "{\"stages\": []}"), ("manifest.json", "{\"motrain\": \"0.1.0\"}")]
         {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join(file), text).unwrap();

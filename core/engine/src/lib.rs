@@ -17,6 +17,7 @@ mod inputs;
 pub mod model;
 #[cfg(test)]
 mod mutants;
+pub mod names;
 pub mod plan;
 pub mod reward;
 pub mod run;

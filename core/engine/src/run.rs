@@ -2,6 +2,7 @@
 
 use crate::folder::{self, Manifest, RunFolder, Status};
 use crate::inputs::Inputs;
+use crate::names;
 use crate::plan::{Plan, Stage};
 use crate::session::{Cx, Session, obey};
 use crate::settle::settle;
@@ -47,9 +48,9 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     let session = Session { plan, registry, folder, hashes, device, kind };
     needs_nothing_gone(&session, &inputs)?;
     if !holds(folder, plan) {
-        folder.write_json("plan.json", plan)?;
+        folder.write_json(names::PLAN, plan)?;
     }
-    folder.write_json("manifest.json", &manifest(&session, &inputs))?;
+    folder.write_json(names::MANIFEST, &manifest(&session, &inputs))?;
     clock::keep(folder)?;
     let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
@@ -73,7 +74,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
 
 /// Whether the folder's plan, read in this working directory, is `plan`: its relative paths then stay, for the next move.
 fn holds(folder: &RunFolder, plan: &Plan) -> bool {
-    let saved = std::fs::read(folder.root().join("plan.json")).ok();
+    let saved = std::fs::read(folder.root().join(names::PLAN)).ok();
     let saved = saved.and_then(|text| serde_json::from_slice::<Plan>(&text).ok());
     saved.zip(std::env::current_dir().ok()).is_some_and(|(saved, here)| saved.read_in(&here) == *plan)
 }
@@ -120,13 +121,16 @@ fn publish_policy(session: &Session) -> Result<()> {
     let stages = || session.plan.stages.iter().rev();
     let judged = stages().filter_map(|s| s.work.judged()).find(|judged| judged.by.is_made_by_a_stage());
     let newest = stages().find(|s| s.work.makes().contains(&Makes::Policy)).map(|s| &s.id);
-    let to = session.folder.root().join("policy");
+    let to = session.folder.root().join(names::POLICY);
     let partial = durable::beside(&to, "partial");
     durable::remove(&partial).and_then(|()| std::fs::create_dir(&partial)).map_err(|e| Error::io(&partial, e))?;
     match (judged, newest) {
-        (Some(judged), _) => steer::publish(session, &judged, &partial)?,
+        (Some(judged), _) => {
+            let objectives = stage::rewards::of(session, judged.rewards)?.objectives();
+            steer::publish(session, &judged, objectives, &partial)?;
+        }
         (None, Some(id)) if !stages().any(makes_front) => {
-            let model = session.stage_folder(id).join("model");
+            let model = session.stage_folder(id).join(names::MODEL);
             durable::copy_folder(&model, &partial).map_err(|e| Error::io(&partial, e))?;
         }
         _ => return durable::remove(&partial).map_err(|e| Error::io(&partial, e)),

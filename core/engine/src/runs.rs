@@ -1,7 +1,7 @@
 //! What a run folder keeps: the results of every stage under every hash, and what of it may go when the user says so.
 
 use crate::folder::{Manifest, Status, check_id};
-use crate::train::checkpoint;
+use crate::names;
 use crate::{Error, Result};
 use motrain_core::durable;
 use motrain_core::shown::one_line;
@@ -26,7 +26,7 @@ pub struct Kept {
 
 /// All that the stages of a run made, by id.
 pub fn kept(run: &Path) -> Result<Vec<Kept>> {
-    let (manifest, stages) = (Manifest::read(run), run.join("stages"));
+    let (manifest, stages) = (Manifest::read(run), run.join(names::STAGES));
     let entries = std::fs::read_dir(&stages).map_err(|e| Error::file(run, format!("is no run folder ({e})")))?;
     let mut all = Vec::new();
     for folder in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink()) {
@@ -106,7 +106,7 @@ pub fn remove(folder: &Path) -> Result<()> {
 /// All folders of checkpoints, damaged ones too.
 fn checkpoints(stage: &Path) -> Result<Vec<PathBuf>> {
     let entries = std::fs::read_dir(stage).map_err(|e| Error::io(stage, e))?.flatten();
-    let is_one = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(checkpoint::PREFIX));
+    let is_one = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(names::CHECKPOINT));
     Ok(entries.map(|e| e.path()).filter(|p| is_one(p) && p.is_dir()).collect())
 }
 

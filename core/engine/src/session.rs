@@ -2,6 +2,7 @@
 
 use crate::folder::RunFolder;
 use crate::model::Llama;
+use crate::names;
 use crate::plan::{Component, ModelRef, Plan};
 use crate::steer::Loader;
 use crate::text::Text;
@@ -61,7 +62,7 @@ impl<'a> Cx<'a> {
 
     /// Saves the stage's model, replacing a half-written one.
     pub fn save_model(&self, model: &Llama, text: &Text) -> Result<()> {
-        let folder = self.folder().join("model");
+        let folder = self.folder().join(names::MODEL);
         let partial = durable::beside(&folder, "partial");
         durable::remove(&partial).map_err(|e| Error::io(&partial, e))?;
         model.save(&partial, text)?;
@@ -95,14 +96,14 @@ impl Session<'_> {
     pub fn stage_folder(&self, id: &str) -> PathBuf {
         self.hashes
             .get(id)
-            .map_or_else(|| self.folder.root().join("stages").join(id), |hash| self.folder.stage(id, hash))
+            .map_or_else(|| self.folder.root().join(names::STAGES).join(id), |hash| self.folder.stage(id, hash))
     }
 
     /// The folder of a model: given, or made by a stage.
     pub fn model_folder(&self, model: &ModelRef) -> PathBuf {
         match model {
             ModelRef::Path(path) => PathBuf::from(path),
-            ModelRef::Stage { stage } => self.stage_folder(stage).join("model"),
+            ModelRef::Stage { stage } => self.stage_folder(stage).join(names::MODEL),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Folders that lie at `stages/<id>` themselves: of a motrain that knew no hashes there, or of a copy that followed the links.
 
 use crate::folder::{self, RunFolder, Status};
+use crate::names;
 use crate::train::log;
 use crate::{Error, Result};
 use motrain_core::durable;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Gives each its place under its hash, with the lines that the run's logs hold of it. Nothing is lost, and nothing in its way.
 pub fn settle(run: &RunFolder) -> Result<()> {
-    let stages = run.root().join("stages");
+    let stages = run.root().join(names::STAGES);
     for entry in std::fs::read_dir(&stages).into_iter().flatten().flatten() {
         let (id, from) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         if from.is_symlink() || !from.is_dir() || folder::check_id(&id).is_err() {

@@ -6,6 +6,7 @@ use crate::{components, locate, plans};
 use anyhow::{Context, Result, bail};
 use motrain_core::durable;
 use motrain_engine::folder::{self, Manifest, RunFolder, Status};
+use motrain_engine::names;
 use motrain_engine::plan::{ModelRef, Plan, Stage, objectives};
 use motrain_engine::stage::{Ref, Work, evaluate};
 use motrain_engine::steer::prompted::Prompted;
@@ -88,7 +89,7 @@ impl Evaluate {
     fn own(&self, model: &ModelRef) -> ModelRef {
         match model {
             ModelRef::Stage { stage } => {
-                let folder = folder::stage(&self.run, stage).join("model");
+                let folder = folder::stage(&self.run, stage).join(names::MODEL);
                 ModelRef::Path(folder.to_string_lossy().into_owned())
             }
             path => path.clone(),
@@ -113,9 +114,9 @@ fn bring_finished(from: &Path, to: &RunFolder, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let manifest = Manifest::read(from);
-    if !to.root().join("manifest.json").exists() {
+    if !to.root().join(names::MANIFEST).exists() {
         // What its inputs were: they may be gone.
-        std::fs::copy(from.join("manifest.json"), to.root().join("manifest.json"))?;
+        std::fs::copy(from.join(names::MANIFEST), to.root().join(names::MANIFEST))?;
     }
     for stage in &plan.stages {
         let Some(hash) = manifest.stages.get(&stage.id) else { continue };

@@ -9,6 +9,7 @@ use motrain_core::options::check_value;
 use motrain_core::rng::sub_seed;
 use motrain_core::{Prompt, Weights};
 use motrain_engine::decode::rollout;
+use motrain_engine::names;
 use motrain_engine::plan::Sampling;
 use motrain_engine::steer::{Opened, Route};
 use motrain_engine::{device, generation};
@@ -55,7 +56,7 @@ impl Generate {
         let opened = Opened::load(&folder, device, device::kind("auto", device)?)?;
         let (mut prompt, mut route) = (Prompt::from_dialogue(&self.prompt), Route::Same);
         if !self.weights.is_empty() {
-            let registry = match self.policy.join("plan.json").exists() {
+            let registry = match self.policy.join(names::PLAN).exists() {
                 true => components::from_plan(&plans::saved(&self.policy)?, &self.plugins)?,
                 false => components::from_config(&config, &Plugins::read(&config, &self.plugins)?)?,
             };

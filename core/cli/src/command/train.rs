@@ -6,6 +6,7 @@ use crate::{allowed, components, plans, report, signals};
 use anyhow::{Context, Result, bail};
 use motrain_core::registry::Registry;
 use motrain_engine::folder::{self, RunFolder};
+use motrain_engine::names;
 use motrain_engine::plan::Plan;
 use motrain_engine::run;
 use motrain_host::keep_note;
@@ -99,7 +100,7 @@ pub fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> R
 
 /// While the run uses plugins, a note in its folder names the call that is under way: a process that is killed cannot say it any more.
 fn plugin_note(plan: &Plan, run: &Path) -> Option<impl Drop> {
-    let file = run.join("plugin-call.txt");
+    let file = run.join(names::PLUGIN_CALL);
     let (note, left) = (!plan.plugins.is_empty()).then(|| keep_note(&file))?;
     if let Some(calls) = left {
         tracing::warn!(

@@ -3,6 +3,7 @@
 
 use super::{Seed, place};
 use anyhow::Result;
+use motrain_engine::names;
 use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::evaluate::Evaluate;
@@ -47,7 +48,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         let starts = tuned.is_none_or(|s| matches!(s.model, ModelRef::Path(_)));
         if stage.work.makes().contains(&Makes::Policy) && starts {
             policies += 1;
-            parameters += floats(&folder(&stage.id).join("model"));
+            parameters += floats(&folder(&stage.id).join(names::MODEL));
         }
         let metrics = read_metrics(&seed.run, &stage.id)?;
         generated += sum(&metrics, "tokens/generated");
@@ -79,7 +80,7 @@ fn sum(steps: &[(usize, Metrics)], key: &str) -> f64 {
 }
 
 fn speed(stage: &Path) -> Value {
-    let text = std::fs::read_to_string(stage.join("speed.json")).unwrap_or_default();
+    let text = std::fs::read_to_string(stage.join(names::SPEED)).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
 }
 

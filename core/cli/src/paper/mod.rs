@@ -13,6 +13,7 @@ use motrain_core::durable;
 use motrain_core::metrics::report::{Fronts, Method};
 use motrain_core::metrics::stats::{mean, mean_interval};
 use motrain_engine::folder;
+use motrain_engine::names;
 use motrain_engine::plan::Plan;
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::compare::{Compare, Match};
@@ -70,7 +71,7 @@ pub fn run(folder: &Path) -> Result<()> {
 fn seeds(folder: &Path) -> Result<Vec<Seed>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
     let mut runs: Vec<PathBuf> =
-        entries.flatten().map(|e| e.path()).filter(|p| p.join("plan.json").is_file()).collect();
+        entries.flatten().map(|e| e.path()).filter(|p| p.join(names::PLAN).is_file()).collect();
     runs.sort();
     let mut seeds: Vec<Seed> = runs.iter().map(|run| read(run)).collect::<Result<_>>()?;
     seeds.sort_by_key(|s| s.seed);
@@ -81,7 +82,7 @@ fn seeds(folder: &Path) -> Result<Vec<Seed>> {
 }
 
 fn read(run: &Path) -> Result<Seed> {
-    let text = std::fs::read_to_string(run.join("plan.json"))?;
+    let text = std::fs::read_to_string(run.join(names::PLAN))?;
     let plan: Plan = serde_json::from_str(&text).with_context(|| format!("{}/plan.json is damaged", run.display()))?;
     let unfinished = || format!("{} is not finished; run it again, finished stages are kept", run.display());
     let (mut methods, mut matches) = (BTreeMap::new(), BTreeMap::new());
@@ -91,7 +92,7 @@ fn read(run: &Path) -> Result<Seed> {
             methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);
         }
         if stage.work.downcast_ref::<Compare>().is_some() {
-            let text = std::fs::read_to_string(folder.join("matches.json")).with_context(unfinished)?;
+            let text = std::fs::read_to_string(folder.join(names::MATCHES)).with_context(unfinished)?;
             matches.insert(stage.id.clone(), serde_json::from_str(&text).with_context(unfinished)?);
         }
     }

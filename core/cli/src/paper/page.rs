@@ -8,6 +8,7 @@ use anyhow::Result;
 use minijinja::context;
 use minijinja::value::Serde;
 use motrain_engine::folder;
+use motrain_engine::names;
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::compare::Match;
 use motrain_engine::stage::evaluate::Answer;
@@ -53,7 +54,7 @@ fn answers(seed: &Seed) -> Result<Vec<[String; 5]>> {
     let mut rows = Vec::new();
     for stage in seed.plan.stages.iter().filter(|s| s.work.makes().contains(&Makes::Front)) {
         let Some((task, "fig2")) = place(&stage.id) else { continue };
-        let text = std::fs::read_to_string(folder::stage(&seed.run, &stage.id).join("answers.jsonl"))?;
+        let text = std::fs::read_to_string(folder::stage(&seed.run, &stage.id).join(names::ANSWERS))?;
         let all: Vec<Answer> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
         let at = |w: &[f64; 2]| {
             let near = |a: &&Answer| a.weights.values().iter().zip(w).all(|(x, y)| (x - y).abs() < 1e-6);

@@ -5,6 +5,7 @@ use anyhow::Result;
 use minijinja::context;
 use minijinja::value::Serde;
 use motrain_engine::folder;
+use motrain_engine::names;
 use motrain_engine::plan::Plan;
 use motrain_engine::run::Front;
 use motrain_engine::train::log::{Metrics, read_metrics, read_timings};
@@ -53,7 +54,7 @@ pub fn page(run: &Path, plan: &Plan, front: &Front, svg: &str) -> Result<String>
         stages => Serde(stages.collect::<Result<Vec<_>>>()?),
         answers => Serde(front.evaluations.last().map(|last| answers(run, last)).transpose()?),
         plan => serde_json::to_string_pretty(plan)?,
-        manifest => std::fs::read_to_string(run.join("manifest.json")).unwrap_or_default(),
+        manifest => std::fs::read_to_string(run.join(names::MANIFEST)).unwrap_or_default(),
     };
     template::render("report.html.j2", shown)
 }
@@ -93,7 +94,7 @@ fn total(steps: &[(usize, Metrics)], suffix: &str) -> BTreeMap<String, f64> {
 }
 
 fn answers(run: &Path, evaluation: &str) -> Result<Answers> {
-    let path = folder::stage(run, evaluation).join("samples.json");
+    let path = folder::stage(run, evaluation).join(names::SHOWN);
     let samples: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path)?)?;
     let mut prompts: Vec<&Value> = Vec::new();
     let mut weights: Vec<&Value> = Vec::new();

@@ -1,9 +1,10 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::rows::{SAMPLES, load_prompts, plain};
+use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
+use crate::names;
 use crate::plan::{Component, ModelRef, Sampling, StageId};
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
@@ -119,7 +120,7 @@ fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
         obey()?;
     }
     bar.finish();
-    let path = stage.folder().join(SAMPLES);
+    let path = stage.folder().join(names::SAMPLES);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&path, e))?;
     std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
 }

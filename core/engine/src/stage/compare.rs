@@ -4,6 +4,7 @@
 use super::evaluate::Evaluate;
 use super::{Makes, Ref, Work, evaluate};
 use crate::model::write_json;
+use crate::names;
 use crate::plan::{Component, Stage, StageId};
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
@@ -133,7 +134,7 @@ fn run(stage: Cx, spec: &Compare) -> Result<()> {
     }
     bar.finish();
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    write_json(&stage.folder().join("matches.json"), &json!(matches))
+    write_json(&stage.folder().join(names::MATCHES), &json!(matches))
 }
 
 fn compare(stage: Cx, spec: &Compare, other: &str) -> Result<Match> {

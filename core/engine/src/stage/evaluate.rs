@@ -2,14 +2,14 @@
 
 use super::asked::Asked;
 use super::rows::{load_prompts, widest};
-use super::work::Judged;
-use super::{Makes, Ref, SPEED, Work, rewards};
+use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::model::write_json;
+use crate::names;
 use crate::plan::{Component, Sampling, Stage, StageId, objectives};
 use crate::reward::Scores;
 use crate::session::{Cx, Session, obey};
-use crate::steer::{By, Steering};
+use crate::steer::{By, Judged, Steering};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
@@ -98,12 +98,13 @@ impl Work for Evaluate {
     const REVISION: u32 = 1;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
+        let models = self.by.0.models().into_iter();
         let own = [
             Ref::Stage(Makes::Rewards, &mut self.rewards),
             Ref::Component(Kind::Conditioner, &mut self.conditioner),
             Ref::Data(&mut self.prompts),
         ];
-        self.by.refs().chain(own).collect()
+        models.map(|(_, model)| Ref::Model(model)).chain(own).collect()
     }
 
     fn makes(&self) -> &'static [Makes] {
@@ -129,7 +130,6 @@ impl Work for Evaluate {
 const SHOWN: usize = 6;
 /// Times that serving is measured, after once to warm up.
 const MEASURED: usize = 5;
-const ANSWERS: &str = "answers.jsonl";
 
 /// An answer to a plain prompt, as answers.jsonl keeps it.
 #[derive(Serialize, Deserialize)]
@@ -187,12 +187,12 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     let found = stop::unless_asked(move || method(&name, &scored, &reference_point, seed))?;
     let folder = stage.folder();
     std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-    std::fs::write(folder.join(ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
-    write_json(&folder.join("samples.json"), &Value::Array(samples))?;
+    std::fs::write(folder.join(names::ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
+    write_json(&folder.join(names::SHOWN), &Value::Array(samples))?;
     let speed = json!({ "new_tokens": tokens, "seconds": seconds, "serving": serving });
-    write_json(&folder.join(SPEED), &speed)?;
+    write_json(&folder.join(names::SPEED), &speed)?;
     let found = serde_json::to_value(found).map_err(|e| Error::invalid(e.to_string()))?;
-    write_json(&folder.join("method.json"), &json!({ "objectives": objectives, "method": found }))
+    write_json(&folder.join(names::METHOD), &json!({ "objectives": objectives, "method": found }))
 }
 
 /// How fast queries are answered of which each brings its own weights: together where the same parameters answer, one by one where they are
@@ -232,7 +232,7 @@ fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> R
 
 /// The answers of a finished evaluation at some weights of its grid.
 pub fn answers(session: &Session, id: &str, weights: &Weights) -> Result<Vec<Answer>> {
-    let path = session.stage_folder(id).join(ANSWERS);
+    let path = session.stage_folder(id).join(names::ANSWERS);
     let mut out = Vec::new();
     for (line, row) in json_lines(&path)? {
         let answer: Answer = serde_json::from_value(row)
@@ -279,7 +279,7 @@ fn complete(
 
 /// The result of a finished evaluation: objectives and method.
 pub fn load(stage_folder: &std::path::Path) -> Result<(Vec<String>, Method)> {
-    let path = stage_folder.join("method.json");
+    let path = stage_folder.join(names::METHOD);
     let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
     let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
     let bad = |e: serde_json::Error| Error::file(&path, e.to_string());

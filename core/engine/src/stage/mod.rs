@@ -18,7 +18,7 @@ pub mod soup;
 mod step_report;
 mod work;
 
-pub use work::{AnyWork, Judged, Makes, Ref, StageKind, Work};
+pub use work::{AnyWork, Makes, Ref, StageKind, Work};
 
 /// Every kind of stage.
 pub const STAGES: &[StageKind] = &[
@@ -38,9 +38,6 @@ pub const STAGES: &[StageKind] = &[
 /// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
 /// earlier motrain finished is then no result of this one, and is made anew.
 pub const SHARED: u32 = 3;
-
-/// Tokens and seconds of a stage that only samples, in its folder; like timings.jsonl, not repeatable.
-pub const SPEED: &str = "speed.json";
 
 /// Plain text of a number for progress messages.
 pub fn short(value: f64) -> String {

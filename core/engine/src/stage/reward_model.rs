@@ -4,6 +4,7 @@
 use super::rows::{batch_rows, prompt_limit, say_left_out};
 use super::{Makes, Ref, Work, short};
 use crate::model::write_json;
+use crate::names;
 use crate::plan::{ModelRef, Optimizer, Training};
 use crate::reward::{encode_for_reward, scores_of};
 use crate::session::{Cx, obey};
@@ -120,7 +121,7 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
         short(report["accuracy"].as_f64().unwrap_or(0.0)),
         margins.len()
     );
-    write_json(&stage.folder().join("heldout.json"), &report)?;
+    write_json(&stage.folder().join(names::HELD_OUT), &report)?;
     t.finish()
 }
 

@@ -5,6 +5,7 @@ use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work};
 use crate::decode::rollout;
 use crate::model::write_json;
+use crate::names;
 use crate::plan::{Component, ModelRef, Sampling};
 use crate::reward::{RewardSet, known};
 use crate::session::{Cx, Session, obey};
@@ -150,7 +151,7 @@ fn run(stage: Cx, spec: &Rewards) -> Result<()> {
     bar.finish();
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
     write_json(
-        &stage.folder().join("scales.json"),
+        &stage.folder().join(names::SCALES),
         &json!({ "scales": scales, "objectives": names, "correlations": correlations }),
     )
 }
@@ -163,7 +164,7 @@ pub fn of<'a>(session: &'a Session, id: &str) -> Result<&'a Rewards> {
 
 /// The rewards of a finished `rewards` stage.
 pub fn load(session: &Session, id: &str) -> Result<RewardSet> {
-    let path = session.stage_folder(id).join("scales.json");
+    let path = session.stage_folder(id).join(names::SCALES);
     let spec = of(session, id)?;
     RewardSet::build(spec, session.registry, |o| session.resolve(o), read_scales(&path)?)
 }

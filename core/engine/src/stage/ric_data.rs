@@ -2,10 +2,11 @@
 //! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
 //! some score is among the best, and mixes in good rows of earlier stages.
 
-use super::rows::{SAMPLES, load_prompts, plain, samples};
-use super::{Makes, Ref, SPEED, Work, rewards};
+use super::rows::{load_prompts, plain, samples};
+use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::model::write_json;
+use crate::names;
 use crate::plan::{ModelRef, Sampling, StageId};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
@@ -129,7 +130,7 @@ fn run(stage: Cx, spec: &RicData) -> Result<()> {
             (statistics, kept)
         }
     };
-    write_json(&stage.folder().join("statistics.json"), &json!(statistics))?;
+    write_json(&stage.folder().join(names::STATISTICS), &json!(statistics))?;
     let mut lines = String::new();
     for answer in &kept {
         let mut line = json!(answer);
@@ -137,7 +138,7 @@ fn run(stage: Cx, spec: &RicData) -> Result<()> {
         lines += &format!("{line}\n");
     }
     tracing::info!("{}: kept {} answers", stage.id, kept.len());
-    let path = stage.folder().join(SAMPLES);
+    let path = stage.folder().join(names::SAMPLES);
     std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
 }
 
@@ -182,7 +183,7 @@ fn draw(stage: Cx, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answe
     bar.finish();
     let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    write_json(&stage.folder().join(SPEED), &speed)?;
+    write_json(&stage.folder().join(names::SPEED), &speed)?;
     Ok(out)
 }
 
@@ -208,7 +209,7 @@ pub fn statistics(session: &Session, id: &str) -> Result<Statistics> {
     if session.plan.stage(id).is_none_or(|s| s.work.downcast_ref::<RicData>().is_none()) {
         return Err(Error::invalid(format!("\"{id}\" is no ric_data stage, so it has no statistics of scores")));
     }
-    let path = session.stage_folder(id).join("statistics.json");
+    let path = session.stage_folder(id).join(names::STATISTICS);
     let text = std::fs::read_to_string(&path)
         .map_err(|e| Error::file(&path, format!("cannot be read ({e}); stage \"{id}\" has not been run")))?;
     serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))

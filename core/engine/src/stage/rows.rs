@@ -1,5 +1,6 @@
 //! Prompts and rows that stages read: which fit, in what order they come, and what a finished stage kept.
 
+use crate::names;
 use crate::session::{Cx, Session, obey};
 use crate::steer::Steering;
 use crate::text::Text;
@@ -108,11 +109,8 @@ fn spread(rows: Vec<Row>, limit: usize) -> Vec<Row> {
     rows.into_iter().enumerate().filter(|(i, _)| keep(*i)).map(|(_, row)| row).collect()
 }
 
-/// Demonstrations that a sampling stage keeps, in its folder.
-pub const SAMPLES: &str = "samples.jsonl";
-
 /// What a finished sampling stage kept, as data.
 pub fn samples(session: &Session, id: &str) -> DataSpec {
-    let path = session.stage_folder(id).join(SAMPLES).to_string_lossy().into_owned();
+    let path = session.stage_folder(id).join(names::SAMPLES).to_string_lossy().into_owned();
     DataSpec { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
 }

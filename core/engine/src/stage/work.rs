@@ -1,9 +1,10 @@
 //! What a stage is: the trait that its one file implements, and the shape in which plans hold any of them.
 
 use crate::Result;
-use crate::plan::{Component, ModelRef, Sampling, Stage, StageId};
+use crate::names;
+use crate::plan::{Component, ModelRef, Stage, StageId};
 use crate::session::{Cx, Session};
-use crate::steer::By;
+use crate::steer::Judged;
 use motrain_core::data::DataSpec;
 use motrain_core::options::{Checked, Options, parse, schema_of};
 use motrain_core::registry::{Kind, Registry};
@@ -51,17 +52,8 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
 
     /// What `{"stage": id}` in a component's options stands for; by default the folder of its model.
     fn value(&self, session: &Session, id: &str) -> Result<Value> {
-        Ok(json!(session.stage_folder(id).join("model")))
+        Ok(json!(session.stage_folder(id).join(names::MODEL)))
     }
-}
-
-/// A policy whose quality a stage tells, and how it was steered and sampled for that.
-pub struct Judged<'a> {
-    pub by: &'a By,
-    /// The stage whose objectives it follows.
-    pub rewards: &'a StageId,
-    pub conditioner: &'a Component,
-    pub sampling: &'a Sampling,
 }
 
 /// Something that options refer to.

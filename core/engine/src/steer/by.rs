@@ -2,7 +2,6 @@
 
 use super::{Loader, STEERINGS, Steerable, file};
 use crate::plan::ModelRef;
-use crate::stage::Ref;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::Weights;
@@ -129,10 +128,6 @@ pub struct By(pub Box<dyn AnySteer>);
 impl By {
     pub fn new(steering: impl Steer) -> Self {
         Self(Box::new(steering))
-    }
-
-    pub fn refs(&mut self) -> impl Iterator<Item = Ref<'_>> {
-        self.0.models().into_iter().map(|(_, model)| Ref::Model(model))
     }
 
     /// Whether a stage makes any of its models.

@@ -4,9 +4,9 @@
 use super::prompted::Prompted;
 use super::{AnySteer, By, Loader, Steer, Steerable};
 use crate::model::write_json;
-use crate::plan::{Component, ModelRef};
+use crate::names;
+use crate::plan::{Component, ModelRef, Sampling, StageId};
 use crate::session::{Cx, Session};
-use crate::stage::{Judged, rewards};
 use crate::text::Text;
 use crate::{Error, Result, generation};
 use motrain_core::conditioner::Conditioner;
@@ -18,7 +18,6 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
 
-pub const FILE: &str = "steering.json";
 /// Raised when what an earlier motrain wrote would be read wrongly by this one, or the other way round.
 const VERSION: u32 = 1;
 
@@ -66,7 +65,7 @@ impl Said {
 
     /// What a folder says, if it says anything.
     fn read(folder: &Path) -> Result<Option<Self>> {
-        let path = folder.join(FILE);
+        let path = folder.join(names::STEERING);
         let text = match std::fs::read_to_string(&path) {
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             read => read.map_err(|e| Error::io(&path, e))?,
@@ -82,7 +81,7 @@ impl Said {
 
     /// The steering, of folders where they are.
     fn steering(&self, folder: &Path) -> Result<Box<dyn AnySteer>> {
-        let path = folder.join(FILE);
+        let path = folder.join(names::STEERING);
         let By(mut by) = By::read(&path, &self.by, self.of.clone())?;
         for (_, model) in by.models() {
             let ModelRef::Path(place) = model else {
@@ -132,7 +131,7 @@ impl Opened {
     /// How `weights` enter its prompts, with the components that `registry` has.
     pub fn steering(&self, registry: &Registry, weights: &Weights) -> Result<Steering> {
         let Some(said) = &self.said else {
-            return Err(Error::file(&self.folder, format!("is not a steerable policy: it has no {FILE}")));
+            return Err(Error::file(&self.folder, "is not a steerable policy: it has no steering.json"));
         };
         let (given, wanted, names) = (weights.len(), said.objectives.len(), said.objectives.join(", "));
         if given != wanted {
@@ -140,7 +139,7 @@ impl Opened {
         }
         let Component { name, options } = &said.conditioner;
         let conditioner = registry.conditioners.build(name, options);
-        let conditioner = conditioner.map_err(|e| Error::file(&self.folder.join(FILE), e.to_string()))?;
+        let conditioner = conditioner.map_err(|e| Error::file(&self.folder.join(names::STEERING), e.to_string()))?;
         Ok(Steering { objectives: said.objectives.clone(), conditioner })
     }
 }
@@ -153,7 +152,7 @@ pub fn said_by(folder: &Path) -> Result<Option<(Vec<String>, Component)>> {
 /// Writes how a stage's finished policy is steered beside it.
 pub fn save(stage: Cx, objectives: Vec<String>, conditioner: &Component) -> Result<()> {
     let itself = Prompted(ModelRef::Path(".".into()));
-    write(stage.session, &stage.folder().join("model"), &itself, objectives, conditioner)
+    write(stage.session, &stage.folder().join(names::MODEL), &itself, objectives, conditioner)
 }
 
 /// What other stages made is written out, so that the folder stands alone.
@@ -166,12 +165,21 @@ fn write(
 ) -> Result<()> {
     let options = session.resolve(&conditioner.options)?;
     let conditioner = Component { name: conditioner.name.clone(), options };
-    write_json(&folder.join(FILE), &json!(Said::new(by, objectives, conditioner)))
+    write_json(&folder.join(names::STEERING), &json!(Said::new(by, objectives, conditioner)))
+}
+
+/// A policy whose quality a stage tells, and how it was steered and sampled for that.
+pub struct Judged<'a> {
+    pub by: &'a By,
+    /// The stage whose objectives it follows.
+    pub rewards: &'a StageId,
+    pub conditioner: &'a Component,
+    pub sampling: &'a Sampling,
 }
 
 /// Brings a judged policy into an empty folder that stands alone: its models, how it is steered, and how it was sampled. A prompted one's
 /// own steering.json, which says what it was trained on, stays.
-pub fn publish(session: &Session, judged: &Judged, folder: &Path) -> Result<()> {
+pub fn publish(session: &Session, judged: &Judged, objectives: Vec<String>, folder: &Path) -> Result<()> {
     let mut by = judged.by.meant()?.0.boxed();
     for (place, model) in by.models() {
         let (from, to) = (session.model_folder(model), folder.join(&place));
@@ -179,7 +187,6 @@ pub fn publish(session: &Session, judged: &Judged, folder: &Path) -> Result<()> 
         *model = ModelRef::Path(place);
     }
     if by.name() != Prompted::NAME {
-        let objectives = rewards::of(session, judged.rewards)?.objectives();
         write(session, folder, by.as_ref(), objectives, judged.conditioner)?;
     }
     generation::save(folder, judged.sampling)

@@ -8,7 +8,7 @@ pub mod prompted;
 pub mod soup;
 
 pub use by::{AnySteer, By, Steer, SteerKind};
-pub use file::{Opened, Steering, publish, said_by, save};
+pub use file::{Judged, Opened, Steering, publish, said_by, save};
 
 use crate::Result;
 use crate::decode::Decoder;

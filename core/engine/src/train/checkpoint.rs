@@ -3,6 +3,7 @@
 
 use super::optim::Optim;
 use crate::model::{Llama, write_json};
+use crate::names;
 use crate::text::Text;
 use crate::{Error, Result};
 use motrain_core::durable;
@@ -51,15 +52,13 @@ impl State {
     }
 }
 
-/// How the names of all checkpoints begin.
-pub const PREFIX: &str = "checkpoint-";
 const KEEP: usize = 2;
 /// Files below this size are hashed.
 const SMALL: u64 = 1 << 24;
 
 /// Saves `checkpoint-<step>` in the stage's folder and removes all but the newest two.
 pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
-    let folder = stage.join(format!("{PREFIX}{}", state.step));
+    let folder = stage.join(format!("{}{}", names::CHECKPOINT, state.step));
     if folder.exists() {
         return Ok(());
     }
@@ -89,7 +88,7 @@ fn prune(stage: &Path) -> Result<()> {
 
 fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
     model.save(folder, text)?;
-    crate::model::write_tensors(&folder.join("optimizer.safetensors"), &optim.state()?)?;
+    crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;
@@ -105,13 +104,13 @@ fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &S
         serde_json::to_value(Saved { state: state.clone(), files, sha256, position: Some(position) })
     };
     let saved = state.sha256().and_then(saved).map_err(|e| Error::invalid(e.to_string()))?;
-    write_json(&folder.join("state.json"), &saved)
+    write_json(&folder.join(names::STATE), &saved)
 }
 
 /// Checkpoints of a stage, oldest first.
 fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
     let entries = std::fs::read_dir(stage).into_iter().flatten().flatten();
-    let step = |p: &Path| p.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok();
+    let step = |p: &Path| p.file_name()?.to_str()?.strip_prefix(names::CHECKPOINT)?.parse().ok();
     let mut all: Vec<(usize, PathBuf)> = entries.filter_map(|e| Some((step(&e.path())?, e.path()))).collect();
     all.sort();
     all
@@ -146,7 +145,7 @@ pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
 /// The position of a checkpoint whose files are as they were saved, or what is wrong with them.
 fn whole(folder: &Path) -> std::result::Result<State, String> {
     let text =
-        std::fs::read_to_string(folder.join("state.json")).map_err(|e| format!("has no readable state.json ({e})"))?;
+        std::fs::read_to_string(folder.join(names::STATE)).map_err(|e| format!("has no readable state.json ({e})"))?;
     let saved: Saved = serde_json::from_str(&text).map_err(|e| format!("has a damaged state.json ({e})"))?;
     if saved.position.is_some() && saved.position != saved.state.sha256().ok() {
         return Err("has a damaged state.json (the position in it is not what was saved)".into());
@@ -168,7 +167,7 @@ fn whole(folder: &Path) -> std::result::Result<State, String> {
 fn read(folder: &Path, device: Device, state: State) -> Result<Loaded> {
     let model = Llama::load(folder, device)?;
     let mut optimizer = BTreeMap::new();
-    crate::model::read_file(&folder.join("optimizer.safetensors"), &mut optimizer)?;
+    crate::model::read_file(&folder.join(names::OPTIMIZER), &mut optimizer)?;
     Ok((model, optimizer, state))
 }
 

@@ -4,6 +4,7 @@
 
 use super::events::Events;
 use crate::folder;
+use crate::names;
 use crate::session::{Cx, Session};
 use crate::{Error, Result};
 use motrain_core::durable;
@@ -25,10 +26,7 @@ pub struct Log {
     events: Events,
 }
 
-const METRICS: &str = "metrics.jsonl";
-const TIMINGS: &str = "timings.jsonl";
-const COMPLETIONS: &str = "completions.jsonl";
-pub const FILES: [&str; 3] = [METRICS, TIMINGS, COMPLETIONS];
+pub const FILES: [&str; 3] = [names::METRICS, names::TIMINGS, names::COMPLETIONS];
 
 impl Log {
     /// Opens the logs of a stage that goes on after `step`; later lines are dropped.
@@ -39,7 +37,8 @@ impl Log {
         }
         compose(stage.session, Some(stage.id))?;
         let lines = |name: &str| Lines::open(own.join(name), stage.session.folder.root().join(name));
-        let (metrics, timings, completions) = (lines(METRICS)?, lines(TIMINGS)?, lines(COMPLETIONS)?);
+        let (metrics, timings, completions) =
+            (lines(names::METRICS)?, lines(names::TIMINGS)?, lines(names::COMPLETIONS)?);
         let events = events(stage.session, stage.id)?;
         Ok(Self { stage: stage.id.into(), metrics, timings, completions, events })
     }
@@ -124,7 +123,7 @@ pub fn compose(session: &Session, last: Option<&str>) -> Result<()> {
 
 /// Shows a stage that is reused to TensorBoard too, where its place shows one with other options.
 pub fn show_events(session: &Session, id: &str) -> Result<()> {
-    let folder = session.folder.root().join("events").join(id);
+    let folder = session.folder.root().join(names::EVENTS).join(id);
     if Events::are_of(&folder, &session.hashes[id]) || read_metrics(session.folder.root(), id)?.is_empty() {
         return Ok(());
     }
@@ -133,8 +132,8 @@ pub fn show_events(session: &Session, id: &str) -> Result<()> {
 
 /// The events of a stage so far.
 fn events(session: &Session, id: &str) -> Result<Events> {
-    let mut events = Events::create(&session.folder.root().join("events").join(id), &session.hashes[id])?;
-    for (at, metrics) in read(&session.stage_folder(id).join(METRICS), id)? {
+    let mut events = Events::create(&session.folder.root().join(names::EVENTS).join(id), &session.hashes[id])?;
+    for (at, metrics) in read(&session.stage_folder(id).join(names::METRICS), id)? {
         events.scalars(at, metrics.iter().map(|(k, v)| (k.as_str(), *v)))?;
     }
     Ok(events)
@@ -152,12 +151,12 @@ pub fn split(run: &Path, stage: &str, own: &Path) -> Result<()> {
 
 /// The metrics of a stage, step by step.
 pub fn read_metrics(run: &Path, stage: &str) -> Result<Vec<(usize, Metrics)>> {
-    read(&log_of(run, stage, METRICS), stage)
+    read(&log_of(run, stage, names::METRICS), stage)
 }
 
 /// The timings of a stage, step by step.
 pub fn read_timings(run: &Path, stage: &str) -> Result<Vec<(usize, Metrics)>> {
-    read(&log_of(run, stage, TIMINGS), stage)
+    read(&log_of(run, stage, names::TIMINGS), stage)
 }
 
 /// A stage's own log; a run of an earlier motrain has only the run's.
@@ -210,7 +209,7 @@ mod tests {
     #[test]
     fn what_came_after_a_checkpoint_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(METRICS);
+        let path = folder.path().join(names::METRICS);
         let line = |step: usize| format!("{}\n", json!({ "stage": "a", "step": step, "loss": 0.1 + step as f64 }));
         let whole: String = (1..=3).map(line).collect();
         std::fs::write(&path, [whole.as_bytes(), b"{\"stage\": \"a\", \"text\": \"\xc3"].concat()).unwrap();
