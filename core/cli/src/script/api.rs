@@ -112,7 +112,7 @@ pub fn register(engine: &mut Engine, builder: &Builder) {
     engine.register_fn("path", found);
 }
 
-/// A path of the configuration: in the working directory, or where motrain lives.
+/// A path of the configuration, as `locate` finds it.
 fn found(context: NativeCallContext, path: &str) -> Scripted<String> {
     let found = locate::find(Path::new(path)).map_err(|e| error(&context, format!("{e:#}")))?;
     Ok(found.to_string_lossy().into_owned())

@@ -109,7 +109,7 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
 }
 
 impl Builder {
-    /// A plugin's path: as given, beside the script, or where motrain lives.
+    /// A plugin's path: as given, beside the script, or as `locate` finds it.
     fn found(&self, path: &str) -> anyhow::Result<PathBuf> {
         let beside = self.folder.join(path);
         let found = crate::locate::find(path.as_ref())?;
