@@ -59,7 +59,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 /// In the engine, what stages are made of knows no stage.
 #[test]
 fn stages_stand_above_what_they_are_made_of() {
-    for below in ["model", "text", "decode", "steer", "train", "session.rs", "generation.rs", "names.rs"] {
+    for below in ["model", "tokenizer", "decode", "steer", "train", "session.rs", "generation.rs", "names.rs"] {
         for (path, code) in sources(&format!("core/engine/src/{below}")) {
             assert!(!code.contains("crate::stage"), "{} knows stages", path.display());
         }

@@ -13,7 +13,7 @@ use std::sync::Mutex;
 /// The targets, each with the sources whose words are its dictionary.
 const TARGETS: [(&str, &[&str]); 8] = [
     ("gguf", &["core/engine/src/gguf", "core/engine/src/import"]),
-    ("tokenizer", &["core/engine/src/text", "tests/goldens/text_matrix.py"]),
+    ("tokenizer", &["core/engine/src/tokenizer", "tests/goldens/text_matrix.py"]),
     ("safetensors", &["core/engine/src/model"]),
     ("config", &["core/engine/src/model", "core/engine/src/generation.rs"]),
     ("rows", &["core/base/src/data"]),

@@ -68,29 +68,29 @@ mod tests {
 
     #[derive(Deserialize, JsonSchema)]
     #[serde(default, deny_unknown_fields)]
-    struct Sample {
+    struct Strength {
         /// How strong.
         beta: f64,
     }
-    impl Default for Sample {
+    impl Default for Strength {
         fn default() -> Self {
             Self { beta: 0.1 }
         }
     }
-    impl Options for Sample {
+    impl Options for Strength {
         fn check(&self) -> Checked {
             if self.beta > 0.0 { Ok(()) } else { Err(("beta", format!("must be above 0, not {}", self.beta))) }
         }
     }
 
     fn failure(options: Value) -> String {
-        parse::<Sample>("loss \"dpo\"", &options).err().map(|e| e.to_string()).unwrap_or_default()
+        parse::<Strength>("loss \"dpo\"", &options).err().map(|e| e.to_string()).unwrap_or_default()
     }
 
     #[test]
     fn reads_and_names_the_option_at_fault() {
-        assert_eq!(parse::<Sample>("x", &json!({"beta": 1})).unwrap().beta, 1.0);
-        assert_eq!(parse::<Sample>("x", &Value::Null).unwrap().beta, 0.1);
+        assert_eq!(parse::<Strength>("x", &json!({"beta": 1})).unwrap().beta, 1.0);
+        assert_eq!(parse::<Strength>("x", &Value::Null).unwrap().beta, 0.1);
         assert_eq!(failure(json!({"betta": 1})), "loss \"dpo\" has no option \"betta\"; did you mean \"beta\"?");
         assert_eq!(failure(json!({"beta": -1})), "loss \"dpo\": option \"beta\" must be above 0, not -1");
         assert_eq!(failure(json!({"beta": "a"})), "loss \"dpo\": option \"beta\" must be a number, not \"a\"");
@@ -98,6 +98,6 @@ mod tests {
 
     #[test]
     fn describes_itself() {
-        assert_eq!(describe(&schema_of::<Sample>()), ["beta = 0.1  How strong."]);
+        assert_eq!(describe(&schema_of::<Strength>()), ["beta = 0.1  How strong."]);
     }
 }

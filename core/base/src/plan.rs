@@ -154,7 +154,7 @@ pub struct ScriptSource {
 /// How completions are drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Sampling {
+pub struct GenerationConfig {
     /// Tokens after which an answer is cut.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_new_tokens: usize,
@@ -169,7 +169,7 @@ pub struct Sampling {
     pub top_p: f64,
 }
 
-impl Default for Sampling {
+impl Default for GenerationConfig {
     fn default() -> Self {
         Self { max_new_tokens: 64, temperature: 1.0, top_k: 0, top_p: 1.0 }
     }

@@ -4,8 +4,8 @@ use crate::Result;
 use crate::decode::rollout;
 use crate::device;
 use crate::model::{Llama, Mask, Net};
-use crate::plan::{Optimizer, Sampling};
-use crate::text::Text;
+use crate::plan::{GenerationConfig, Optimizer};
+use crate::tokenizer::Tokenizer;
 use crate::train::logprob::{Group, pack};
 use crate::train::optim;
 use motrain_core::rng::sub_seed;
@@ -22,15 +22,15 @@ pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
     macro_rules! say {
         ($($text:tt)*) => { line(format_args!($($text)*)) };
     }
-    let kind = device::kind(dtype, Device::Cpu)?;
+    let dtype = device::dtype(dtype, Device::Cpu)?;
     let mut model = Llama::load(folder, Device::Cpu)?;
-    let text = Text::load(folder, &model.config)?;
+    let tokenizer = Tokenizer::load(folder, &model.config)?;
     let weights = model.parameter_count() as f64;
-    say!("{:.0} M parameters, {kind:?}, {} threads", weights / 1e6, tch::get_num_threads());
-    let gemm = gemm_rate(kind)?;
+    say!("{:.0} M parameters, {dtype:?}, {} threads", weights / 1e6, tch::get_num_threads());
+    let gemm = gemm_rate(dtype)?;
     say!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
 
-    let net = no_grad(|| model.net(kind))?;
+    let net = no_grad(|| model.net(dtype))?;
     let prompt: Vec<u32> =
         (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.vocab_size as u32 / 2)).collect();
     for batch in [1usize, 16, 64] {
@@ -38,20 +38,20 @@ pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
         say!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
     }
     for batch in [1usize, 16, 64] {
-        let (tokens, seconds) = decode_seconds(&net, &text, &prompt, batch)?;
+        let (tokens, seconds) = decode_seconds(&net, &tokenizer, &prompt, batch)?;
         let rate = tokens / seconds;
         let share = rate * 2.0 * weights / 1e9 / gemm;
         say!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
     }
     drop(net);
 
-    let reference = no_grad(|| model.frozen_copy()?.net(kind))?;
+    let reference = no_grad(|| model.frozen_copy()?.net(dtype))?;
     model.require_grad()?;
-    let spec = Optimizer { lr: 1e-7, ..Optimizer::default() };
-    let mut adam = optim::build(&spec, &model.params)?;
+    let options = Optimizer { lr: 1e-7, ..Optimizer::default() };
+    let mut adam = optim::build(&options, &model.params)?;
     let mut best: Option<[f64; 4]> = None;
     for _ in 0..3 {
-        let times = online_step(&mut model, &reference, &text, &prompt, kind, adam.as_mut())?;
+        let times = online_step(&mut model, &reference, &tokenizer, &prompt, dtype, adam.as_mut())?;
         if best.is_none_or(|b| times.iter().sum::<f64>() < b.iter().sum()) {
             best = Some(times);
         }
@@ -72,10 +72,10 @@ pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
     Ok(())
 }
 
-fn gemm_rate(kind: Kind) -> Result<f64> {
+fn gemm_rate(dtype: Kind) -> Result<f64> {
     no_grad(|| {
-        let a = Tensor::f_full([1024, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
-        let b = Tensor::f_full([3072, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(kind)?;
+        let a = Tensor::f_full([1024, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(dtype)?;
+        let b = Tensor::f_full([3072, 576], 0.5, (Kind::Float, Device::Cpu))?.f_to_kind(dtype)?;
         let mut best = f64::INFINITY;
         for _ in 0..20 {
             let clock = Instant::now();
@@ -102,14 +102,21 @@ fn prefill_seconds(net: &Net, prompt: &[u32], batch: usize) -> Result<f64> {
 }
 
 /// Tokens drawn after the first, and the seconds that they took.
-fn decode_seconds(net: &Net, text: &Text, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
-    let mut text = text.clone();
-    text.eos = vec![u32::MAX];
+fn decode_seconds(net: &Net, tokenizer: &Tokenizer, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
+    let mut tokenizer = tokenizer.clone();
+    tokenizer.eos = vec![u32::MAX];
     let prompts = vec![prompt.to_vec(); batch];
     let seed = |i: usize, _| sub_seed(0, "bench", i as u64);
     let time = |new: usize| -> Result<f64> {
         let clock = Instant::now();
-        rollout(net, &text, &prompts, 1, seed, &Sampling { max_new_tokens: new, ..Sampling::default() })?;
+        rollout(
+            net,
+            &tokenizer,
+            &prompts,
+            1,
+            seed,
+            &GenerationConfig { max_new_tokens: new, ..GenerationConfig::default() },
+        )?;
         Ok(clock.elapsed().as_secs_f64())
     };
     time(2)?;
@@ -121,29 +128,29 @@ fn decode_seconds(net: &Net, text: &Text, prompt: &[u32], batch: usize) -> Resul
 fn online_step(
     model: &mut Llama,
     reference: &Net,
-    text: &Text,
+    tokenizer: &Tokenizer,
     prompt: &[u32],
-    kind: Kind,
+    dtype: Kind,
     adam: &mut dyn optim::Optim,
 ) -> Result<[f64; 4]> {
-    let mut endless = text.clone();
+    let mut endless = tokenizer.clone();
     endless.eos = vec![u32::MAX];
     let prompts = vec![prompt.to_vec(); 8];
     let seed = |i: usize, completion: usize| sub_seed(1 + completion as u64, "bench", i as u64);
-    let sampling = Sampling { max_new_tokens: NEW, ..Sampling::default() };
+    let sampling = GenerationConfig { max_new_tokens: NEW, ..GenerationConfig::default() };
     let clock = Instant::now();
-    let net = no_grad(|| model.net(kind))?;
+    let net = no_grad(|| model.net(dtype))?;
     let drawn = rollout(&net, &endless, &prompts, 2, seed, &sampling)?;
     drop(net);
     let draw = clock.elapsed().as_secs_f64();
     let tokens = |i: usize| drawn.of(i).iter().map(|c| c.tokens.as_slice()).collect();
     let groups: Vec<Group> = (0..8).map(|i| Group { prompt, completions: tokens(i) }).collect();
     let clock = Instant::now();
-    let packed = pack(&groups, text.pad, Device::Cpu)?;
+    let packed = pack(&groups, tokenizer.pad, Device::Cpu)?;
     let _ = no_grad(|| packed.token_log_probs(reference, 1.0))?;
     let refer = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    let sums = packed.sums(&packed.token_log_probs(&model.net(kind)?, 1.0)?)?;
+    let sums = packed.sums(&packed.token_log_probs(&model.net(dtype)?, 1.0)?)?;
     sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
     let train = clock.elapsed().as_secs_f64();
     let clock = Instant::now();

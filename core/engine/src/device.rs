@@ -24,7 +24,7 @@ pub fn device(name: &str) -> Result<Device> {
 }
 
 /// Reads "f32", "bf16" or "auto": bf16 on CUDA and on CPUs that multiply it fast, else f32.
-pub fn kind(name: &str, device: Device) -> Result<Kind> {
+pub fn dtype(name: &str, device: Device) -> Result<Kind> {
     match name {
         "f32" => Ok(Kind::Float),
         "bf16" => Ok(Kind::BFloat16),

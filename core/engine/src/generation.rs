@@ -4,8 +4,8 @@
 //! settings, take nothing from the file but the tokens that end an answer.
 
 use crate::model::write_json;
-use crate::plan::Sampling;
-use crate::text::files::{read_fields, warn};
+use crate::plan::GenerationConfig;
+use crate::tokenizer::files::{read_fields, warn};
 use crate::{Error, Result};
 use motrain_core::options::check_value;
 use serde_json::{Map, Value, json};
@@ -105,7 +105,7 @@ const HARMLESS: [&str; 41] = [
 
 /// How the folder says that its policy is sampled. A file that says nothing about it, or none, means the policy's own distribution; what
 /// else it leaves out is as in transformers, but for 128 new tokens.
-pub fn sampling(folder: &Path) -> Result<Sampling> {
+pub fn sampling(folder: &Path) -> Result<GenerationConfig> {
     let path = folder.join(FILE);
     let said = read_fields(&path)?;
     let sampling = drawn_by(&said, &path).map_err(|what| Error::file(&path, what))?;
@@ -113,7 +113,7 @@ pub fn sampling(folder: &Path) -> Result<Sampling> {
     Ok(sampling)
 }
 
-fn drawn_by(said: &Fields, path: &Path) -> std::result::Result<Sampling, String> {
+fn drawn_by(said: &Fields, path: &Path) -> std::result::Result<GenerationConfig, String> {
     let says = |key: &str| said.get(key).is_some_and(|v| !v.is_null());
     let wrong = |key: &str, wanted: &str| Err(format!("{key} is {}; {wanted} is expected", said[key]));
     let number = |key: &str, other: f64| match said.get(key).and_then(Value::as_f64) {
@@ -136,7 +136,7 @@ fn drawn_by(said: &Fields, path: &Path) -> std::result::Result<Sampling, String>
             );
             false
         }
-        _ => return wrong("do_sample", "true or false").map(|()| Sampling::default()),
+        _ => return wrong("do_sample", "true or false").map(|()| GenerationConfig::default()),
     };
     refuse(said, &REFUSED)?;
     if sampled {
@@ -150,9 +150,9 @@ fn drawn_by(said: &Fields, path: &Path) -> std::result::Result<Sampling, String>
     let top_k = if says("do_sample") { 50 } else { 0 };
     let max_new_tokens = count("max_new_tokens", 128)?;
     if !sampled {
-        return Ok(Sampling { max_new_tokens, temperature: 0.0, top_k: 0, top_p: 1.0 });
+        return Ok(GenerationConfig { max_new_tokens, temperature: 0.0, top_k: 0, top_p: 1.0 });
     }
-    Ok(Sampling {
+    Ok(GenerationConfig {
         max_new_tokens,
         temperature: number("temperature", 1.0)?,
         top_k: count("top_k", top_k)?,
@@ -184,7 +184,7 @@ pub fn stops(said: &Fields) -> std::result::Result<Vec<u32>, String> {
 }
 
 /// Adds to the folder's file how its policy was evaluated. The file is replaced, not written over: it may be a hard link.
-pub fn save(folder: &Path, sampling: &Sampling) -> Result<()> {
+pub fn save(folder: &Path, sampling: &GenerationConfig) -> Result<()> {
     let path = folder.join(FILE);
     let mut said = read_fields(&path)?;
     for (key, _) in REFUSED.iter().chain(&REFUSED_IF_DRAWN) {
@@ -208,7 +208,7 @@ pub fn save(folder: &Path, sampling: &Sampling) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::files::read_json;
+    use crate::tokenizer::files::read_json;
 
     #[test]
     fn a_policy_is_sampled_as_it_was_evaluated() {
@@ -217,8 +217,8 @@ mod tests {
         assert_eq!((unsaid.max_new_tokens, unsaid.temperature, unsaid.top_k, unsaid.top_p), (128, 1.0, 0, 1.0));
         write_json(&folder.path().join(FILE), &json!({ "eos_token_id": 2 })).unwrap();
         for asked in [
-            Sampling { max_new_tokens: 32, temperature: 0.7, top_k: 5, top_p: 0.9 },
-            Sampling { max_new_tokens: 8, temperature: 0.0, top_k: 0, top_p: 1.0 },
+            GenerationConfig { max_new_tokens: 32, temperature: 0.7, top_k: 5, top_p: 0.9 },
+            GenerationConfig { max_new_tokens: 8, temperature: 0.0, top_k: 0, top_p: 1.0 },
         ] {
             save(folder.path(), &asked).unwrap();
             assert_eq!(sampling(folder.path()).unwrap(), asked);
@@ -233,7 +233,7 @@ mod tests {
         assert!(sampling(folder.path()).unwrap_err().to_string().contains(FILE));
     }
 
-    fn said(file: Value) -> std::result::Result<Sampling, String> {
+    fn said(file: Value) -> std::result::Result<GenerationConfig, String> {
         let folder = tempfile::tempdir().unwrap();
         write_json(&folder.path().join(FILE), &file).unwrap();
         let place = folder.path().display().to_string() + "/";
@@ -275,7 +275,7 @@ mod tests {
     fn evaluation_leaves_no_settings_that_it_did_not_use() {
         let folder = tempfile::tempdir().unwrap();
         write_json(&folder.path().join(FILE), &json!({ "eos_token_id": 2, "repetition_penalty": 1.1 })).unwrap();
-        save(folder.path(), &Sampling::default()).unwrap();
-        assert_eq!(sampling(folder.path()).unwrap(), Sampling::default());
+        save(folder.path(), &GenerationConfig::default()).unwrap();
+        assert_eq!(sampling(folder.path()).unwrap(), GenerationConfig::default());
     }
 }

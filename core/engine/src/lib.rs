@@ -26,8 +26,8 @@ pub mod session;
 mod settle;
 pub mod stage;
 pub mod steer;
-pub mod text;
 mod time_left;
+pub mod tokenizer;
 pub mod train;
 
 pub use error::{Error, Result};

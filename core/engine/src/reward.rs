@@ -6,7 +6,7 @@ use crate::model::{Config, Head, Llama, Net};
 use crate::plan::ModelRef;
 use crate::session::obey;
 use crate::stage::rewards::Rewards;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
@@ -61,7 +61,7 @@ pub fn register(registry: &mut Registry, device_name: &str, dtype: &str) -> Resu
                 return Err(Error::invalid("the stage of this reward model has not run"));
             };
             let device = device::device(&device_name)?;
-            ModelSource::load(Path::new(path), device, device::kind(&dtype, device)?, &options)
+            ModelSource::load(Path::new(path), device, device::dtype(&dtype, device)?, &options)
         };
         Ok(Box::new(load().map_err(|e| stop::or(motrain_core::Error::Invalid(e.to_string())))?))
     };
@@ -73,13 +73,13 @@ pub fn register(registry: &mut Registry, device_name: &str, dtype: &str) -> Resu
 pub struct ModelSource {
     // libtorch tensors may move between threads but not be shared.
     net: Mutex<Net>,
-    text: Text,
+    tokenizer: Tokenizer,
     max_tokens: usize,
     batch_size: usize,
 }
 
 impl ModelSource {
-    fn load(folder: &Path, device: Device, kind: Kind, options: &RewardModelOptions) -> Result<Self> {
+    fn load(folder: &Path, device: Device, dtype: Kind, options: &RewardModelOptions) -> Result<Self> {
         let config = Config::load(folder)?;
         if config.head != Head::Score {
             return Err(Error::file(
@@ -87,10 +87,10 @@ impl ModelSource {
                 "is a language model, not a sequence-classification folder; train a reward model first",
             ));
         }
-        let text = Text::load(folder, &config)?;
+        let tokenizer = Tokenizer::load(folder, &config)?;
         let max_tokens = options.max_tokens.min(config.context as usize);
-        let net = Mutex::new(no_grad(|| Llama::load(folder, device)?.net(kind))?);
-        Ok(Self { net, text, max_tokens, batch_size: options.batch_size.max(1) })
+        let net = Mutex::new(no_grad(|| Llama::load(folder, device)?.net(dtype))?);
+        Ok(Self { net, tokenizer, max_tokens, batch_size: options.batch_size.max(1) })
     }
 }
 
@@ -101,19 +101,19 @@ impl RewardSource for ModelSource {
 
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
         let net = self.net.lock().map_err(|_| "an earlier call failed".to_owned())?;
-        score_batch(&net, &self.text, self.max_tokens, self.batch_size, batch).map_err(|e| e.to_string())
+        score_batch(&net, &self.tokenizer, self.max_tokens, self.batch_size, batch).map_err(|e| e.to_string())
     }
 }
 
 /// Tokens of a prompt and an answer (its text, and whether it is finished). To fit, the prompt loses its beginning; an answer that is too long
 /// alone loses its end, so that it ends in no end-of-sequence token, as one that its policy did not finish.
 pub fn encode_for_reward(
-    text: &Text,
+    tokenizer: &Tokenizer,
     prompt: &Prompt,
     (answer, finished): (&str, bool),
     max_tokens: usize,
 ) -> Result<(Vec<u32>, Vec<u32>)> {
-    let (mut prompt, mut answer) = text.encode_conversation(prompt, answer, finished)?;
+    let (mut prompt, mut answer) = tokenizer.encode_conversation(prompt, answer, finished)?;
     answer.truncate(max_tokens.saturating_sub(1).max(1));
     let room = max_tokens.saturating_sub(answer.len()).max(1);
     if prompt.len() > room {
@@ -122,10 +122,10 @@ pub fn encode_for_reward(
     Ok((prompt, answer))
 }
 
-fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[Sample]) -> Result<Vec<f64>> {
+fn score_batch(net: &Net, tokenizer: &Tokenizer, max_tokens: usize, rows: usize, batch: &[Sample]) -> Result<Vec<f64>> {
     let encode = |s: &Sample| {
         obey()?;
-        encode_for_reward(text, s.prompt, (s.completion, s.finished), max_tokens)
+        encode_for_reward(tokenizer, s.prompt, (s.completion, s.finished), max_tokens)
     };
     let encoded: Vec<(Vec<u32>, Vec<u32>)> = batch.iter().map(encode).collect::<Result<_>>()?;
     // Neighbouring completions of one prompt share it.
@@ -148,7 +148,7 @@ fn score_batch(net: &Net, text: &Text, max_tokens: usize, rows: usize, batch: &[
             })
             .collect();
         // The reward set names prompt and completion of a score that is not finite.
-        let values = no_grad(|| to_vec_unchecked(&scores_of(net, &packed, text.pad)?))?;
+        let values = no_grad(|| to_vec_unchecked(&scores_of(net, &packed, tokenizer.pad)?))?;
         for (&i, value) in chunk.iter().flatten().zip(values) {
             scores[i] = value;
         }

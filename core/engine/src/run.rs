@@ -7,8 +7,8 @@ use crate::plan::{Plan, Stage};
 use crate::session::{Cx, Session, obey};
 use crate::settle::settle;
 use crate::stage::{self, AnyWork, Makes, evaluate};
-use crate::text::clock;
 use crate::time_left::TimeLeft;
+use crate::tokenizer::clock;
 use crate::train::log;
 use crate::{Error, Result, device, steer};
 use motrain_core::durable;
@@ -40,12 +40,12 @@ impl Front {
 /// Runs `plan` in a run folder. What was finished with the same hash, whatever came in between, is reused.
 pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<Front>> {
     let device = device::device(&plan.device)?;
-    let kind = device::kind(&plan.dtype, device)?;
+    let dtype = device::dtype(&plan.dtype, device)?;
     plan.stages.iter().try_for_each(|s| folder::check_id(&s.id))?;
     settle(folder)?;
     let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
     let hashes = plan.hashes(|path| inputs.fingerprint(path), |work| [stage::SHARED, work.revision()])?;
-    let session = Session { plan, registry, folder, hashes, device, kind };
+    let session = Session { plan, registry, folder, hashes, device, dtype };
     needs_nothing_gone(&session, &inputs)?;
     if !holds(folder, plan) {
         folder.write_json(names::PLAN, plan)?;
@@ -178,7 +178,7 @@ fn manifest(session: &Session, inputs: &Inputs) -> Value {
         "layout": folder::LAYOUT,
         "seed": session.plan.seed,
         "device": session.plan.device,
-        "compute_type": format!("{:?}", session.kind),
+        "compute_type": format!("{:?}", session.dtype),
         "threads": tch::get_num_threads(),
         "cpu": cpu_name(),
         "os": std::env::consts::OS,

@@ -5,7 +5,7 @@ use crate::model::Llama;
 use crate::names;
 use crate::plan::{Component, ModelRef, Plan};
 use crate::steer::Loader;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use motrain_core::conditioner::Conditioner;
@@ -26,7 +26,7 @@ pub struct Session<'a> {
     /// The hash of each stage, under which its work lies.
     pub hashes: BTreeMap<String, String>,
     pub device: Device,
-    pub kind: Kind,
+    pub dtype: Kind,
 }
 
 /// An error once a signal has asked to stop. Loops that take long ask at each turn.
@@ -56,16 +56,16 @@ impl<'a> Cx<'a> {
     }
 
     /// Loads a model and its tokenizer.
-    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Text)> {
+    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Tokenizer)> {
         self.session.loader().load(model)
     }
 
     /// Saves the stage's model, replacing a half-written one.
-    pub fn save_model(&self, model: &Llama, text: &Text) -> Result<()> {
+    pub fn save_model(&self, model: &Llama, tokenizer: &Tokenizer) -> Result<()> {
         let folder = self.folder().join(names::MODEL);
         let partial = durable::beside(&folder, "partial");
         durable::remove(&partial).map_err(|e| Error::io(&partial, e))?;
-        model.save(&partial, text)?;
+        model.save(&partial, tokenizer)?;
         durable::publish(&partial, &folder).map_err(|e| Error::io(&folder, e))
     }
 
@@ -124,7 +124,7 @@ impl Session<'_> {
 
     /// Loads the models of a steering.
     pub fn loader(&self) -> Loader<'_> {
-        Loader { folder: Box::new(|model| self.model_folder(model)), device: self.device, kind: self.kind }
+        Loader { folder: Box::new(|model| self.model_folder(model)), device: self.device, dtype: self.dtype }
     }
 
     pub fn conditioner(&self, component: &Component) -> Result<Box<dyn Conditioner>> {

@@ -3,12 +3,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use motrain_core::plan::Sampling;
+use motrain_core::plan::GenerationConfig;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::{Prompt, Registry, Weights};
 use motrain_engine::decode::rollout;
 use motrain_engine::model::Llama;
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 use motrain_tasks::{LENGTH, TASKS, Task, sentences};
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -33,11 +33,11 @@ fn prompts(task: &Task, count: usize) -> Vec<String> {
 fn answers(task: &Task, policy: &str, prompts: &[Prompt]) -> Vec<String> {
     let folder = asset(task, policy);
     let model = Llama::load(&folder, Device::Cpu).unwrap();
-    let text = Text::load(&folder, &model.config).unwrap();
+    let tokenizer = Tokenizer::load(&folder, &model.config).unwrap();
     let net = no_grad(|| model.net(Kind::Float)).unwrap();
-    let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| text.encode_prompt(p).unwrap()).collect();
-    let sampling = Sampling { max_new_tokens: 80, ..Sampling::default() };
-    let drawn = rollout(&net, &text, &tokens, 1, |i, _| i as u64, &sampling).unwrap();
+    let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.encode_prompt(p).unwrap()).collect();
+    let sampling = GenerationConfig { max_new_tokens: 80, ..GenerationConfig::default() };
+    let drawn = rollout(&net, &tokenizer, &tokens, 1, |i, _| i as u64, &sampling).unwrap();
     drawn.into_iter().map(|c| c.text).collect()
 }
 

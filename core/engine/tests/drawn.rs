@@ -10,9 +10,9 @@ use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
 use motrain_engine::decode::{Completion, rollout};
 use motrain_engine::model::{Head, Llama, Mask};
-use motrain_engine::plan::Sampling;
+use motrain_engine::plan::GenerationConfig;
 use motrain_engine::reward;
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::to_vec;
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -29,7 +29,7 @@ fn every_completion() -> Vec<Vec<u32>> {
 #[test]
 fn kl_and_entropy_of_draws_are_those_of_all_completions() {
     let folder = tempfile::tempdir().unwrap();
-    let text = text(folder.path(), &config(Head::TiedLm));
+    let tokenizer = text(folder.path(), &config(Head::TiedLm));
     let (now, before) = (policy(1, Head::TiedLm), policy(2, Head::TiedLm));
     let (prompt, all) = (vec![3, 1], every_completion());
     let places: HashMap<&Vec<u32>, usize> = all.iter().enumerate().map(|(i, c)| (c, i)).collect();
@@ -39,9 +39,9 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
         let exact_kl: f64 = p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum();
         let exact_entropy: f64 = p.iter().map(|p| -p.exp() * p).sum();
 
-        let sampling = Sampling { max_new_tokens: 2, temperature, ..Sampling::default() };
+        let sampling = GenerationConfig { max_new_tokens: 2, temperature, ..GenerationConfig::default() };
         let net = now.net(Kind::Float).unwrap();
-        let drawn = rollout(&net, &text, std::slice::from_ref(&prompt), 4000, |_, i| i as u64, &sampling).unwrap();
+        let drawn = rollout(&net, &tokenizer, std::slice::from_ref(&prompt), 4000, |_, i| i as u64, &sampling).unwrap();
         let tokens: Vec<Vec<u32>> = drawn.into_iter().map(|c| c.tokens).collect();
         let index = |t: &Vec<u32>| places[t];
         let ratios: Vec<f64> = tokens.iter().map(index).map(|i| p[i] - q[i]).collect();
@@ -60,9 +60,9 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
 fn recomputed(world: &World, run: &std::path::Path, step: usize, temperature: f64, plain: bool) -> (f64, f64, usize) {
     let load = |folder: &std::path::Path| Llama::load(folder, Device::Cpu).unwrap();
     let (now, before) = (load(&find(run, &format!("checkpoint-{}", step - 1))), load(&world.path("policy")));
-    let text = Text::load(&world.path("policy"), &now.config).unwrap();
+    let tokenizer = Tokenizer::load(&world.path("policy"), &now.config).unwrap();
     let (mut ratios, mut surprise) = (Vec::new(), Vec::new());
-    for Answer { prompt, plain: x, said, .. } in answers(run, step, &text) {
+    for Answer { prompt, plain: x, said, .. } in answers(run, step, &tokenizer) {
         let said = [said];
         let p = log_probs(&now, &prompt, &said, temperature)[0];
         ratios.push(p - log_probs(&before, if plain { &x } else { &prompt }, &said, temperature)[0]);

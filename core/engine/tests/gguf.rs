@@ -7,7 +7,7 @@
 use motrain_core::Prompt;
 use motrain_engine::import::import;
 use motrain_engine::model::{Llama, Mask, Net};
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -24,17 +24,17 @@ fn check(name: &str, texts: &[String], golden: &Value) {
     let folder = tempfile::tempdir().unwrap();
     import(&root().join("fixtures/gguf").join(name), folder.path()).unwrap();
     let model = Llama::load(folder.path(), Device::Cpu).unwrap();
-    let text = Text::load(folder.path(), &model.config).unwrap();
+    let tokenizer = Tokenizer::load(folder.path(), &model.config).unwrap();
     let tokens: Vec<Vec<u32>> = of(&golden["tokens"]);
-    let found: Vec<Vec<u32>> = texts.iter().map(|t| text.encode_prompt(&Prompt::user(t)).unwrap()).collect();
+    let found: Vec<Vec<u32>> = texts.iter().map(|t| tokenizer.encode_prompt(&Prompt::user(t)).unwrap()).collect();
     assert_eq!(found, tokens, "{name}: tokens");
-    let (mut ends, wanted): (Vec<u32>, Vec<u32>) = (text.eos.clone(), of(&golden["ends"]));
+    let (mut ends, wanted): (Vec<u32>, Vec<u32>) = (tokenizer.eos.clone(), of(&golden["ends"]));
     ends.sort_unstable();
     assert_eq!(ends, wanted, "{name}: tokens that end an answer");
     let shown: Vec<String> = of(&golden["shown"]);
     for ((ids, text_of), wanted) in tokens.iter().zip(texts).zip(&shown) {
         let ids = if ids.len() > 1 && ids[0] == 2 { &ids[1..] } else { ids };
-        assert_eq!(text.decode(ids).unwrap(), *wanted, "{name}: {text_of}");
+        assert_eq!(tokenizer.decode(ids).unwrap(), *wanted, "{name}: {text_of}");
     }
     let net = no_grad(|| model.net(Kind::Float)).unwrap();
     let quantised = ["q8_0", "q4_0", "q4_1"].iter().any(|kind| name.starts_with(kind));

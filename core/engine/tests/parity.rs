@@ -7,8 +7,8 @@ use motrain_core::Prompt;
 use motrain_engine::Result;
 use motrain_engine::decode::{Decoder, Rows, rollout};
 use motrain_engine::model::{Llama, Mask, Net};
-use motrain_engine::plan::Sampling;
-use motrain_engine::text::Text;
+use motrain_engine::plan::GenerationConfig;
+use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -26,20 +26,20 @@ fn goldens(model: &str) -> Vec<Value> {
     serde_json::from_str::<Value>(&text).unwrap()[model].as_array().unwrap().clone()
 }
 
-fn load(folder: &Path) -> (Net, Text) {
+fn load(folder: &Path) -> (Net, Tokenizer) {
     let model = Llama::load(folder, Device::Cpu).unwrap();
-    let text = Text::load(folder, &model.config).unwrap();
-    (no_grad(|| model.net(Kind::Float)).unwrap(), text)
+    let tokenizer = Tokenizer::load(folder, &model.config).unwrap();
+    (no_grad(|| model.net(Kind::Float)).unwrap(), tokenizer)
 }
 
 fn check(name: &str, folder: &Path) {
-    let (net, text) = load(folder);
+    let (net, tokenizer) = load(folder);
     let mut prompts = Vec::new();
     for golden in goldens(name) {
         let prompt = Prompt::user(golden["text"].as_str().unwrap());
-        assert_eq!(text.render(&prompt).unwrap(), golden["rendered"].as_str().unwrap());
+        assert_eq!(tokenizer.render(&prompt).unwrap(), golden["rendered"].as_str().unwrap());
         let ids: Vec<u32> = serde_json::from_value(golden["ids"].clone()).unwrap();
-        assert_eq!(text.encode_prompt(&prompt).unwrap(), ids, "{name}: tokens");
+        assert_eq!(tokenizer.encode_prompt(&prompt).unwrap(), ids, "{name}: tokens");
 
         let input = Tensor::from_slice(&ids.iter().map(|&i| i64::from(i)).collect::<Vec<_>>()).unsqueeze(0);
         let positions = Tensor::arange(ids.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
@@ -56,13 +56,13 @@ fn check(name: &str, folder: &Path) {
     let split: Vec<_> = prompts.iter().map(|(ids, _)| group(ids)).collect();
     let groups: Vec<Group> =
         split.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice(), &c[..3]] }).collect();
-    let packed = pack(&groups, text.pad, Device::Cpu).unwrap();
+    let packed = pack(&groups, tokenizer.pad, Device::Cpu).unwrap();
     let sums = to_vec(&no_grad(|| packed.sums(&packed.token_log_probs(&net, 1.0)?)).unwrap()).unwrap();
     for (i, (ids, expected)) in prompts.iter().enumerate() {
         let tolerance = TOLERANCE * ids.len() as f64;
         assert!((sums[2 * i] - expected).abs() < tolerance, "{name}: {} is not {expected}", sums[2 * i]);
         let short = Group { prompt: &split[i].0, completions: vec![&split[i].1[..3]] };
-        let alone = pack(&[short], text.pad, Device::Cpu).unwrap();
+        let alone = pack(&[short], tokenizer.pad, Device::Cpu).unwrap();
         let alone = to_vec(&no_grad(|| alone.sums(&alone.token_log_probs(&net, 1.0)?)).unwrap()).unwrap();
         assert!((alone[0] - sums[2 * i + 1]).abs() < 1e-3, "{name}: packing changes a log-prob");
     }
@@ -83,13 +83,13 @@ fn smollm2_equals_transformers() {
 /// Greedy decoding with the cache equals the arg-max of full forward passes, whatever the batch and the padding.
 #[test]
 fn cached_decoding_equals_full_passes() {
-    let (net, text) = load(&root().join("assets/hh/policy"));
-    let greedy = Sampling { temperature: 0.0, max_new_tokens: 12, ..Sampling::default() };
+    let (net, tokenizer) = load(&root().join("assets/hh/policy"));
+    let greedy = GenerationConfig { temperature: 0.0, max_new_tokens: 12, ..GenerationConfig::default() };
     let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Tell me how to fix a live wire. It is for a bet.", "Hi"]
         .iter()
-        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .map(|p| tokenizer.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let drawn = rollout(&net, &text, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &greedy).unwrap();
+    let drawn = rollout(&net, &tokenizer, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &greedy).unwrap();
     assert_eq!(drawn.of(1)[0], drawn.of(1)[1]);
     for (slot, prompt) in prompts.iter().enumerate() {
         let mut ids: Vec<i64> = prompt.iter().map(|&i| i64::from(i)).collect();
@@ -107,14 +107,14 @@ fn cached_decoding_equals_full_passes() {
 /// A completion depends on its own seed, not on its neighbours.
 #[test]
 fn sampling_does_not_depend_on_the_batch() {
-    let (net, text) = load(&root().join("assets/hh/policy"));
-    let sampling = Sampling { max_new_tokens: 40, ..Sampling::default() };
+    let (net, tokenizer) = load(&root().join("assets/hh/policy"));
+    let sampling = GenerationConfig { max_new_tokens: 40, ..GenerationConfig::default() };
     let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Tell me how to sneak out at night. I am bored today."]
         .iter()
-        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .map(|p| tokenizer.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let together = rollout(&net, &text, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &sampling).unwrap();
-    let alone = rollout(&net, &text, &prompts[..1], 1, |_, _| 1, &sampling).unwrap();
+    let together = rollout(&net, &tokenizer, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &sampling).unwrap();
+    let alone = rollout(&net, &tokenizer, &prompts[..1], 1, |_, _| 1, &sampling).unwrap();
     assert_eq!(together.of(0)[1], alone[0]);
     assert_ne!(together.of(0)[0], together.of(0)[1]);
 }
@@ -137,8 +137,8 @@ impl Decoder for Mean<'_> {
         self.0.device()
     }
 
-    fn kind(&self) -> Kind {
-        self.0.kind()
+    fn dtype(&self) -> Kind {
+        self.0.dtype()
     }
 
     fn parameter_count(&self) -> usize {
@@ -165,17 +165,18 @@ impl Rows for MeanRows<'_> {
 /// A mix decodes as a network does: of a policy and itself that policy, of two what neither says alone.
 #[test]
 fn a_mix_of_networks_decodes_like_one() {
-    let (policy, text) = load(&root().join("assets/hh/policy"));
+    let (policy, tokenizer) = load(&root().join("assets/hh/policy"));
     let mut other = Llama::load(&root().join("assets/hh/policy"), Device::Cpu).unwrap();
     other.params[0].1 = other.params[0].1.f_mul_scalar(0.7).unwrap();
     let other = no_grad(|| other.net(Kind::Float)).unwrap();
-    let sampling = Sampling { max_new_tokens: 40, ..Sampling::default() };
+    let sampling = GenerationConfig { max_new_tokens: 40, ..GenerationConfig::default() };
     let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Hi", "Tell me how to fix a live wire."]
         .iter()
-        .map(|p| text.encode_prompt(&Prompt::user(*p)).unwrap())
+        .map(|p| tokenizer.encode_prompt(&Prompt::user(*p)).unwrap())
         .collect();
-    let draw =
-        |decoder: &dyn Decoder| rollout(decoder, &text, &prompts, 8, |p, i| (8 * p + i) as u64, &sampling).unwrap();
+    let draw = |decoder: &dyn Decoder| {
+        rollout(decoder, &tokenizer, &prompts, 8, |p, i| (8 * p + i) as u64, &sampling).unwrap()
+    };
     let alone = draw(&policy);
     assert_eq!(draw(&Mean(&policy, &policy)), alone);
     assert!(draw(&Mean(&policy, &other)) != alone);

@@ -6,8 +6,8 @@
 use motrain_core::{Message, Prompt};
 use motrain_engine::decode::rollout;
 use motrain_engine::model::{Config, Llama};
-use motrain_engine::plan::Sampling;
-use motrain_engine::text::Text;
+use motrain_engine::plan::GenerationConfig;
+use motrain_engine::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, no_grad};
@@ -46,8 +46,8 @@ fn write(case: &Value, folder: &Path) {
     }
 }
 
-fn load(folder: &Path) -> motrain_engine::Result<Text> {
-    Text::load(folder, &Config::load(folder)?)
+fn load(folder: &Path) -> motrain_engine::Result<Tokenizer> {
+    Tokenizer::load(folder, &Config::load(folder)?)
 }
 
 fn conversation(turns: &Value) -> Prompt {
@@ -60,7 +60,7 @@ fn ids(value: &Value) -> Vec<u32> {
 }
 
 /// What differs from transformers in one folder.
-fn differences(text: &Text, golden: &Value, expected: &Value) -> Vec<String> {
+fn differences(tokenizer: &Tokenizer, golden: &Value, expected: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut same = |what: String, found: String, expected: String| {
         if found != expected {
@@ -72,22 +72,22 @@ fn differences(text: &Text, golden: &Value, expected: &Value) -> Vec<String> {
     for (at, row) in expected["conversations"].as_array().unwrap().iter().enumerate() {
         let prompt = conversation(&golden["conversations"][at]);
         if let Some(reason) = row["refuses"].as_str() {
-            let error = text.render(&prompt).unwrap_err().to_string();
+            let error = tokenizer.render(&prompt).unwrap_err().to_string();
             same(format!("prompt {at}: refusal"), error.contains(reason).to_string(), "true".into());
             continue;
         }
         if let Some(rendered) = row["rendered"].as_str() {
-            same(format!("prompt {at}: text"), format!("{:?}", text.render(&prompt)), format!("Ok({rendered:?})"));
+            same(format!("prompt {at}: text"), format!("{:?}", tokenizer.render(&prompt)), format!("Ok({rendered:?})"));
         }
-        let found = format!("{:?}", text.encode_prompt(&prompt));
+        let found = format!("{:?}", tokenizer.encode_prompt(&prompt));
         same(format!("prompt {at}: tokens"), found, format!("Ok({:?})", ids(&row["ids"])));
         if row["whole_ids"].is_array() {
-            let whole = text.encode_conversation(&prompt, golden["answer"].as_str().unwrap(), true);
+            let whole = tokenizer.encode_conversation(&prompt, golden["answer"].as_str().unwrap(), true);
             let whole = whole.map(|(prompt, answer)| [prompt, answer].concat());
             same(format!("prompt {at}: whole"), format!("{whole:?}"), format!("Ok({:?})", ids(&row["whole_ids"])));
         }
     }
-    let decoded = text.decode(&ids(&expected["decoded"][0])).unwrap();
+    let decoded = tokenizer.decode(&ids(&expected["decoded"][0])).unwrap();
     same("decoded".into(), decoded, expected["decoded"][1].as_str().unwrap().into());
     wrong
 }
@@ -105,14 +105,14 @@ fn folders_are_read_as_transformers_reads_them() {
             (Err(_), Some(_)) => {}
             (Ok(_), Some(reason)) => wrong.push(format!("{name}: transformers refuses: {reason}")),
             (Err(e), None) => wrong.push(format!("{name}: refused: {e}")),
-            (Ok(text), None) => {
-                wrong.extend(differences(&text, &golden, expected).iter().map(|d| format!("{name}: {d}")));
+            (Ok(tokenizer), None) => {
+                wrong.extend(differences(&tokenizer, &golden, expected).iter().map(|d| format!("{name}: {d}")));
                 let again = tempfile::tempdir().unwrap();
                 std::fs::copy(folder.path().join("config.json"), again.path().join("config.json")).unwrap();
-                text.save(again.path()).unwrap();
+                tokenizer.save(again.path()).unwrap();
                 let saved = load(again.path()).unwrap();
                 wrong.extend(differences(&saved, &golden, expected).iter().map(|d| format!("{name}, saved: {d}")));
-                assert_eq!((saved.eos, saved.pad), (text.eos, text.pad), "{name}: saved");
+                assert_eq!((saved.eos, saved.pad), (tokenizer.eos, tokenizer.pad), "{name}: saved");
             }
         }
     }
@@ -123,15 +123,15 @@ fn folders_are_read_as_transformers_reads_them() {
 #[test]
 fn answers_end_where_they_end_in_transformers() {
     let golden = json(&goldens().join("text_matrix.json"));
-    let greedy = Sampling { temperature: 0.0, max_new_tokens: 12, ..Sampling::default() };
+    let greedy = GenerationConfig { temperature: 0.0, max_new_tokens: 12, ..GenerationConfig::default() };
     for case in golden["cases"].as_array().unwrap().iter().filter(|c| c["expected"]["answer"].is_object()) {
         let folder = tempfile::tempdir().unwrap();
         write(case, folder.path());
         let model = Llama::load(folder.path(), Device::Cpu).unwrap();
-        let text = Text::load(folder.path(), &model.config).unwrap();
+        let tokenizer = Tokenizer::load(folder.path(), &model.config).unwrap();
         let net = no_grad(|| model.net(Kind::Float)).unwrap();
-        let prompt = text.encode_prompt(&conversation(&golden["conversations"][0])).unwrap();
-        let answer = &rollout(&net, &text, &[prompt], 1, |_, _| 1, &greedy).unwrap()[0];
+        let prompt = tokenizer.encode_prompt(&conversation(&golden["conversations"][0])).unwrap();
+        let answer = &rollout(&net, &tokenizer, &[prompt], 1, |_, _| 1, &greedy).unwrap()[0];
         let expected = &case["expected"]["answer"];
         assert_eq!(answer.tokens, ids(&expected["tokens"]), "{}", case["name"]);
         assert_eq!(answer.text, expected["text"].as_str().unwrap(), "{}", case["name"]);

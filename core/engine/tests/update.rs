@@ -7,7 +7,7 @@
 mod world;
 
 use motrain_engine::model::{Llama, Net};
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -195,7 +195,7 @@ fn apart(a: &[Tensor], b: &[Tensor]) -> f64 {
 fn the_first_update_is_that_of_the_formulas() {
     let world = World::new();
     let begin = load(&world.path("policy"));
-    let text = Text::load(&world.path("policy"), &begin.config).unwrap();
+    let tokenizer = Tokenizer::load(&world.path("policy"), &begin.config).unwrap();
     let optimizer = json!({ "name": "adamw", "lr": LR, "epsilon": EPSILON, "max_grad_norm": 0.0, "weight_decay": 0.0 });
     let mut updates: Vec<(&str, Vec<Tensor>)> = Vec::new();
     for case in cases() {
@@ -209,7 +209,7 @@ fn the_first_update_is_that_of_the_formulas() {
 
         let mut model = load(&world.path("policy"));
         model.require_grad().unwrap();
-        let loss = (case.loss)(&model.net(Kind::Float).unwrap(), &begin, &answers(&run, 1, &text));
+        let loss = (case.loss)(&model.net(Kind::Float).unwrap(), &begin, &answers(&run, 1, &tokenizer));
         loss.backward();
         let expected: Vec<Tensor> =
             model.params.iter().map(|(_, p)| (case.step)(&p.grad().to_kind(Kind::Double)) * -LR).collect();
@@ -232,8 +232,8 @@ fn later(world: &World, name: &str, kind: &str, mut changes: Value) -> (Vec<Answ
     changes["optimizer"] = json!({ "name": "adamw", "lr": 2e-3 });
     let run = world.run(name, &[rewards(world), stage(world, kind, 11, &changes)]).unwrap();
     let now = load(&find(&run, "checkpoint-10"));
-    let text = Text::load(&world.path("policy"), &now.config).unwrap();
-    (answers(&run, 11, &text), lines(&run, "metrics.jsonl").remove(10), now)
+    let tokenizer = Tokenizer::load(&world.path("policy"), &now.config).unwrap();
+    (answers(&run, 11, &tokenizer), lines(&run, "metrics.jsonl").remove(10), now)
 }
 
 /// At a step whose policy has left the reference, the reported loss is that of the rule and the smoothing.

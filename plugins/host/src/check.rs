@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// What was tried of a component, and what came of it.
 #[derive(Default)]
-pub struct Verdict {
+pub struct Outcome {
     /// `kind "name"`.
     pub owner: String,
     /// What the component says of itself.
@@ -26,14 +26,14 @@ pub struct Verdict {
     pub tried: Vec<(String, Tried)>,
 }
 
-impl Verdict {
+impl Outcome {
     /// Whether no trial failed.
     pub fn passed(&self) -> bool {
         self.tried.iter().all(|(_, result)| result.is_ok())
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}: {} ({})", self.owner, if self.passed() { "passed" } else { "FAILED" }, self.summary)?;
         for (what, result) in &self.tried {

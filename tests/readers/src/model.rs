@@ -3,8 +3,8 @@
 use crate::{bundle, folder, text};
 use motrain_core::plan::Optimizer;
 use motrain_engine::model::{Adapter, Config, Llama, LoraConfig, check_safetensors};
-use motrain_engine::text::Text;
-use motrain_engine::text::files::read_fields;
+use motrain_engine::tokenizer::Tokenizer;
+use motrain_engine::tokenizer::files::read_fields;
 use motrain_engine::train::{checkpoint as checkpoints, optim};
 use motrain_engine::{device, generation, gguf as ggufs, import};
 use std::path::Path;
@@ -56,7 +56,7 @@ pub fn gguf(data: &[u8]) {
     let Ok(cpu) = device::device("cpu") else { return };
     let model = Llama::load(&made, cpu).unwrap_or_else(|e| panic!("an imported model cannot be loaded: {e}"));
     let text =
-        Text::load(&made, &model.config).unwrap_or_else(|e| panic!("an imported tokenizer cannot be loaded: {e}"));
+        Tokenizer::load(&made, &model.config).unwrap_or_else(|e| panic!("an imported tokenizer cannot be loaded: {e}"));
     text::used(&text);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{bundle, folder, model};
 use motrain_core::{Message, Prompt};
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 
 pub const FILES: [&str; 8] = [
     "tokenizer.json",
@@ -19,25 +19,25 @@ pub const FILES: [&str; 8] = [
 pub fn tokenizer(data: &[u8]) {
     let model = folder::with(&bundle::files(data, &FILES));
     let config = model::small_config();
-    let Ok(text) = Text::load(model.path(), &config) else { return };
-    used(&text);
+    let Ok(tokenizer) = Tokenizer::load(model.path(), &config) else { return };
+    used(&tokenizer);
     let saved = folder::new();
-    if text.save(saved.path()).is_ok() {
-        let _ = Text::load(saved.path(), &config);
+    if tokenizer.save(saved.path()).is_ok() {
+        let _ = Tokenizer::load(saved.path(), &config);
     }
 }
 
-pub fn used(text: &Text) {
+pub fn used(tokenizer: &Tokenizer) {
     let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
     let talk =
         [turn("system", "Be brief."), turn("user", "hello  World é 12\n"), turn("assistant", "ok"), turn("user", "x")];
     for prompt in [Prompt::user("hello World, hello!"), Prompt { messages: talk.to_vec() }, Prompt::user("")] {
-        let _ = text.encode_prompt(&prompt);
+        let _ = tokenizer.encode_prompt(&prompt);
         for finished in [true, false] {
-            let _ = text.encode_answer(&prompt, "ok, World.", finished);
-            let _ = text.encode_conversation(&prompt, "ok", finished);
+            let _ = tokenizer.encode_answer(&prompt, "ok, World.", finished);
+            let _ = tokenizer.encode_conversation(&prompt, "ok", finished);
         }
     }
-    let _ = text.decode(&(0..40).collect::<Vec<_>>());
-    let _ = text.decode(&[0, u32::MAX]);
+    let _ = tokenizer.decode(&(0..40).collect::<Vec<_>>());
+    let _ = tokenizer.decode(&[0, u32::MAX]);
 }

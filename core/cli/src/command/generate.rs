@@ -10,7 +10,7 @@ use motrain_core::rng::sub_seed;
 use motrain_core::{Prompt, Weights};
 use motrain_engine::decode::rollout;
 use motrain_engine::names;
-use motrain_engine::plan::Sampling;
+use motrain_engine::plan::GenerationConfig;
 use motrain_engine::steer::{Opened, Route};
 use motrain_engine::{device, generation};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Generate {
         let config = config::of_plugins(&self.plugins)?;
         let folder = locate::policy(&locate::find(&self.policy)?);
         let device = device::device(&self.device)?;
-        let opened = Opened::load(&folder, device, device::kind("auto", device)?)?;
+        let opened = Opened::load(&folder, device, device::dtype("auto", device)?)?;
         let (mut prompt, mut route) = (Prompt::from_dialogue(&self.prompt), Route::Same);
         if !self.weights.is_empty() {
             let registry = match self.policy.join(names::PLAN).exists() {
@@ -65,18 +65,18 @@ impl Generate {
             route = opened.policy.route(&weights)?;
         }
         let sampling = self.sampling(&folder)?;
-        let (decoder, prompts) = (opened.policy.decoder(&route)?, [opened.text.encode_prompt(&prompt)?]);
+        let (decoder, prompts) = (opened.policy.decoder(&route)?, [opened.tokenizer.encode_prompt(&prompt)?]);
         let seed = |_, i: usize| sub_seed(self.seed, "generate", i as u64);
-        for answer in rollout(decoder.as_ref(), &opened.text, &prompts, self.n as usize, seed, &sampling)? {
+        for answer in rollout(decoder.as_ref(), &opened.tokenizer, &prompts, self.n as usize, seed, &sampling)? {
             say!("{}", answer.text);
         }
         Ok(())
     }
 
     /// As the policy is usually sampled, but for what was asked for.
-    fn sampling(&self, folder: &Path) -> Result<Sampling> {
+    fn sampling(&self, folder: &Path) -> Result<GenerationConfig> {
         let usual = generation::sampling(folder)?;
-        let sampling = Sampling {
+        let sampling = GenerationConfig {
             max_new_tokens: self.max_new_tokens.unwrap_or(usual.max_new_tokens),
             temperature: self.temperature.unwrap_or(usual.temperature),
             top_k: self.top_k.unwrap_or(usual.top_k),

@@ -1,11 +1,11 @@
-//! `motrain plugin check`: each component is tried in a process of its own, so that one that crashes, exits or hangs is a verdict and not
+//! `motrain plugin check`: each component is tried in a process of its own, so that one that crashes, exits or hangs is a outcome and not
 //! the end of the check.
 
 use crate::locate;
 use crate::out::say;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use motrain_host::check::{Heard, Verdict, check};
+use motrain_host::check::{Heard, Outcome, check};
 use serde_json::Value;
 use std::fs::File;
 use std::io::Write;
@@ -68,7 +68,7 @@ impl Plugin {
     }
 }
 
-/// Prints a verdict per component; an error if one does not pass.
+/// Prints a outcome per component; an error if one does not pass.
 fn check_all(library: &Path, only: Option<&str>, options: &str, limit: Duration) -> Result<()> {
     serde_json::from_str::<Value>(options).with_context(|| format!("--options {options} is no JSON"))?;
     let listed = Trial::run(library, None, options, limit)?;
@@ -89,9 +89,9 @@ fn check_all(library: &Path, only: Option<&str>, options: &str, limit: Duration)
     let mut bad = 0;
     for (owner, name, summary) in &chosen {
         let trial = Trial::run(library, Some(name), options, limit)?;
-        let verdict = trial.verdict(owner, summary);
-        say!("{verdict}");
-        bad += usize::from(!verdict.passed());
+        let outcome = trial.outcome(owner, summary);
+        say!("{outcome}");
+        bad += usize::from(!outcome.passed());
     }
     if bad > 0 {
         bail!("{bad} of {} components did not pass", chosen.len());
@@ -129,28 +129,28 @@ impl Trial {
         Ok(Self { heard, printed, died })
     }
 
-    fn verdict(self, owner: &str, summary: &str) -> Verdict {
-        let mut verdict = Verdict { owner: owner.into(), summary: summary.into(), tried: Vec::new() };
+    fn outcome(self, owner: &str, summary: &str) -> Outcome {
+        let mut outcome = Outcome { owner: owner.into(), summary: summary.into(), tried: Vec::new() };
         let mut under_way = None;
         for heard in self.heard {
             match heard {
                 Heard::Trying(what) => under_way = Some(what),
                 Heard::Tried(what, result) => {
                     under_way = None;
-                    verdict.tried.push((what, result));
+                    outcome.tried.push((what, result));
                 }
                 _ => {}
             }
         }
         if let Some(how) = self.died {
             let what = under_way.unwrap_or_else(|| "before or after its trials".into());
-            verdict.tried.push((what, Err(how)));
+            outcome.tried.push((what, Err(how)));
         }
         if !self.printed.is_empty() {
             let shown: String = self.printed.trim_end().chars().take(60).collect();
-            verdict.tried.push(("standard output".into(), Ok(format!("printed {shown:?}; it goes to standard error"))));
+            outcome.tried.push(("standard output".into(), Ok(format!("printed {shown:?}; it goes to standard error"))));
         }
-        verdict
+        outcome
     }
 }
 

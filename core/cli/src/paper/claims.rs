@@ -14,13 +14,13 @@ const ENOUGH: usize = 3;
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum Standing {
     Held,
     NotHeld,
     Undecided,
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Self::Held => "held",
@@ -41,19 +41,20 @@ pub struct Claim {
     pub mean: f64,
     /// 95 % over seeds.
     pub interval: Option<[f64; 2]>,
-    pub verdict: Verdict,
+    #[serde(rename = "verdict")]
+    pub standing: Standing,
 }
 
 impl Claim {
     fn new(claim: String, figure: &str, statistic: &str, by_seed: Vec<f64>) -> Self {
         let interval = mean_interval(&by_seed);
-        let verdict = match interval {
-            Some([low, _]) if by_seed.len() >= ENOUGH && low > 0.0 => Verdict::Held,
-            Some([_, high]) if by_seed.len() >= ENOUGH && high < 0.0 => Verdict::NotHeld,
-            _ => Verdict::Undecided,
+        let standing = match interval {
+            Some([low, _]) if by_seed.len() >= ENOUGH && low > 0.0 => Standing::Held,
+            Some([_, high]) if by_seed.len() >= ENOUGH && high < 0.0 => Standing::NotHeld,
+            _ => Standing::Undecided,
         };
         let mean = mean(&by_seed);
-        Self { claim, figure: figure.into(), statistic: statistic.into(), by_seed, mean, interval, verdict }
+        Self { claim, figure: figure.into(), statistic: statistic.into(), by_seed, mean, interval, standing }
     }
 
     pub fn measured(&self) -> String {

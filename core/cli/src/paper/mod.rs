@@ -163,6 +163,6 @@ fn averaged(all: &[&Method]) -> Method {
 
 /// The claims as text.
 fn table(claims: &[Claim]) -> String {
-    let line = |c: &Claim| format!("{:<10} {:<9} {} ({})", c.verdict.to_string(), c.figure, c.claim, c.measured());
+    let line = |c: &Claim| format!("{:<10} {:<9} {} ({})", c.standing.to_string(), c.figure, c.claim, c.measured());
     claims.iter().map(line).collect::<Vec<_>>().join("\n")
 }

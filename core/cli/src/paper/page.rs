@@ -19,8 +19,8 @@ const SHOWN_WEIGHTS: [[f64; 2]; 2] = [[0.8, 0.2], [0.2, 0.8]];
 
 pub fn page(seeds: &[Seed], panels: &[Panel], claims: &[Claim], costs: &[Cost]) -> Result<String> {
     let claim = |c: &Claim| {
-        let (verdict, measured) = (c.verdict.to_string(), c.measured());
-        context! { claim => c.claim.as_str(), verdict, figure => c.figure.as_str(), measured }
+        let (standing, measured) = (c.standing.to_string(), c.measured());
+        context! { claim => c.claim.as_str(), standing, figure => c.figure.as_str(), measured }
     };
     let panel = |p: &Panel| {
         let (figure, task, svg) = (p.figure.as_str(), p.task.as_str(), p.svg.as_str());

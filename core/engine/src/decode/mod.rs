@@ -20,7 +20,7 @@ pub trait Decoder {
     fn device(&self) -> Device;
 
     /// The type that it computes in.
-    fn kind(&self) -> Kind;
+    fn dtype(&self) -> Kind;
 
     /// Parameters that a token takes; tied ones count once.
     fn parameter_count(&self) -> usize;
@@ -48,8 +48,8 @@ impl<D: Decoder> Decoder for &D {
         (**self).device()
     }
 
-    fn kind(&self) -> Kind {
-        (**self).kind()
+    fn dtype(&self) -> Kind {
+        (**self).dtype()
     }
 
     fn parameter_count(&self) -> usize {

@@ -14,8 +14,8 @@ impl Decoder for Net {
         self.device()
     }
 
-    fn kind(&self) -> Kind {
-        self.kind()
+    fn dtype(&self) -> Kind {
+        self.dtype()
     }
 
     fn parameter_count(&self) -> usize {

@@ -5,9 +5,9 @@
 
 use super::sample::{NOT_FINITE, next_tokens};
 use super::{Completion, Completions, Decoder};
-use crate::plan::Sampling;
+use crate::plan::GenerationConfig;
 use crate::session::obey;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
@@ -19,11 +19,11 @@ const MAX_ROWS: usize = 192;
 /// Draws `n` completions of each prompt; `seed(prompt, i)` is that of a prompt's i-th.
 pub fn rollout(
     decoder: &dyn Decoder,
-    text: &Text,
+    tokenizer: &Tokenizer,
     prompts: &[Vec<u32>],
     n: usize,
     seed: impl Fn(usize, usize) -> u64,
-    sampling: &Sampling,
+    sampling: &GenerationConfig,
 ) -> Result<Completions> {
     for prompt in prompts {
         fits_context(prompt.len(), sampling.max_new_tokens, decoder.context())?;
@@ -36,8 +36,8 @@ pub fn rollout(
         let tokens: Vec<&[u32]> = chunk.iter().map(|&i| prompts[i].as_slice()).collect();
         let row = |slot: usize, i: usize| Row::new(slot, seed(chunk[slot], i));
         let rows = (0..chunk.len()).flat_map(|slot| (0..n).map(move |i| (slot, i))).map(|(slot, i)| row(slot, i));
-        for row in no_grad(|| decode(decoder, text, &tokens, rows.collect(), sampling))? {
-            let text = text.decode(&row.tokens)?;
+        for row in no_grad(|| decode(decoder, tokenizer, &tokens, rows.collect(), sampling))? {
+            let text = tokenizer.decode(&row.tokens)?;
             out[chunk[row.prompt]].push(Completion { tokens: row.tokens, text, finished: row.finished });
         }
     }
@@ -76,10 +76,10 @@ impl Row {
 /// Draws until all rows are finished or have as many tokens as they may.
 fn decode(
     decoder: &dyn Decoder,
-    text: &Text,
+    tokenizer: &Tokenizer,
     prompts: &[&[u32]],
     mut rows: Vec<Row>,
-    sampling: &Sampling,
+    sampling: &GenerationConfig,
 ) -> Result<Vec<Row>> {
     let source: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
     let (mut logits, mut decoding) = decoder.prefill(prompts, &source, sampling.max_new_tokens)?;
@@ -91,13 +91,13 @@ fn decode(
         let tokens: Vec<i64> = Vec::try_from(&drawn)?;
         if let Some(bad) = tokens.iter().position(|t| *t == NOT_FINITE) {
             let prompt = prompts[rows[alive[bad]].prompt];
-            return Err(not_finite(decoder.kind(), step, &text.decode(prompt)?));
+            return Err(not_finite(decoder.dtype(), step, &tokenizer.decode(prompt)?));
         }
         for (&r, &token) in alive.iter().zip(&tokens) {
             let row = &mut rows[r];
             if !row.finished {
                 row.tokens.push(token as u32);
-                row.finished = text.eos.contains(&(token as u32));
+                row.finished = tokenizer.eos.contains(&(token as u32));
             }
         }
         let open: Vec<usize> = (0..alive.len()).filter(|&i| !rows[alive[i]].finished).collect();
@@ -119,10 +119,10 @@ fn decode(
 }
 
 /// A policy whose logits are no numbers answers nothing; which token would follow is then an accident.
-fn not_finite(kind: Kind, step: usize, prompt: &str) -> Error {
+fn not_finite(dtype: Kind, step: usize, prompt: &str) -> Error {
     let prompt = prompt.trim().replace('\n', " ");
     let shown: String = prompt.chars().take(200).collect();
-    let mend = match kind {
+    let mend = match dtype {
         Kind::Float => "lower optimizer.lr, or use an earlier checkpoint",
         _ => "compute in f32 (dtype = \"f32\")",
     };

@@ -2,7 +2,7 @@
 //! binary search with one uniform number per row is several times faster and lets every sequence have its own seed.
 
 use crate::Result;
-use crate::plan::Sampling;
+use crate::plan::GenerationConfig;
 use tch::{Kind, Tensor};
 
 /// Below this temperature f32 cannot divide by it, and only the likeliest token is ever drawn.
@@ -13,7 +13,7 @@ pub const NOT_FINITE: i64 = -1;
 
 /// Draws one token per row of `logits` (`[rows, vocab]`, f32) with one uniform number in [0, 1) per row. Where the logits hold a NaN or
 /// an infinity, or nothing but −∞, the token is `NOT_FINITE`.
-pub fn next_tokens(logits: &Tensor, sampling: &Sampling, uniform: &[f32]) -> Result<Tensor> {
+pub fn next_tokens(logits: &Tensor, sampling: &GenerationConfig, uniform: &[f32]) -> Result<Tensor> {
     if sampling.temperature < COLD {
         // A NaN is the greatest, so that the greatest tells of all.
         let (greatest, tokens) = logits.f_max_dim(-1, false)?;
@@ -62,38 +62,38 @@ fn marked(tokens: &Tensor, tells: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
 
-    fn draw(sampling: &Sampling, uniform: f32) -> i64 {
+    fn draw(sampling: &GenerationConfig, uniform: f32) -> i64 {
         let logits = Tensor::from_slice(&[0.5f32, 0.3, 0.15, 0.05]).log().unsqueeze(0);
         next_tokens(&logits, sampling, &[uniform]).unwrap().int64_value(&[0])
     }
 
     #[test]
     fn follows_the_distribution() {
-        let plain = Sampling::default();
+        let plain = GenerationConfig::default();
         assert_eq!([0.0, 0.49, 0.51, 0.79, 0.81, 0.96, 0.99999].map(|u| draw(&plain, u)), [0, 0, 1, 1, 2, 3, 3]);
     }
 
     #[test]
     fn filters_and_greedy() {
-        let top_k = Sampling { top_k: 2, ..Sampling::default() };
+        let top_k = GenerationConfig { top_k: 2, ..GenerationConfig::default() };
         assert_eq!([0.62, 0.63, 0.9999].map(|u| draw(&top_k, u)), [0, 1, 1]);
-        let top_p = Sampling { top_p: 0.7, ..Sampling::default() };
+        let top_p = GenerationConfig { top_p: 0.7, ..GenerationConfig::default() };
         assert_eq!([0.62, 0.63, 0.9999].map(|u| draw(&top_p, u)), [0, 1, 1]);
-        let greedy = Sampling { temperature: 0.0, ..Sampling::default() };
+        let greedy = GenerationConfig { temperature: 0.0, ..GenerationConfig::default() };
         assert_eq!(draw(&greedy, 0.99), 0);
-        let cold = Sampling { temperature: 0.1, ..Sampling::default() };
+        let cold = GenerationConfig { temperature: 0.1, ..GenerationConfig::default() };
         assert_eq!(draw(&cold, 0.99), 0);
     }
 
-    fn all_ways() -> [Sampling; 6] {
-        let plain = Sampling::default();
+    fn all_ways() -> [GenerationConfig; 6] {
+        let plain = GenerationConfig::default();
         [
             plain.clone(),
-            Sampling { temperature: 0.0, ..plain.clone() },
-            Sampling { temperature: 0.7, ..plain.clone() },
-            Sampling { top_k: 2, ..plain.clone() },
-            Sampling { top_p: 0.5, ..plain.clone() },
-            Sampling { top_k: 3, top_p: 0.9, temperature: 1.5, ..plain },
+            GenerationConfig { temperature: 0.0, ..plain.clone() },
+            GenerationConfig { temperature: 0.7, ..plain.clone() },
+            GenerationConfig { top_k: 2, ..plain.clone() },
+            GenerationConfig { top_p: 0.5, ..plain.clone() },
+            GenerationConfig { top_k: 3, top_p: 0.9, temperature: 1.5, ..plain },
         ]
     }
 
@@ -117,7 +117,8 @@ mod tests {
     fn a_tiny_temperature_draws_the_likeliest() {
         let logits = Tensor::from_slice(&[40.0f32, 50.0, -60.0, 49.0]).unsqueeze(0);
         for temperature in [1e-3, 1e-20, 1e-30, 1e-38, 1e-45, 1e-300, f64::MIN_POSITIVE] {
-            let drawn = next_tokens(&logits, &Sampling { temperature, ..Sampling::default() }, &[0.9]).unwrap();
+            let drawn =
+                next_tokens(&logits, &GenerationConfig { temperature, ..GenerationConfig::default() }, &[0.9]).unwrap();
             assert_eq!(drawn.int64_value(&[0]), 1, "{temperature:e}");
         }
     }
@@ -130,9 +131,9 @@ mod tests {
             let drawn = next_tokens(&logits, &sampling, &[almost_one]).unwrap().int64_value(&[0]);
             assert!((0..2).contains(&drawn), "{sampling:?} draws {drawn}");
         }
-        let least = Sampling { top_p: 1e-300, ..Sampling::default() };
+        let least = GenerationConfig { top_p: 1e-300, ..GenerationConfig::default() };
         assert_eq!(draw(&least, 0.5), 0);
-        let many = Sampling { top_k: usize::MAX, ..Sampling::default() };
+        let many = GenerationConfig { top_k: usize::MAX, ..GenerationConfig::default() };
         assert_eq!(draw(&many, 0.0), 0);
     }
 }

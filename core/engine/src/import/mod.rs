@@ -19,9 +19,9 @@ pub fn import(file: &Path, folder: &Path) -> Result<()> {
     config.check().map_err(|what| gguf.error(what))?;
     metadata::agrees(&gguf, &config)?;
     let tensors = tensors(&gguf, &config)?;
-    let text = tokenizer::text(&gguf, &tokens, &config)?;
+    let tokenizer = tokenizer::read(&gguf, &tokens, &config)?;
     let model = Llama::assemble(config, tensors, Device::Cpu).map_err(|what| gguf.error(what))?;
-    model.save(folder, &text)
+    model.save(folder, &tokenizer)
 }
 
 fn config(gguf: &Gguf, tokens: &[String]) -> Result<Config> {

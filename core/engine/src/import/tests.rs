@@ -90,7 +90,7 @@ impl Written {
 }
 
 /// Imports a file and loads what came of it, or says why not.
-fn import_bytes(bytes: &[u8]) -> std::result::Result<(Llama, crate::text::Text), String> {
+fn import_bytes(bytes: &[u8]) -> std::result::Result<(Llama, crate::tokenizer::Tokenizer), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     std::fs::write(&path, bytes).unwrap();
@@ -98,13 +98,13 @@ fn import_bytes(bytes: &[u8]) -> std::result::Result<(Llama, crate::text::Text),
     let read = || -> Result<_> {
         import(&path, &out)?;
         let model = Llama::load(&out, Device::Cpu)?;
-        let text = crate::text::Text::load(&out, &model.config)?;
-        Ok((model, text))
+        let tokenizer = crate::tokenizer::Tokenizer::load(&out, &model.config)?;
+        Ok((model, tokenizer))
     };
     read().map_err(|e| e.to_string().replace(&folder.path().display().to_string(), "[tmp]"))
 }
 
-fn imported(file: &Written) -> (Llama, crate::text::Text) {
+fn imported(file: &Written) -> (Llama, crate::tokenizer::Tokenizer) {
     import_bytes(&write(file)).unwrap()
 }
 
@@ -224,9 +224,9 @@ fn the_first_token_is_written_once() {
 /// What the user defined is text and is shown; control tokens are not.
 #[test]
 fn tokens_of_the_user_are_text() {
-    let (_, text) = imported(&file());
-    assert_eq!(text.decode(&[3, 260, 1]).unwrap(), "<user>he");
-    assert_eq!(text.encode_prompt(&Prompt::user("<user>he<|stop|>")).unwrap(), [3, 260, 1]);
+    let (_, tokenizer) = imported(&file());
+    assert_eq!(tokenizer.decode(&[3, 260, 1]).unwrap(), "<user>he");
+    assert_eq!(tokenizer.encode_prompt(&Prompt::user("<user>he<|stop|>")).unwrap(), [3, 260, 1]);
 }
 
 #[test]

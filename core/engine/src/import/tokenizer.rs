@@ -3,11 +3,10 @@
 use crate::Result;
 use crate::gguf::{Gguf, Meta};
 use crate::model::Config;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use motrain_core::Prompt;
 use serde_json::{Map, Value, json};
 use std::collections::HashSet;
-use tokenizers::Tokenizer;
 
 /// Tokens whose text alone makes llama.cpp end an answer there.
 const ENDS: [&str; 17] = [
@@ -117,7 +116,7 @@ impl Split {
 }
 
 /// The tokenizer with its settings.
-pub fn text(gguf: &Gguf, tokens: &[String], config: &Config) -> Result<Text> {
+pub fn read(gguf: &Gguf, tokens: &[String], config: &Config) -> Result<Tokenizer> {
     let model = gguf.need_text("tokenizer.ggml.model")?;
     if model != "gpt2" {
         return Err(gguf.error(format!("has a \"{model}\" tokenizer; \"gpt2\" (byte-level BPE) is known")));
@@ -131,7 +130,7 @@ pub fn text(gguf: &Gguf, tokens: &[String], config: &Config) -> Result<Text> {
     }
     let first = bos.as_ref().filter(|_| begins);
     let json = tokenizer_json(gguf, tokens, config, family, first)?;
-    let tokenizer = Tokenizer::from_bytes(json.to_string())
+    let inner = tokenizers::Tokenizer::from_bytes(json.to_string())
         .map_err(|e| gguf.error(format!("holds no usable tokenizer (tokenizer.ggml.tokens, merges): {e}")))?;
     let settings = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -144,17 +143,17 @@ pub fn text(gguf: &Gguf, tokens: &[String], config: &Config) -> Result<Text> {
     let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);
     let eos: Vec<u32> = config.eos.iter().filter_map(|&id| u32::try_from(id).ok()).collect();
     let make = |template: Option<String>| {
-        Text::new(tokenizer.clone(), settings.clone(), template, eos.clone(), config).map_err(|what| gguf.error(what))
+        Tokenizer::new(inner.clone(), settings.clone(), template, eos.clone(), config).map_err(|what| gguf.error(what))
     };
-    let text = make(template.clone())?;
+    let tokenizer = make(template.clone())?;
     // llama.cpp puts the first token before what a template writes, unless the template has written it.
     match (template, first) {
         (Some(template), Some(first))
-            if text.render(&Prompt::user("x")).is_ok_and(|t| !t.starts_with(first.as_str())) =>
+            if tokenizer.render(&Prompt::user("x")).is_ok_and(|t| !t.starts_with(first.as_str())) =>
         {
             make(Some(format!("{{{{ bos_token }}}}{template}")))
         }
-        _ => Ok(text),
+        _ => Ok(tokenizer),
     }
 }
 

@@ -74,7 +74,7 @@ pub struct Net {
     layers: Vec<Layer>,
     norm: Tensor,
     head: Tensor,
-    kind: Kind,
+    dtype: Kind,
 }
 
 /// What a token may attend to.
@@ -94,8 +94,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    fn new(config: &Config, batch: i64, capacity: i64, kind: Kind, device: Device) -> Result<Self> {
-        let make = || Tensor::f_zeros([batch, config.kv_heads, capacity, config.head_dim], (kind, device));
+    fn new(config: &Config, batch: i64, capacity: i64, dtype: Kind, device: Device) -> Result<Self> {
+        let make = || Tensor::f_zeros([batch, config.kv_heads, capacity, config.head_dim], (dtype, device));
         let keys = (0..config.layers).map(|_| make()).collect::<std::result::Result<_, _>>()?;
         let values = (0..config.layers).map(|_| make()).collect::<std::result::Result<_, _>>()?;
         Ok(Self { keys, values, length: 0 })
@@ -173,9 +173,9 @@ impl Llama {
         self.params.iter().map(|(_, p)| p.numel()).sum()
     }
 
-    /// The network in compute type `kind`.
-    pub fn net(&self, kind: Kind) -> Result<Net> {
-        Net::of(self, kind)
+    /// The network, computing in `dtype`.
+    pub fn net(&self, dtype: Kind) -> Result<Net> {
+        Net::of(self, dtype)
     }
 }
 
@@ -187,8 +187,8 @@ impl Net {
         self.embed.numel() + self.layers.iter().flat_map(layer).sum::<usize>() + self.norm.numel() + head
     }
 
-    fn of(model: &Llama, kind: Kind) -> Result<Self> {
-        let mut params = model.params.iter().map(|(_, p)| p.f_to_kind(kind));
+    fn of(model: &Llama, dtype: Kind) -> Result<Self> {
+        let mut params = model.params.iter().map(|(_, p)| p.f_to_kind(dtype));
         let mut next = || -> Result<Tensor> {
             params.next().ok_or_else(|| crate::Error::invalid("the model has too few parameters"))?.map_err(Into::into)
         };
@@ -207,19 +207,19 @@ impl Net {
             .collect::<Result<_>>()?;
         let norm = next()?;
         let head = if model.config.head == Head::TiedLm { embed.shallow_clone() } else { next()? };
-        Ok(Self { config: model.config.clone(), embed, layers, norm, head, kind })
+        Ok(Self { config: model.config.clone(), embed, layers, norm, head, dtype })
     }
 
     pub fn device(&self) -> Device {
         self.embed.device()
     }
 
-    pub fn kind(&self) -> Kind {
-        self.kind
+    pub fn dtype(&self) -> Kind {
+        self.dtype
     }
 
     pub fn new_cache(&self, batch: i64, capacity: i64) -> Result<Cache> {
-        Cache::new(&self.config, batch, capacity, self.kind, self.device())
+        Cache::new(&self.config, batch, capacity, self.dtype, self.device())
     }
 
     /// Hidden states after the final norm, `[batch, length, hidden]`. `ids` and `positions` are `[batch, length]` (i64). With a
@@ -255,7 +255,7 @@ impl Net {
         let wide = x.f_to_kind(Kind::Float)?;
         let mean_square = wide.f_square()?.f_mean_dim(-1, true, Kind::Float)?;
         let normed = wide.f_mul(&mean_square.f_add_scalar(self.config.rms_norm_eps)?.f_rsqrt()?)?;
-        Ok(weight.f_mul(&normed.f_to_kind(self.kind)?)?)
+        Ok(weight.f_mul(&normed.f_to_kind(self.dtype)?)?)
     }
 
     /// cos and sin of the rotation angles, each `[batch, 1, length, head_dim]`.
@@ -265,7 +265,7 @@ impl Net {
         let frequency = Tensor::f_pow_scalar(self.config.rope_theta, &exponent)?.f_reciprocal()?;
         let angle = positions.f_to_kind(Kind::Float)?.f_unsqueeze(-1)?.f_mul(&frequency)?;
         let angle = Tensor::f_cat(&[&angle, &angle], -1)?.f_unsqueeze(1)?;
-        Ok((angle.f_cos()?.f_to_kind(self.kind)?, angle.f_sin()?.f_to_kind(self.kind)?))
+        Ok((angle.f_cos()?.f_to_kind(self.dtype)?, angle.f_sin()?.f_to_kind(self.dtype)?))
     }
 
     fn attention(
@@ -308,7 +308,7 @@ impl Net {
         if let Mask::Additive(mask) = mask {
             scores = scores.f_add(mask)?;
         }
-        let weights = scores.f_softmax(-1, Kind::Float)?.f_to_kind(self.kind)?;
+        let weights = scores.f_softmax(-1, Kind::Float)?.f_to_kind(self.dtype)?;
         Ok(weights.f_matmul(v)?.f_reshape([batch, c.heads, 1, c.head_dim])?)
     }
 

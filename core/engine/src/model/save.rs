@@ -1,7 +1,7 @@
 //! Writes Hugging Face folders that `transformers` loads unchanged.
 
 use super::llama::{Llama, slots};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 
 impl Llama {
     /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`.
-    pub fn save(&self, folder: &Path, text: &Text) -> Result<()> {
+    pub fn save(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         write_json(&folder.join("config.json"), &self.config.to_json())?;
         let mut tensors = Vec::new();
@@ -25,7 +25,7 @@ impl Llama {
             }
         }
         write_tensors(&folder.join("model.safetensors"), &tensors)?;
-        text.save(folder)
+        tokenizer.save(folder)
     }
 }
 

@@ -186,7 +186,9 @@ mod tests {
         }
         let plan = json!({"name": "t", "seed": 1, "device": "cpu", "dtype": "auto", "stages": all});
         let checked = serde_json::from_value::<Plan>(plan).map_err(|e| e.to_string());
-        let checked = checked.and_then(|p| p.check(&Registry::builtin()).map_err(|e| e.to_string()));
+        let mut registry = Registry::builtin();
+        motrain_tasks::register(&mut registry).unwrap();
+        let checked = checked.and_then(|p| p.check(&registry).map_err(|e| e.to_string()));
         checked.err().unwrap_or_default()
     }
 

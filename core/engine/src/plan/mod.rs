@@ -5,8 +5,8 @@ mod stage;
 
 pub use check::objectives;
 pub use motrain_core::plan::{
-    Component, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Sampling, Schedule, ScriptSource, StageId,
-    Training, named,
+    Component, GenerationConfig, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Schedule, ScriptSource,
+    StageId, Training, named,
 };
 pub use stage::Stage;
 

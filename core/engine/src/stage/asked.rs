@@ -2,17 +2,17 @@
 
 use crate::Result;
 use crate::decode::{Completions, rollout};
-use crate::plan::Sampling;
+use crate::plan::GenerationConfig;
 use crate::reward::{RewardSet, Scores};
 use crate::steer::{Steerable, Steering};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use motrain_core::Weights;
 use motrain_core::data::Row;
 
 /// A steerable policy, the prompts that it is asked, and what scores its answers.
 pub struct Asked<'a> {
     pub policy: &'a dyn Steerable,
-    pub text: &'a Text,
+    pub tokenizer: &'a Tokenizer,
     pub steering: &'a Steering,
     pub rows: &'a [Row],
     pub set: &'a RewardSet,
@@ -21,19 +21,19 @@ pub struct Asked<'a> {
 impl Asked<'_> {
     /// The tokens of x'.
     pub fn encode(&self, weights: &Weights, row: &Row) -> Result<Vec<u32>> {
-        self.text.encode_prompt(&self.steering.prompt(weights, &row.prompt)?)
+        self.tokenizer.encode_prompt(&self.steering.prompt(weights, &row.prompt)?)
     }
 
     /// The answer to each prompt at `weights`, and its scores; `seed` by prompt.
     pub fn answer(
         &self,
         weights: &Weights,
-        sampling: &Sampling,
+        sampling: &GenerationConfig,
         seed: impl Fn(usize) -> u64,
     ) -> Result<(Completions, Scores)> {
         let decoder = self.policy.decoder(&self.policy.route(weights)?)?;
         let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
-        let answers = rollout(decoder.as_ref(), self.text, &prompts, 1, |prompt, _| seed(prompt), sampling)?;
+        let answers = rollout(decoder.as_ref(), self.tokenizer, &prompts, 1, |prompt, _| seed(prompt), sampling)?;
         let scores = self.set.score(&self.rows.iter().collect::<Vec<_>>(), &answers)?;
         Ok((answers, scores))
     }

@@ -5,7 +5,7 @@ use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::names;
-use crate::plan::{Component, ModelRef, Sampling, StageId};
+use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
@@ -36,7 +36,7 @@ pub struct BestOfN {
     #[schemars(range(min = 1, max = 10_000))]
     pub weights: usize,
     #[serde(default)]
-    pub generate: Sampling,
+    pub generate: GenerationConfig,
 }
 
 fn eight() -> usize {
@@ -75,22 +75,22 @@ impl Work for BestOfN {
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 16;
 
-fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
+fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let session = stage.session;
-    let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
-    let conditioner = session.conditioner(&spec.conditioner)?;
-    let set = rewards::load(session, &spec.rewards)?;
+    let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
+    let conditioner = session.conditioner(&options.conditioner)?;
+    let set = rewards::load(session, &options.rewards)?;
     let objectives = set.objectives();
-    let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
-    set.check_rows(&spec.prompts, &rows)?;
-    let net = no_grad(|| policy.net(session.kind))?;
+    let (policy, text) = stage.load(&options.policy)?;
+    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &plain)?;
+    set.check_rows(&options.prompts, &rows)?;
+    let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());
     let mut lines = String::new();
     for (c, chunk) in rows.chunks(CHUNK).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
-        let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * spec.completions + i) as u64);
-        let drawn = rollout(&net, &text, &prompts, spec.completions, seed, &spec.generate)?;
+        let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * options.completions + i) as u64);
+        let drawn = rollout(&net, &text, &prompts, options.completions, seed, &options.generate)?;
         let rows: Vec<&Row> = chunk.iter().collect();
         let scores = set.score(&rows, &drawn)?.objectives;
         for (slot, row) in chunk.iter().enumerate() {
@@ -100,8 +100,8 @@ fn run(stage: Cx, spec: &BestOfN) -> Result<()> {
             if own.is_empty() {
                 continue;
             }
-            for w in 0..spec.weights {
-                let index = ((c * CHUNK + slot) * spec.weights + w) as u64;
+            for w in 0..options.weights {
+                let index = ((c * CHUNK + slot) * options.weights + w) as u64;
                 let weights = sampler.sample(objectives.len(), index, &mut stage.rng("weights", index))?;
                 let better = |a: usize, b: usize| if weights.dot(&own[b]) > weights.dot(&own[a]) { b } else { a };
                 let best = (1..own.len()).fold(0, better);

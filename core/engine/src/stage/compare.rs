@@ -124,11 +124,11 @@ pub struct Along {
     pub inconsistent: f64,
 }
 
-fn run(stage: Cx, spec: &Compare) -> Result<()> {
-    let bar = stage.progress(spec.against.len());
+fn run(stage: Cx, options: &Compare) -> Result<()> {
+    let bar = stage.progress(options.against.len());
     let mut matches = Vec::new();
-    for other in &spec.against {
-        matches.push(compare(stage, spec, other)?);
+    for other in &options.against {
+        matches.push(compare(stage, options, other)?);
         bar.inc(1);
         obey()?;
     }
@@ -137,14 +137,14 @@ fn run(stage: Cx, spec: &Compare) -> Result<()> {
     write_json(&stage.folder().join(names::MATCHES), &json!(matches))
 }
 
-fn compare(stage: Cx, spec: &Compare, other: &str) -> Result<Match> {
+fn compare(stage: Cx, options: &Compare, other: &str) -> Result<Match> {
     let mut asked: Vec<Vec<Option<Asked>>> = Vec::new();
-    for d in &spec.dimensions {
+    for d in &options.dimensions {
         let judge = stage.session.registry.judges.build(&d.judge.name, &d.judge.options)?;
-        let ours = evaluate::answers(stage.session, &spec.method, &d.weights)?;
+        let ours = evaluate::answers(stage.session, &options.method, &d.weights)?;
         let theirs = evaluate::answers(stage.session, other, &d.weights)?;
         if ours.len() != theirs.len() || ours.iter().zip(&theirs).any(|(a, b)| a.prompt != b.prompt) {
-            let both = format!("\"{}\" and \"{other}\"", spec.method);
+            let both = format!("\"{}\" and \"{other}\"", options.method);
             return Err(Error::invalid(format!("compare: {both} were not evaluated on the same prompts")));
         }
         let duels: Vec<Duel> = ours
@@ -160,10 +160,10 @@ fn compare(stage: Cx, spec: &Compare, other: &str) -> Result<Match> {
         return Err(Error::invalid(format!("compare: the judges gave no verdict on any of {} prompts", winners.len())));
     }
     let name = |id: &str| Ok::<_, Error>(evaluate::load(&stage.session.stage_folder(id))?.1.name);
-    Ok(tally(name(&spec.method)?, name(other)?, &winners, along(spec, &asked), stage.session.plan.seed))
+    Ok(tally(name(&options.method)?, name(other)?, &winners, along(options, &asked), stage.session.plan.seed))
 }
 
-fn along(spec: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
+fn along(options: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
     let one = |(d, asked): (&Dimension, &Vec<Option<Asked>>)| {
         let asked: Vec<&Asked> = asked.iter().flatten().collect();
         let count = |v: Verdict| asked.iter().filter(|a| a.verdict == v).count();
@@ -176,7 +176,7 @@ fn along(spec: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
             inconsistent: odd as f64 / asked.len().max(1) as f64,
         }
     };
-    spec.dimensions.iter().zip(asked).map(one).collect()
+    options.dimensions.iter().zip(asked).map(one).collect()
 }
 
 fn tally(method: String, against: String, winners: &[Option<Verdict>], dimensions: Vec<Along>, seed: u64) -> Match {
@@ -238,15 +238,15 @@ mod tests {
 
     #[test]
     fn each_dimension_is_counted_by_itself() {
-        let spec = json!({ "method": "a", "against": ["b"], "dimensions": [
+        let options = json!({ "method": "a", "against": ["b"], "dimensions": [
             { "name": "one", "weights": [0.8, 0.2], "judge": { "name": "gold" } },
             { "name": "two", "weights": [0.2, 0.8], "judge": { "name": "gold" } },
         ] });
-        let spec: Compare = serde_json::from_value(spec).unwrap();
+        let options: Compare = serde_json::from_value(options).unwrap();
         let asked = |verdict, consistent| Some(Asked { verdict, consistent });
         let one = vec![asked(First, true), asked(First, true), asked(Tie, false), None];
         let two = vec![asked(Second, true), asked(Tie, true), asked(Tie, false), asked(Tie, false)];
-        let found = along(&spec, &[one, two]);
+        let found = along(&options, &[one, two]);
         let counts: Vec<_> = found.iter().map(|a| (a.name.as_str(), a.wins, a.losses, a.ties)).collect();
         assert_eq!(counts, [("one", 2, 0, 1), ("two", 0, 1, 3)]);
         assert_eq!((found[0].inconsistent, found[1].inconsistent), (1.0 / 3.0, 0.5));

@@ -6,7 +6,7 @@ use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, Sampling, Stage, StageId, objectives};
+use crate::plan::{Component, GenerationConfig, Stage, StageId, objectives};
 use crate::reward::Scores;
 use crate::session::{Cx, Session, obey};
 use crate::steer::{By, Judged, Steering};
@@ -45,7 +45,7 @@ pub struct Evaluate {
     #[schemars(length(min = 1, max = 100_000))]
     pub weights: Option<Vec<Weights>>,
     #[serde(default)]
-    pub generate: Sampling,
+    pub generate: GenerationConfig,
 }
 
 fn tenth() -> f64 {
@@ -143,25 +143,25 @@ pub struct Answer {
     pub scores: Option<Vec<f64>>,
 }
 
-fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
+fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     let session = stage.session;
-    let set = rewards::load(session, &spec.rewards)?;
+    let set = rewards::load(session, &options.rewards)?;
     let objectives = set.objectives();
-    let steering = Steering { objectives, conditioner: session.conditioner(&spec.conditioner)? };
+    let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
     let objectives = &steering.objectives;
-    let grid = spec.grid(objectives.len()).map_err(|(option, what)| Error::invalid(format!("{option} {what}")))?;
-    let (policy, text) = spec.by.meant()?.0.load(&session.loader())?;
-    let wide = widest(&steering, grid.clone(), &text)?;
+    let grid = options.grid(objectives.len()).map_err(|(option, what)| Error::invalid(format!("{option} {what}")))?;
+    let (policy, tokenizer) = options.by.meant()?.0.load(&session.loader())?;
+    let wide = widest(&steering, grid.clone(), &tokenizer)?;
     let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.context(), &seen)?;
-    set.check_rows(&spec.prompts, &rows)?;
-    let asked = Asked { policy: policy.as_ref(), text: &text, steering: &steering, rows: &rows, set: &set };
+    let rows = load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.context(), &seen)?;
+    set.check_rows(&options.prompts, &rows)?;
+    let asked = Asked { policy: policy.as_ref(), tokenizer: &tokenizer, steering: &steering, rows: &rows, set: &set };
     let bar = stage.progress(grid.len());
     let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
         let seed = |i: usize| session.seed("evaluation", (at * rows.len() + i) as u64);
-        let (answers, scores) = asked.answer(weights, &spec.generate, seed)?;
+        let (answers, scores) = asked.answer(weights, &options.generate, seed)?;
         tokens += answers.tokens();
         for (i, answer) in answers.into_iter().enumerate() {
             let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
@@ -179,10 +179,10 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
     }
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
-    let serving = serving(stage, &asked, &grid, &spec.generate)?;
-    let scored = complete(answered, objectives, rows.len(), &spec.name)?;
+    let serving = serving(stage, &asked, &grid, &options.generate)?;
+    let scored = complete(answered, objectives, rows.len(), &options.name)?;
     let reference_point = vec![0.0; objectives.len()];
-    let (name, seed) = (spec.name.clone(), session.plan.seed);
+    let (name, seed) = (options.name.clone(), session.plan.seed);
     // Many objectives make hypervolumes slow.
     let found = stop::unless_asked(move || method(&name, &scored, &reference_point, seed))?;
     let folder = stage.folder();
@@ -197,7 +197,7 @@ fn run(stage: Cx, spec: &Evaluate) -> Result<()> {
 
 /// How fast queries are answered of which each brings its own weights: together where the same parameters answer, one by one where they are
 /// others. The median time of several, since whatever else the machine does falls on some of them.
-fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> Result<Value> {
+fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &GenerationConfig) -> Result<Value> {
     let prompt = |(i, w): (usize, &Weights)| asked.encode(w, &asked.rows[i % asked.rows.len()]);
     let prompts = grid.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
     let routes = grid.iter().map(|weights| asked.policy.route(weights)).collect::<Result<Vec<_>>>()?;
@@ -207,7 +207,7 @@ fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &Sampling) -> R
             let decoder = asked.policy.decoder(&together[0])?;
             let some = &prompts[first..first + together.len()];
             let seed = |i: usize, _| stage.seed("serving", (first + i) as u64);
-            tokens += rollout(decoder.as_ref(), asked.text, some, 1, seed, sampling)?.tokens();
+            tokens += rollout(decoder.as_ref(), asked.tokenizer, some, 1, seed, sampling)?.tokens();
             parameters = decoder.parameter_count();
             first += together.len();
         }

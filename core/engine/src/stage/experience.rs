@@ -33,7 +33,7 @@ const TRIED: u64 = 64;
 /// What draws batches.
 pub struct Experience<'a> {
     stage: Cx<'a>,
-    spec: &'a Online,
+    options: &'a Online,
     steering: Steering,
     rows: Vec<Row>,
     sampler: Box<dyn WeightSampler>,
@@ -69,38 +69,39 @@ impl Batch<'_> {
 
 impl<'a> Experience<'a> {
     /// What draws batches, log-probs against the frozen initial policy, and the trainer, which stands where the stage was interrupted.
-    pub fn start(stage: Cx<'a>, spec: &'a Online) -> Result<(Self, LogProbs, Trainer<'a>)> {
+    pub fn start(stage: Cx<'a>, options: &'a Online) -> Result<(Self, LogProbs, Trainer<'a>)> {
         let session = stage.session;
-        let rewards = rewards::load(session, &spec.rewards)?;
-        let (policy, text) = stage.load(&spec.policy)?;
+        let rewards = rewards::load(session, &options.rewards)?;
+        let (policy, tokenizer) = stage.load(&options.policy)?;
         let objectives = rewards.objectives();
-        let sampler = session.registry.samplers.build(&spec.sampler.name, &spec.sampler.options)?;
+        let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
         let drawn = (0..TRIED).map(|i| sampler.sample(objectives.len(), i, &mut session.rng("weights", i)));
         let tried = usual_weights(objectives.len()).into_iter().map(Ok).chain(drawn);
         let tried = tried.collect::<motrain_core::Result<Vec<_>>>()?;
-        let steering = Steering { objectives, conditioner: session.conditioner(&spec.conditioner)? };
-        let wide = widest(&steering, tried, &text)?;
+        let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
+        let wide = widest(&steering, tried, &tokenizer)?;
         let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
-        let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
-        rewards.check_rows(&spec.prompts, &rows)?;
-        let experience = Self { stage, spec, steering, rows, sampler, rewards };
-        let reference = no_grad(|| policy.frozen_copy()?.net(session.kind))?;
+        let rows =
+            load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.config.context, &seen)?;
+        rewards.check_rows(&options.prompts, &rows)?;
+        let experience = Self { stage, options, steering, rows, sampler, rewards };
+        let reference = no_grad(|| policy.frozen_copy()?.net(session.dtype))?;
         let log_probs = LogProbs {
             reference,
-            temperature: spec.generate.temperature,
-            reference_sees_weights: spec.reference_sees_weights,
-            micro_batch_size: spec.train.micro_batch_size,
-            pad: text.pad,
+            temperature: options.generate.temperature,
+            reference_sees_weights: options.reference_sees_weights,
+            micro_batch_size: options.train.micro_batch_size,
+            pad: tokenizer.pad,
         };
-        let total = spec.train.total_steps(experience.rows.len());
-        let t = Trainer::start(stage, policy, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+        let total = options.train.total_steps(experience.rows.len());
+        let t = Trainer::start(stage, policy, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
         experience.sampler.feedback(&t.state.front)?;
         Ok((experience, log_probs, t))
     }
 
     /// Tells the sampler the front so far, if it wants to know and it is time.
     pub fn feedback(&self, t: &mut Trainer, timings: &mut Metrics) -> Result<()> {
-        let (step, every) = (t.state.step, self.spec.feedback_every);
+        let (step, every) = (t.state.step, self.options.feedback_every);
         if !self.sampler.wants_feedback() || every == 0 || step == 0 || !step.is_multiple_of(every) {
             return Ok(());
         }
@@ -113,15 +114,15 @@ impl<'a> Experience<'a> {
 
     /// The current policy over a coarse grid on a few training prompts.
     fn front_so_far(&self, t: &Trainer) -> Result<Vec<FrontPoint>> {
-        let net = no_grad(|| t.model.net(self.stage.session.kind))?;
-        let rows = &self.rows[..self.spec.feedback_prompts.min(self.rows.len())];
-        let asked = Asked { policy: &net, text: &t.text, steering: &self.steering, rows, set: &self.rewards };
+        let net = no_grad(|| t.model.net(self.stage.session.dtype))?;
+        let rows = &self.rows[..self.options.feedback_prompts.min(self.rows.len())];
+        let asked = Asked { policy: &net, tokenizer: &t.tokenizer, steering: &self.steering, rows, set: &self.rewards };
         let grid = Weights::grid(self.steering.objectives.len(), FEEDBACK_GRID);
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
             let first = (t.state.step * points + at) * rows.len();
             let seed = |i: usize| self.stage.seed("feedback", (first + i) as u64);
-            let (_, scores) = asked.answer(&weights, &self.spec.generate, seed)?;
+            let (_, scores) = asked.answer(&weights, &self.options.generate, seed)?;
             let column = |k: usize| scores.objectives.iter().flatten().map(|s| s[k]).collect::<Vec<f64>>();
             let rewards = (0..weights.len()).map(|k| mean(&column(k))).collect();
             Ok(FrontPoint { weights, rewards })
@@ -131,7 +132,7 @@ impl<'a> Experience<'a> {
 
     /// Draws the batch of the trainer's step from the current policy, and scores it.
     pub fn draw(&self, t: &Trainer, metrics: &mut Metrics, timings: &mut Metrics) -> Result<Batch<'_>> {
-        let (step, batch, n) = (t.state.step, self.spec.train.batch_size, self.spec.completions);
+        let (step, batch, n) = (t.state.step, self.options.train.batch_size, self.options.completions);
 
         // Sample weights and write them into the prompts.
         let rows: Vec<&Row> =
@@ -139,7 +140,7 @@ impl<'a> Experience<'a> {
         let clock = Instant::now();
         let weights = (0..batch)
             .map(|slot| {
-                let index = if self.spec.one_weight_per_batch { step } else { step * batch + slot } as u64;
+                let index = if self.options.one_weight_per_batch { step } else { step * batch + slot } as u64;
                 self.sampler.sample(
                     self.steering.objectives.len(),
                     index,
@@ -155,14 +156,14 @@ impl<'a> Experience<'a> {
             .map(|(row, w)| self.steering.prompt(w, &row.prompt))
             .collect::<Result<Vec<_>>>()?;
         timings.insert("components/conditioner/seconds".into(), clock.elapsed().as_secs_f64());
-        let tokens = conditioned.iter().map(|p| t.text.encode_prompt(p)).collect::<Result<Vec<_>>>()?;
-        let plain = rows.iter().map(|row| t.text.encode_prompt(&row.prompt)).collect::<Result<Vec<_>>>()?;
+        let tokens = conditioned.iter().map(|p| t.tokenizer.encode_prompt(p)).collect::<Result<Vec<_>>>()?;
+        let plain = rows.iter().map(|row| t.tokenizer.encode_prompt(&row.prompt)).collect::<Result<Vec<_>>>()?;
 
         // Draw completions from the current policy.
         let clock = Instant::now();
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
-        let net = no_grad(|| t.model.net(self.stage.session.kind))?;
-        let completions = rollout(&net, &t.text, &tokens, n, seed, &self.spec.generate)?;
+        let net = no_grad(|| t.model.net(self.stage.session.dtype))?;
+        let completions = rollout(&net, &t.tokenizer, &tokens, n, seed, &self.options.generate)?;
         drop(net);
         timings.insert("rollout_seconds".into(), clock.elapsed().as_secs_f64());
 
@@ -172,7 +173,7 @@ impl<'a> Experience<'a> {
         timings.insert("reward_seconds".into(), clock.elapsed().as_secs_f64());
         timings.extend(self.rewards.take_seconds());
         score_metrics(metrics, &self.steering.objectives, &weights, &completions, &scores);
-        scores.penalise_cut(&completions, self.spec.missing_eos_penalty);
+        scores.penalise_cut(&completions, self.options.missing_eos_penalty);
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
         Ok(Batch { rows, weights, conditioned, tokens, plain, completions, scores })
@@ -190,7 +191,7 @@ impl<'a> Experience<'a> {
         t.state.recent_kl.push(kl);
         let excess = t.state.recent_kl.len().saturating_sub(KL_WINDOW);
         t.state.recent_kl.drain(..excess);
-        let (recent, max) = (mean(&t.state.recent_kl), self.spec.max_kl);
+        let (recent, max) = (mean(&t.state.recent_kl), self.options.max_kl);
         if max > 0.0 && t.state.recent_kl.len() == KL_WINDOW && recent > max {
             tracing::info!("stopped at step {}: KL {} is above max_kl = {max}", step + 1, short(recent));
             t.state.stopped = true;
@@ -202,6 +203,6 @@ impl<'a> Experience<'a> {
 
     /// Writes how the finished policy is steered beside it.
     pub fn save_steering(&self) -> Result<()> {
-        steer::save(self.stage, self.steering.objectives.clone(), &self.spec.conditioner)
+        steer::save(self.stage, self.steering.objectives.clone(), &self.options.conditioner)
     }
 }

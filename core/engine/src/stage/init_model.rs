@@ -3,7 +3,7 @@
 use super::{Makes, Ref, Work};
 use crate::model::{Config, Head, Llama};
 use crate::session::Cx;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::data::json_lines;
 use motrain_core::options::{Checked, Options};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::{AddedToken, Tokenizer, models::TrainerWrapper};
+use tokenizers::{AddedToken, models::TrainerWrapper};
 
 /// A new model with random weights and a byte-level BPE tokenizer trained on a corpus.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,25 +76,25 @@ const SPECIAL: [&str; 4] = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"];
 const TEMPLATE: &str = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}\
                         {% if add_generation_prompt %}<|assistant|>{% endif %}";
 
-fn run(stage: Cx, spec: &InitModel) -> Result<()> {
+fn run(stage: Cx, options: &InitModel) -> Result<()> {
     let mut lines = Vec::new();
-    for path in &spec.corpus {
+    for path in &options.corpus {
         for (_, row) in json_lines(Path::new(path))? {
             lines.extend(texts(&row));
         }
     }
-    let size = spec.vocab_size;
+    let size = options.vocab_size;
     let tokenizer = stop::unless_asked(move || train_tokenizer(lines, size))??;
     let id = |token: &str| tokenizer.token_to_id(token).map(i64::from);
     let config = Config {
         vocab_size: tokenizer.get_vocab_size(true) as i64,
-        hidden_size: spec.hidden_size,
-        intermediate_size: spec.intermediate_size,
-        layers: spec.layers,
-        heads: spec.heads,
-        kv_heads: spec.kv_heads,
-        head_dim: spec.hidden_size / spec.heads,
-        context: spec.context,
+        hidden_size: options.hidden_size,
+        intermediate_size: options.intermediate_size,
+        layers: options.layers,
+        heads: options.heads,
+        kv_heads: options.kv_heads,
+        head_dim: options.hidden_size / options.heads,
+        context: options.context,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
         bos: None,
@@ -106,14 +106,15 @@ fn run(stage: Cx, spec: &InitModel) -> Result<()> {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|end|>",
         "pad_token": "<|pad|>",
-        "model_max_length": spec.context,
+        "model_max_length": options.context,
     });
     let eos = config.eos.iter().map(|&id| id as u32).collect();
-    let text = Text::new(tokenizer, tokenizer_config, Some(TEMPLATE.into()), eos, &config).map_err(Error::Invalid)?;
+    let tokenizer =
+        Tokenizer::new(tokenizer, tokenizer_config, Some(TEMPLATE.into()), eos, &config).map_err(Error::Invalid)?;
     let model = Llama::init(config, stage.seed("weights", 0), stage.session.device)?;
     tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.vocab_size);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    stage.save_model(&model, &text)
+    stage.save_model(&model, &tokenizer)
 }
 
 /// All texts of a row, those in messages too.
@@ -126,7 +127,7 @@ fn texts(row: &Value) -> Vec<String> {
     }
 }
 
-fn train_tokenizer(lines: Vec<String>, vocab_size: usize) -> Result<Tokenizer> {
+fn train_tokenizer(lines: Vec<String>, vocab_size: usize) -> Result<tokenizers::Tokenizer> {
     let failed = |e: tokenizers::Error| Error::invalid(format!("training the tokenizer: {e}"));
     let special: Vec<AddedToken> = SPECIAL.iter().map(|t| AddedToken::from(*t, true)).collect();
     let trainer = BpeTrainerBuilder::new()
@@ -136,7 +137,7 @@ fn train_tokenizer(lines: Vec<String>, vocab_size: usize) -> Result<Tokenizer> {
         .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
         .build();
     let bytes = ByteLevel::new(false, true, true);
-    let mut tokenizer = Tokenizer::new(BPE::default());
+    let mut tokenizer = tokenizers::Tokenizer::new(BPE::default());
     tokenizer.with_pre_tokenizer(Some(bytes)).with_decoder(Some(bytes));
     let mut trainer = TrainerWrapper::BpeTrainer(trainer);
     tokenizer.train(&mut trainer, lines.into_iter()).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
 use super::{Makes, Ref};
-use crate::plan::{Component, ModelRef, Optimizer, Sampling, StageId, Training};
+use crate::plan::{Component, GenerationConfig, ModelRef, Optimizer, StageId, Training};
 use motrain_core::data::DataSpec;
 use motrain_core::options::Checked;
 use motrain_core::registry::Kind;
@@ -46,7 +46,7 @@ pub struct Online {
     pub reference_sees_weights: bool,
     /// How completions are drawn. Log-probs follow the temperature; `top_k` and `top_p` must keep all.
     #[serde(default)]
-    pub generate: Sampling,
+    pub generate: GenerationConfig,
     #[serde(default)]
     pub train: Training,
     #[serde(default)]
@@ -65,7 +65,7 @@ impl Online {
     }
 
     pub fn check(&self) -> Checked {
-        let Sampling { temperature, top_k, top_p, .. } = self.generate;
+        let GenerationConfig { temperature, top_k, top_p, .. } = self.generate;
         if temperature == 0.0 {
             let what = "has temperature = 0, which draws always the same completion; training needs one above 0";
             return Err(("generate", what.into()));

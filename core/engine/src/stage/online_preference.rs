@@ -8,7 +8,7 @@ use crate::Result;
 use crate::plan::Component;
 use crate::session::Cx;
 use crate::train::log::Metrics;
-use crate::train::{Drawn, Pair, PairStep};
+use crate::train::{Drawn, PairStep, TokenPair};
 use motrain_core::label::{LabelRule, surest};
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry;
@@ -56,11 +56,11 @@ impl Work for OnlinePreference {
     }
 }
 
-fn run(stage: Cx, spec: &OnlinePreference) -> Result<()> {
+fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     let session = stage.session;
-    let rule = session.registry.labels.build(&spec.label.name, &spec.label.options)?;
-    let loss = session.registry.losses.build(&spec.loss.name, &spec.loss.options)?;
-    let (experience, log_probs, mut t) = Experience::start(stage, &spec.online)?;
+    let rule = session.registry.labels.build(&options.label.name, &options.label.options)?;
+    let loss = session.registry.losses.build(&options.loss.name, &options.loss.options)?;
+    let (experience, log_probs, mut t) = Experience::start(stage, &options.online)?;
 
     t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
@@ -73,7 +73,7 @@ fn run(stage: Cx, spec: &OnlinePreference) -> Result<()> {
 
         // One update of the pairwise loss.
         let clock = Instant::now();
-        let rest = log_probs.measure(&t.model, session.kind, rest)?;
+        let rest = log_probs.measure(&t.model, session.dtype, rest)?;
         let mut step = PairStep::new(&log_probs, loss.as_ref());
         metrics.extend(step.train(t, &mut pairs)?);
         timings.insert("components/loss/seconds".into(), step.seconds);
@@ -90,7 +90,11 @@ fn run(stage: Cx, spec: &OnlinePreference) -> Result<()> {
 }
 
 /// A labelled pair of each prompt, and all completions that are in none. Ties and identical completions teach nothing and are counted.
-fn label<'a>(batch: &'a Batch, rule: &dyn LabelRule, metrics: &mut Metrics) -> Result<(Vec<Pair<'a>>, Vec<Drawn<'a>>)> {
+fn label<'a>(
+    batch: &'a Batch,
+    rule: &dyn LabelRule,
+    metrics: &mut Metrics,
+) -> Result<(Vec<TokenPair<'a>>, Vec<Drawn<'a>>)> {
     let (mut pairs, mut rest) = (Vec::new(), Vec::new());
     let (mut ties, mut identical, mut unscored) = (0usize, 0usize, 0usize);
     for slot in 0..batch.rows.len() {
@@ -103,7 +107,7 @@ fn label<'a>(batch: &'a Batch, rule: &dyn LabelRule, metrics: &mut Metrics) -> R
         let different: Vec<(usize, usize)> = every.filter(differ).collect();
         let found = surest(rule, weights, &own, different.iter().copied())?;
         match found {
-            Some(pair) => pairs.push(Pair {
+            Some(pair) => pairs.push(TokenPair {
                 drawn: batch.drawn(slot, [scored[pair.first], scored[pair.second]]),
                 label: pair.label,
                 weights: weights.values(),

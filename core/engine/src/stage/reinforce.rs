@@ -93,9 +93,9 @@ impl Reinforce {
     }
 }
 
-fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
-    let (experience, log_probs, mut t) = Experience::start(stage, &spec.online)?;
-    let mut advantage = spec.advantage(stage.session.registry)?;
+fn run(stage: Cx, options: &Reinforce) -> Result<()> {
+    let (experience, log_probs, mut t) = Experience::start(stage, &options.online)?;
+    let mut advantage = options.advantage(stage.session.registry)?;
     advantage.restore(&t.state.kept)?;
 
     t.run(|t| {
@@ -107,10 +107,10 @@ fn run(stage: Cx, spec: &Reinforce) -> Result<()> {
         let clock = Instant::now();
         let (mut scored, rest) = scored(&batch, advantage.least());
         scored.sort_by_key(|s| s.drawn.length());
-        let rest = log_probs.measure(&t.model, stage.session.kind, rest)?;
+        let rest = log_probs.measure(&t.model, stage.session.dtype, rest)?;
         let rewards: Vec<f64> = scored.iter().flat_map(|s| s.rewards.iter().copied()).collect();
         let gradient =
-            Gradient { log_probs: &log_probs, advantage: advantage.as_ref(), kl: spec.kl, rewards: &rewards };
+            Gradient { log_probs: &log_probs, advantage: advantage.as_ref(), kl: options.kl, rewards: &rewards };
         let mut done = Done::default();
         let micros = scored.chunks(log_probs.micro_batch_size);
         metrics.extend(t.step(micros, rewards.len(), |net, micro| gradient.sum(net, micro, &mut done))?);

@@ -8,7 +8,7 @@ use crate::names;
 use crate::plan::{ModelRef, Optimizer, Training};
 use crate::reward::{encode_for_reward, scores_of};
 use crate::session::{Cx, obey};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, to_vec};
@@ -72,25 +72,25 @@ impl Work for RewardModel {
 /// Tokens of a pair: prompt, chosen, rejected. The answers share the prompt.
 type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
 
-fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
+fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     let session = stage.session;
-    let (train, heldout) = read_pairs(spec)?;
-    let (backbone, text) = stage.load(&spec.model)?;
-    let max_tokens = spec.max_tokens.min(backbone.config.context as usize);
-    let model = backbone.into_reward_model(spec.layers as i64, stage.seed("head", 0))?;
-    let train = encode_all(&text, &spec.data, &train, max_tokens)?;
-    let heldout = encode_all(&text, spec.heldout.as_ref().unwrap_or(&spec.data), &heldout, max_tokens)?;
-    let total = spec.train.total_steps(train.len());
-    let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    let (train, heldout) = read_pairs(options)?;
+    let (backbone, tokenizer) = stage.load(&options.model)?;
+    let max_tokens = options.max_tokens.min(backbone.config.context as usize);
+    let model = backbone.into_reward_model(options.layers as i64, stage.seed("head", 0))?;
+    let train = encode_all(&tokenizer, &options.data, &train, max_tokens)?;
+    let heldout = encode_all(&tokenizer, options.heldout.as_ref().unwrap_or(&options.data), &heldout, max_tokens)?;
+    let total = options.train.total_steps(train.len());
+    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
     t.run(|t| {
-        let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), spec.train.batch_size, t.state.step)
+        let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), options.train.batch_size, t.state.step)
             .into_iter()
             .map(|i| &train[i])
             .collect();
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
-        let pad = t.text.pad;
-        let mut metrics = t.step(batch.chunks(spec.train.micro_batch_size), batch.len(), |net, micro| {
+        let pad = t.tokenizer.pad;
+        let mut metrics = t.step(batch.chunks(options.train.micro_batch_size), batch.len(), |net, micro| {
             let scores = scores_of(net, &groups(micro), pad)?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
             let loss = margin.f_log_sigmoid()?.f_neg()?;
@@ -108,10 +108,10 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
         t.finish_step(&metrics, Metrics::new(), message)
     })?;
     let mut margins = Vec::new();
-    for chunk in heldout.chunks(spec.train.micro_batch_size.max(8)) {
+    for chunk in heldout.chunks(options.train.micro_batch_size.max(8)) {
         obey()?;
         let chunk: Vec<&Encoded> = chunk.iter().collect();
-        let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.kind)?, &groups(&chunk), t.text.pad)?))?;
+        let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.dtype)?, &groups(&chunk), t.tokenizer.pad)?))?;
         margins.extend(scores.chunks(2).map(|s| s[0] - s[1]));
     }
     let report = quality(&margins);
@@ -126,27 +126,27 @@ fn run(stage: Cx, spec: &RewardModel) -> Result<()> {
 }
 
 /// Training pairs, and pairs that no training pair shares a conversation with.
-fn read_pairs(spec: &RewardModel) -> Result<(Vec<Pair>, Vec<Pair>)> {
-    let heldout = match &spec.heldout {
+fn read_pairs(options: &RewardModel) -> Result<(Vec<Pair>, Vec<Pair>)> {
+    let heldout = match &options.heldout {
         Some(heldout) => data::pairs(heldout)?,
-        None if spec.data.part == Part::Train => {
-            data::pairs(&DataSpec { part: Part::Test, limit: None, ..spec.data.clone() })?
+        None if options.data.part == Part::Train => {
+            data::pairs(&DataSpec { part: Part::Test, limit: None, ..options.data.clone() })?
         }
         None => return Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
     };
-    Ok((data::pairs(&spec.data)?, heldout))
+    Ok((data::pairs(&options.data)?, heldout))
 }
 
 /// The pairs as tokens. Says how many lose a part of their prompt to `max_tokens`, and leaves out those that would lose all of it.
-fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded>> {
+fn encode_all(tokenizer: &Tokenizer, options: &DataSpec, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded>> {
     let (mut out, mut cut, mut long, mut long_prompts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for pair in pairs {
         obey()?;
-        let at = |e: Error| e.at(pair.place.of(spec));
-        let whole = text.encode_prompt(&pair.prompt).map_err(at)?.len();
-        let encoded = encode(text, pair, max_tokens).map_err(at)?;
+        let at = |e: Error| e.at(pair.place.of(options));
+        let whole = tokenizer.encode_prompt(&pair.prompt).map_err(at)?.len();
+        let encoded = encode(tokenizer, pair, max_tokens).map_err(at)?;
         let left = encoded.0.len();
-        if spec.max_prompt_tokens.is_some_and(|max| whole > max) {
+        if options.max_prompt_tokens.is_some_and(|max| whole > max) {
             long_prompts.push(pair.place);
         } else if left < whole && left <= 1 {
             long.push(pair.place);
@@ -155,10 +155,10 @@ fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -
             out.push(encoded);
         }
     }
-    say_left_out(spec, out.len() + long.len(), &long_prompts, &prompt_limit(spec))?;
-    say_left_out(spec, out.len(), &long, &format!("whose answers alone are longer than max_tokens = {max_tokens}"))?;
+    say_left_out(options, out.len() + long.len(), &long_prompts, &prompt_limit(options))?;
+    say_left_out(options, out.len(), &long, &format!("whose answers alone are longer than max_tokens = {max_tokens}"))?;
     if let Some(first) = cut.first() {
-        let (count, of, first) = (cut.len(), out.len(), first.of(spec));
+        let (count, of, first) = (cut.len(), out.len(), first.of(options));
         tracing::warn!(
             "{count} of {of} pairs are longer than max_tokens = {max_tokens}: the beginning of their prompts is cut (the first is {first})"
         );
@@ -166,9 +166,9 @@ fn encode_all(text: &Text, spec: &DataSpec, pairs: &[Pair], max_tokens: usize) -
     Ok(out)
 }
 
-fn encode(text: &Text, pair: &Pair, max_tokens: usize) -> Result<Encoded> {
-    let (one, mut chosen) = encode_for_reward(text, &pair.prompt, (&pair.chosen, true), max_tokens)?;
-    let (other, mut rejected) = encode_for_reward(text, &pair.prompt, (&pair.rejected, true), max_tokens)?;
+fn encode(tokenizer: &Tokenizer, pair: &Pair, max_tokens: usize) -> Result<Encoded> {
+    let (one, mut chosen) = encode_for_reward(tokenizer, &pair.prompt, (&pair.chosen, true), max_tokens)?;
+    let (other, mut rejected) = encode_for_reward(tokenizer, &pair.prompt, (&pair.rejected, true), max_tokens)?;
     let (shorter, longer, behind) =
         if other.len() < one.len() { (other, one, &mut chosen) } else { (one, other, &mut rejected) };
     // Cut at its beginning, the shorter prompt ends the longer one. Else a token of the answer reaches into the prompt.

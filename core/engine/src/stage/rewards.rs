@@ -6,7 +6,7 @@ use super::{Makes, Ref, Work};
 use crate::decode::rollout;
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, ModelRef, Sampling};
+use crate::plan::{Component, GenerationConfig, ModelRef};
 use crate::reward::{RewardSet, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
@@ -54,7 +54,7 @@ pub struct Rewards {
     #[schemars(range(min = 2, max = 10_000_000))]
     pub samples: usize,
     #[serde(default)]
-    pub generate: Sampling,
+    pub generate: GenerationConfig,
 }
 
 fn fit_samples() -> usize {
@@ -110,30 +110,30 @@ impl Work for Rewards {
     }
 }
 
-fn run(stage: Cx, spec: &Rewards) -> Result<()> {
+fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let session = stage.session;
-    let set = RewardSet::build(spec, session.registry, |o| session.resolve(o), BTreeMap::new())?;
-    let (policy, text) = stage.load(&spec.policy)?;
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &plain)?;
-    set.check_rows(&spec.prompts, &rows)?;
-    let chosen: Vec<&Row> = (0..spec.samples).map(|i| &rows[i % rows.len()]).collect();
-    let bar = stage.progress(spec.samples);
+    let set = RewardSet::build(options, session.registry, |o| session.resolve(o), BTreeMap::new())?;
+    let (policy, text) = stage.load(&options.policy)?;
+    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &plain)?;
+    set.check_rows(&options.prompts, &rows)?;
+    let chosen: Vec<&Row> = (0..options.samples).map(|i| &rows[i % rows.len()]).collect();
+    let bar = stage.progress(options.samples);
     bar.set_message("fitting reward scales on the initial policy");
-    let net = no_grad(|| policy.net(session.kind))?;
+    let net = no_grad(|| policy.net(session.dtype))?;
     let mut drawn = Vec::new();
     for (c, chunk) in chosen.chunks(64).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seed = |i: usize, _| stage.seed("sample", (c * 64 + i) as u64);
-        drawn.extend(rollout(&net, &text, &prompts, 1, seed, &spec.generate)?);
+        drawn.extend(rollout(&net, &text, &prompts, 1, seed, &options.generate)?);
         bar.inc(chunk.len() as u64);
         obey()?;
     }
     let samples: Vec<Sample> = chosen.iter().zip(&drawn).map(|(row, c)| c.sample(row)).collect();
     let raw = set.score_raw(&samples)?;
     let provenance =
-        format!("1 % and 99 % quantiles over samples of {} on {}", spec.policy, spec.prompts.paths.join(", "));
+        format!("1 % and 99 % quantiles over samples of {} on {}", options.policy, options.prompts.paths.join(", "));
     let mut scales = BTreeMap::new();
-    for source in spec.sources.iter().filter(|s| !s.watch) {
+    for source in options.sources.iter().filter(|s| !s.watch) {
         let scale = match source.scale {
             Some([low, high]) if high > low => Scale::given(low, high),
             Some([low, high]) => {
@@ -143,7 +143,7 @@ fn run(stage: Cx, spec: &Rewards) -> Result<()> {
         };
         scales.insert(source.name.clone(), scale);
     }
-    let names = spec.objectives();
+    let names = options.objectives();
     let complete: Vec<usize> = (0..samples.len()).filter(|&i| names.iter().all(|n| raw[n][i].is_some())).collect();
     let column = |name: &String| known(&complete.iter().map(|&i| raw[name][i]).collect::<Vec<_>>());
     let correlations: Vec<Vec<f64>> =
@@ -165,8 +165,8 @@ pub fn of<'a>(session: &'a Session, id: &str) -> Result<&'a Rewards> {
 /// The rewards of a finished `rewards` stage.
 pub fn load(session: &Session, id: &str) -> Result<RewardSet> {
     let path = session.stage_folder(id).join(names::SCALES);
-    let spec = of(session, id)?;
-    RewardSet::build(spec, session.registry, |o| session.resolve(o), read_scales(&path)?)
+    let options = of(session, id)?;
+    RewardSet::build(options, session.registry, |o| session.resolve(o), read_scales(&path)?)
 }
 
 fn read_scales(path: &Path) -> Result<BTreeMap<String, Scale>> {

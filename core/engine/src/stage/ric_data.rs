@@ -7,7 +7,7 @@ use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{ModelRef, Sampling, StageId};
+use crate::plan::{GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::Prompt;
@@ -49,7 +49,7 @@ pub struct RicData {
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub quantile: f64,
     #[serde(default)]
-    pub generate: Sampling,
+    pub generate: GenerationConfig,
 }
 
 fn one() -> usize {
@@ -109,10 +109,10 @@ struct Answer {
     scores: Vec<f64>,
 }
 
-fn run(stage: Cx, spec: &RicData) -> Result<()> {
+fn run(stage: Cx, options: &RicData) -> Result<()> {
     let session = stage.session;
-    let goals = spec.goals.as_deref().map(|id| statistics(session, id)).transpose()?;
-    let drawn = draw(stage, spec, goals.as_ref())?;
+    let goals = options.goals.as_deref().map(|id| statistics(session, id)).transpose()?;
+    let drawn = draw(stage, options, goals.as_ref())?;
     if drawn.is_empty() {
         return Err(Error::invalid("ric_data: no answer has all its scores; see the warnings of the rewards above"));
     }
@@ -123,9 +123,9 @@ fn run(stage: Cx, spec: &RicData) -> Result<()> {
             (Statistics::of(&columns), drawn)
         }
         Some(statistics) => {
-            let mut kept = best(drawn, spec.quantile);
-            for id in &spec.mix {
-                kept.extend(best(read(session, id)?, spec.quantile));
+            let mut kept = best(drawn, options.quantile);
+            for id in &options.mix {
+                kept.extend(best(read(session, id)?, options.quantile));
             }
             (statistics, kept)
         }
@@ -143,20 +143,20 @@ fn run(stage: Cx, spec: &RicData) -> Result<()> {
 }
 
 /// Answers with all their scores, to plain prompts or to prompts that ask for high scores.
-fn draw(stage: Cx, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
+fn draw(stage: Cx, options: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
     let session = stage.session;
-    let set = rewards::load(session, &spec.rewards)?;
+    let set = rewards::load(session, &options.rewards)?;
     let objectives = set.objectives().len();
-    let (policy, text) = stage.load(&spec.policy)?;
+    let (policy, text) = stage.load(&options.policy)?;
     // All scores are written with one decimal, so that any will show the length.
     let seen = |prompt: &Prompt| match ask {
         Some(statistics) => Ok(with_scores(prompt, &statistics.low)?),
         None => plain(prompt),
     };
-    let rows = load_prompts(&spec.prompts, &text, spec.generate.max_new_tokens, policy.config.context, &seen)?;
-    set.check_rows(&spec.prompts, &rows)?;
-    let net = no_grad(|| policy.net(session.kind))?;
-    let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, spec.completions)).collect();
+    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &seen)?;
+    set.check_rows(&options.prompts, &rows)?;
+    let net = no_grad(|| policy.net(session.dtype))?;
+    let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, options.completions)).collect();
     let bar = stage.progress(wanted.len());
     let mut out = Vec::new();
     let (mut tokens, clock) = (0, Instant::now());
@@ -169,7 +169,7 @@ fn draw(stage: Cx, spec: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answe
             text.encode_prompt(&with_scores(&row.prompt, &goals(statistics, &uniform))?)
         };
         let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
-        let drawn = rollout(&net, &text, &prompts, 1, |i, _| stage.seed("sample", index(i)), &spec.generate)?;
+        let drawn = rollout(&net, &text, &prompts, 1, |i, _| stage.seed("sample", index(i)), &options.generate)?;
         tokens += drawn.tokens();
         let scores = set.score(chunk, &drawn)?.objectives;
         for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {

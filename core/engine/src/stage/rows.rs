@@ -3,7 +3,7 @@
 use crate::names;
 use crate::session::{Cx, Session, obey};
 use crate::steer::Steering;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, decode};
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
 use motrain_core::rng::permutation;
@@ -29,44 +29,44 @@ pub fn batch_rows(stage: Cx, rows: usize, batch: usize, step: usize) -> Vec<usiz
 /// Reads prompts, leaving out (and saying so) those longer than `max_prompt_tokens`, and refusing what cannot fit the context as a policy has
 /// `seen` it.
 pub fn load_prompts(
-    spec: &DataSpec,
-    text: &Text,
+    options: &DataSpec,
+    tokenizer: &Tokenizer,
     new_tokens: usize,
     context: i64,
     seen: &dyn Fn(&Prompt) -> Result<Prompt>,
 ) -> Result<Vec<Row>> {
     let unlimited =
-        DataSpec { limit: if spec.max_prompt_tokens.is_some() { None } else { spec.limit }, ..spec.clone() };
+        DataSpec { limit: if options.max_prompt_tokens.is_some() { None } else { options.limit }, ..options.clone() };
     let (mut rows, mut long) = (Vec::new(), Vec::new());
     for row in data::prompts(&unlimited)? {
         obey()?;
-        let at = |e: Error| e.at(row.place.of(spec));
-        let tokens = text.encode_prompt(&row.prompt).map_err(at)?.len();
-        if spec.max_prompt_tokens.is_some_and(|max| tokens > max) {
+        let at = |e: Error| e.at(row.place.of(options));
+        let tokens = tokenizer.encode_prompt(&row.prompt).map_err(at)?.len();
+        if options.max_prompt_tokens.is_some_and(|max| tokens > max) {
             long.push(row.place);
             continue;
         }
-        let whole = text.encode_prompt(&seen(&row.prompt).map_err(at)?).map_err(at)?.len();
+        let whole = tokenizer.encode_prompt(&seen(&row.prompt).map_err(at)?).map_err(at)?.len();
         let written = if whole == tokens { "" } else { "with what the conditioner writes into it, " };
         let fits = decode::fits_context(whole, new_tokens, context);
         fits.map_err(|e| at(Error::invalid(format!("{written}{e}"))))?;
         rows.push(row);
     }
-    say_left_out(spec, rows.len(), &long, &prompt_limit(spec))?;
-    if let (Some(limit), Some(_)) = (spec.limit, spec.max_prompt_tokens) {
+    say_left_out(options, rows.len(), &long, &prompt_limit(options))?;
+    if let (Some(limit), Some(_)) = (options.limit, options.max_prompt_tokens) {
         rows = spread(rows, limit);
     }
     Ok(rows)
 }
 
-pub fn prompt_limit(spec: &DataSpec) -> String {
-    format!("whose prompts are longer than max_prompt_tokens = {}", spec.max_prompt_tokens.unwrap_or(0))
+pub fn prompt_limit(options: &DataSpec) -> String {
+    format!("whose prompts are longer than max_prompt_tokens = {}", options.max_prompt_tokens.unwrap_or(0))
 }
 
 /// Says how many rows were left out; fails where none is left.
-pub fn say_left_out(spec: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
+pub fn say_left_out(options: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
     let Some(first) = left_out.first() else { return Ok(()) };
-    let (count, first) = (left_out.len(), first.of(spec));
+    let (count, first) = (left_out.len(), first.of(options));
     if kept == 0 {
         return Err(Error::invalid(format!(
             "no row is left: all {count} are rows {why} (the first is {first}); shorten them, or raise the limit"
@@ -87,11 +87,11 @@ pub fn usual_weights(objectives: usize) -> Vec<Weights> {
 }
 
 /// Those of some weights that a prompt is longest with.
-pub fn widest(steering: &Steering, weights: Vec<Weights>, text: &Text) -> Result<Weights> {
+pub fn widest(steering: &Steering, weights: Vec<Weights>, tokenizer: &Tokenizer) -> Result<Weights> {
     let prompt = Prompt::user("How long is this?");
     let mut widest = None;
     for weights in weights {
-        let tokens = text.encode_prompt(&steering.prompt(&weights, &prompt)?)?.len();
+        let tokens = tokenizer.encode_prompt(&steering.prompt(&weights, &prompt)?)?.len();
         if widest.as_ref().is_none_or(|(most, _)| tokens > *most) {
             widest = Some((tokens, weights));
         }

@@ -4,7 +4,7 @@ use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
 use super::{Makes, Ref, Work, rewards, short};
 use crate::plan::{Component, ModelRef, Optimizer, StageId, Training};
 use crate::session::{Cx, obey};
-use crate::text::{Text, Turn};
+use crate::tokenizer::{Tokenizer, Turn};
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, pack};
@@ -76,25 +76,25 @@ impl Work for Sft {
     }
 }
 
-fn run(stage: Cx, spec: &Sft) -> Result<()> {
+fn run(stage: Cx, options: &Sft) -> Result<()> {
     let session = stage.session;
-    let data = match (&spec.data, &spec.samples) {
+    let data = match (&options.data, &options.samples) {
         (Some(data), _) => data.clone(),
         (None, kept) => samples(session, kept.as_deref().unwrap_or_default()),
     };
-    let (model, text) = stage.load(&spec.model)?;
-    let rows = encode(&data, &text, model.config.context)?;
-    let total = spec.train.total_steps(rows.len());
-    let mut t = Trainer::start(stage, model, text, &spec.optimizer, total, spec.train.checkpoint_every)?;
+    let (model, tokenizer) = stage.load(&options.model)?;
+    let rows = encode(&data, &tokenizer, model.config.context)?;
+    let total = options.train.total_steps(rows.len());
+    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
     t.run(|t| {
-        let drawn = batch_rows(stage, rows.len(), spec.train.batch_size, t.state.step);
+        let drawn = batch_rows(stage, rows.len(), options.train.batch_size, t.state.step);
         let mut examples: Vec<&Turn> = drawn.into_iter().map(|i| &rows[i]).collect();
         // Words that the tokenizer drops leave nothing to learn.
         examples.retain(|(_, c)| !c.is_empty());
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
-        let pad = t.text.pad;
-        let update = t.step(examples.chunks(spec.train.micro_batch_size), tokens, |net, micro| {
+        let pad = t.tokenizer.pad;
+        let update = t.step(examples.chunks(options.train.micro_batch_size), tokens, |net, micro| {
             let groups: Vec<Group> =
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
             let log_probs = pack(&groups, pad, session.device)?.token_log_probs(net, 1.0)?;
@@ -106,20 +106,20 @@ fn run(stage: Cx, spec: &Sft) -> Result<()> {
         t.finish_step(&metrics, Metrics::new(), message)
     })?;
     t.finish()?;
-    match (&spec.conditioner, &spec.rewards) {
+    match (&options.conditioner, &options.rewards) {
         (Some(conditioner), Some(id)) => steer::save(stage, rewards::of(session, id)?.objectives(), conditioner),
         _ => Ok(()),
     }
 }
 
 /// The demonstrations as tokens. What the model's context cannot hold is left out: cut, it would teach to end in the middle.
-fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Turn>> {
+fn encode(options: &DataSpec, tokenizer: &Tokenizer, context: i64) -> Result<Vec<Turn>> {
     let (mut rows, mut long_prompts, mut long) = (Vec::new(), Vec::new(), Vec::new());
-    for row in data::completions(spec)? {
+    for row in data::completions(options)? {
         obey()?;
-        let at = |e: Error| e.at(row.place.of(spec));
-        let (prompt, completion) = text.encode_answer(&row.prompt, &row.completion, row.finished).map_err(at)?;
-        if spec.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
+        let at = |e: Error| e.at(row.place.of(options));
+        let (prompt, completion) = tokenizer.encode_answer(&row.prompt, &row.completion, row.finished).map_err(at)?;
+        if options.max_prompt_tokens.is_some_and(|max| prompt.len() > max) {
             long_prompts.push(row.place);
         } else if prompt.len() + completion.len() > context as usize {
             long.push(row.place);
@@ -128,8 +128,8 @@ fn encode(spec: &DataSpec, text: &Text, context: i64) -> Result<Vec<Turn>> {
         }
     }
     let kept = rows.len();
-    say_left_out(spec, kept + long.len(), &long_prompts, &prompt_limit(spec))?;
+    say_left_out(options, kept + long.len(), &long_prompts, &prompt_limit(options))?;
     let why = format!("longer than the model's context of {context} tokens");
-    say_left_out(spec, kept, &long, &why)?;
+    say_left_out(options, kept, &long, &why)?;
     Ok(rows)
 }

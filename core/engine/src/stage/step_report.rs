@@ -52,7 +52,7 @@ pub fn mean_weighted(scores: &Scores, weights: &[Weights], completions: &Complet
 /// Writes the completions of one prompt to completions.jsonl.
 pub fn log_completions(t: &mut Trainer, slot: usize, batch: &Batch) -> Result<()> {
     let step = t.state.step + 1;
-    let conditioned = t.text.render(&batch.conditioned[slot])?;
+    let conditioned = t.tokenizer.render(&batch.conditioned[slot])?;
     let raw = &batch.scores.raw;
     for at in batch.completions.span(slot) {
         let completion = &batch.completions[at];

@@ -2,7 +2,7 @@
 
 use super::{Loader, STEERINGS, Steerable, file};
 use crate::plan::ModelRef;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::options::{self, Checked};
@@ -27,7 +27,7 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
 
     /// What answers, and the tokenizer.
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)>;
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
 
     /// The weights that it was made for, if it was made for some.
     fn own_weights(&self) -> Option<Vec<Weights>> {
@@ -51,7 +51,7 @@ pub trait AnySteer: Any + Debug + Send + Sync {
     fn option(&self) -> &'static str;
     fn options(&self) -> Value;
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)>;
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
     fn own_weights(&self) -> Option<Vec<Weights>>;
     fn check_objectives(&self, objectives: usize) -> Checked;
     fn held(&self) -> usize;
@@ -76,7 +76,7 @@ impl<T: Steer> AnySteer for T {
         Steer::models(self)
     }
 
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)> {
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         Steer::load(self, from)
     }
 

@@ -5,9 +5,9 @@ use super::prompted::Prompted;
 use super::{AnySteer, By, Loader, Steer, Steerable};
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, ModelRef, Sampling, StageId};
+use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, Session};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, generation};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::registry::Registry;
@@ -111,21 +111,21 @@ pub fn steered_otherwise(folder: &Path) -> Result<Option<Box<dyn AnySteer>>> {
 /// A policy's folder, opened: what answers, and how it says that it is steered.
 pub struct Opened {
     pub policy: Box<dyn Steerable>,
-    pub text: Text,
+    pub tokenizer: Tokenizer,
     folder: PathBuf,
     said: Option<Said>,
 }
 
 impl Opened {
-    pub fn load(folder: &Path, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(folder: &Path, device: Device, dtype: Kind) -> Result<Self> {
         let said = Said::read(folder)?;
         let by = match &said {
             Some(said) => said.steering(folder)?,
             None => Box::new(Prompted(ModelRef::Path(folder.to_string_lossy().into_owned()))),
         };
         let at = |model: &ModelRef| PathBuf::from(model.path().unwrap_or_default());
-        let (policy, text) = by.load(&Loader { folder: Box::new(at), device, kind })?;
-        Ok(Self { policy, text, folder: folder.to_owned(), said })
+        let (policy, tokenizer) = by.load(&Loader { folder: Box::new(at), device, dtype })?;
+        Ok(Self { policy, tokenizer, folder: folder.to_owned(), said })
     }
 
     /// How `weights` enter its prompts, with the components that `registry` has.
@@ -174,7 +174,7 @@ pub struct Judged<'a> {
     /// The stage whose objectives it follows.
     pub rewards: &'a StageId,
     pub conditioner: &'a Component,
-    pub sampling: &'a Sampling,
+    pub sampling: &'a GenerationConfig,
 }
 
 /// Brings a judged policy into an empty folder that stands alone: its models, how it is steered, and how it was sampled. A prompted one's

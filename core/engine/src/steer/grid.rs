@@ -4,7 +4,7 @@ use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
 use crate::model::Llama;
 use crate::plan::ModelRef;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::options::Checked;
@@ -34,17 +34,17 @@ impl Steer for Grid {
         self.0.iter_mut().enumerate().map(|(i, at)| (format!("policies/{i}"), &mut at.policy)).collect()
     }
 
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)> {
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         let first = self.0.first().ok_or_else(|| Error::invalid("policies: there are none"))?;
-        let (policy, text) = from.load(&first.policy)?;
+        let (policy, tokenizer) = from.load(&first.policy)?;
         let grid = Policies {
             weights: self.0.iter().map(|at| at.weights.clone()).collect(),
             folders: self.0.iter().map(|at| (from.folder)(&at.policy)).collect(),
             context: policy.config.context,
             device: from.device,
-            kind: from.kind,
+            dtype: from.dtype,
         };
-        Ok((Box::new(grid), text))
+        Ok((Box::new(grid), tokenizer))
     }
 
     fn own_weights(&self) -> Option<Vec<Weights>> {
@@ -71,7 +71,7 @@ struct Policies {
     folders: Vec<PathBuf>,
     context: i64,
     device: Device,
-    kind: Kind,
+    dtype: Kind,
 }
 
 impl Steerable for Policies {
@@ -92,7 +92,7 @@ impl Steerable for Policies {
             return Err(Error::invalid("a grid of policies answers at weights only; give one per objective"));
         };
         let folder = &self.folders[*which];
-        Ok(Box::new(no_grad(|| Llama::load(folder, self.device)?.net(self.kind))?))
+        Ok(Box::new(no_grad(|| Llama::load(folder, self.device)?.net(self.dtype))?))
     }
 
     fn context(&self) -> i64 {

@@ -14,7 +14,7 @@ use crate::Result;
 use crate::decode::Decoder;
 use crate::model::Llama;
 use crate::plan::ModelRef;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use motrain_core::Weights;
 use std::path::PathBuf;
 use tch::{Device, Kind};
@@ -51,14 +51,14 @@ pub struct Loader<'a> {
     pub folder: Box<dyn Fn(&ModelRef) -> PathBuf + 'a>,
     pub device: Device,
     /// The type to compute in.
-    pub kind: Kind,
+    pub dtype: Kind,
 }
 
 impl Loader<'_> {
-    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Text)> {
+    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Tokenizer)> {
         let folder = (self.folder)(model);
         let model = Llama::load(&folder, self.device)?;
-        let text = Text::load(&folder, &model.config)?;
-        Ok((model, text))
+        let tokenizer = Tokenizer::load(&folder, &model.config)?;
+        Ok((model, tokenizer))
     }
 }

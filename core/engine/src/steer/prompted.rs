@@ -4,7 +4,7 @@ use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
 use crate::model::Net;
 use crate::plan::ModelRef;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use schemars::JsonSchema;
@@ -24,9 +24,9 @@ impl Steer for Prompted {
         vec![(".".into(), &mut self.0)]
     }
 
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)> {
-        let (policy, text) = from.load(&self.0)?;
-        Ok((Box::new(no_grad(|| policy.net(from.kind))?), text))
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
+        let (policy, tokenizer) = from.load(&self.0)?;
+        Ok((Box::new(no_grad(|| policy.net(from.dtype))?), tokenizer))
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
 use crate::model::{Adapter, Mix};
 use crate::plan::ModelRef;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::options::Checked;
@@ -45,9 +45,9 @@ impl Steer for Specialists {
         std::iter::once(("base".to_owned(), &mut self.base)).chain(parts).collect()
     }
 
-    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Text)> {
-        let (mix, text) = self.mix(from)?;
-        Ok((Box::new(Soup { mix, kind: from.kind }), text))
+    fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
+        let (mix, tokenizer) = self.mix(from)?;
+        Ok((Box::new(Soup { mix, dtype: from.dtype }), tokenizer))
     }
 
     fn check_objectives(&self, objectives: usize) -> Checked {
@@ -65,8 +65,8 @@ impl Steer for Specialists {
 
 impl Specialists {
     /// Loads specialists: all of them models, or all of them PEFT adapter folders.
-    pub fn mix(&self, from: &Loader) -> Result<(Mix, Text)> {
-        let (base, text) = from.load(&self.base)?;
+    pub fn mix(&self, from: &Loader) -> Result<(Mix, Tokenizer)> {
+        let (base, tokenizer) = from.load(&self.base)?;
         let folders: Vec<_> = self.parts.iter().map(&from.folder).collect();
         let names: Vec<String> = self.parts.iter().map(ModelRef::to_string).collect();
         let adapters = folders.iter().filter(|f| Adapter::is_one(f)).count();
@@ -77,23 +77,23 @@ impl Specialists {
                 ));
             }
             let parts = self.parts.iter().map(|part| Ok(from.load(part)?.0)).collect::<Result<_>>()?;
-            return Ok((Mix::of_models(base, parts, &names)?, text));
+            return Ok((Mix::of_models(base, parts, &names)?, tokenizer));
         }
         if adapters < folders.len() {
-            return Err(Error::invalid("soup: some parts are PEFT adapters and some are models; give one kind"));
+            return Err(Error::invalid("soup: some parts are PEFT adapters and some are models; give one dtype"));
         }
         let parts = folders.iter().map(|f| Adapter::load(f, from.device)).collect::<Result<Vec<_>>>()?;
         let mix = match self.adapters {
             Adapters::Delta => Mix::of_adapters(base, parts, &names)?,
             Adapters::Factor => Mix::of_factors(base, parts)?,
         };
-        Ok((mix, text))
+        Ok((mix, tokenizer))
     }
 }
 
 struct Soup {
     mix: Mix,
-    kind: Kind,
+    dtype: Kind,
 }
 
 impl Steerable for Soup {
@@ -103,7 +103,7 @@ impl Steerable for Soup {
 
     fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
         match route {
-            Route::Shares(shares) => Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.kind))?)),
+            Route::Shares(shares) => Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.dtype))?)),
             _ => Err(Error::invalid("a soup of specialists answers at weights only; give one per objective")),
         }
     }

@@ -4,7 +4,7 @@
 use super::optim::Optim;
 use crate::model::{Llama, write_json};
 use crate::names;
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::durable;
 use motrain_core::rng::sha256_hex;
@@ -57,14 +57,14 @@ const KEEP: usize = 2;
 const SMALL: u64 = 1 << 24;
 
 /// Saves `checkpoint-<step>` in the stage's folder and removes all but the newest two.
-pub fn save(stage: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
+pub fn save(stage: &Path, model: &Llama, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
     let folder = stage.join(format!("{}{}", names::CHECKPOINT, state.step));
     if folder.exists() {
         return Ok(());
     }
     let partial = durable::beside(&folder, "partial");
     let _ = std::fs::remove_dir_all(&partial);
-    let written = write(&partial, model, text, optim, state)
+    let written = write(&partial, model, tokenizer, optim, state)
         .and_then(|()| durable::publish(&partial, &folder).map_err(|e| Error::io(&folder, e)));
     if let Err(error) = written {
         let _ = std::fs::remove_dir_all(&partial);
@@ -86,8 +86,8 @@ fn prune(stage: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(folder: &Path, model: &Llama, text: &Text, optim: &dyn Optim, state: &State) -> Result<()> {
-    model.save(folder, text)?;
+fn write(folder: &Path, model: &Llama, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
+    model.save(folder, tokenizer)?;
     crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
@@ -188,12 +188,12 @@ mod tests {
         assert_eq!(bits(&read.state), bits(&state));
     }
 
-    fn model(step: usize) -> (Llama, Text, Box<dyn Optim>, State) {
+    fn model(step: usize) -> (Llama, Tokenizer, Box<dyn Optim>, State) {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
         let model = Llama::load(folder, Device::Cpu).unwrap();
-        let text = Text::load(folder, &model.config).unwrap();
+        let tokenizer = Tokenizer::load(folder, &model.config).unwrap();
         let optim = crate::train::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
-        (model, text, optim, State { step, kept: json!({ "bias": 0.25 }), ..State::default() })
+        (model, tokenizer, optim, State { step, kept: json!({ "bias": 0.25 }), ..State::default() })
     }
 
     #[test]

@@ -73,14 +73,14 @@ impl LogProbs {
     }
 
     /// What completions that are not trained on say of how far the policy has moved.
-    pub fn measure(&self, model: &Llama, kind: Kind, mut rest: Vec<Drawn>) -> Result<Moved> {
+    pub fn measure(&self, model: &Llama, dtype: Kind, mut rest: Vec<Drawn>) -> Result<Moved> {
         let mut moved = Moved::default();
         rest.retain(|d| !d.completions.is_empty());
         if rest.is_empty() {
             return Ok(moved);
         }
         rest.sort_by_key(Drawn::length);
-        let net = no_grad(|| model.net(kind))?;
+        let net = no_grad(|| model.net(dtype))?;
         for micro in rest.chunks(self.micro_batch_size) {
             let drawn: Vec<&Drawn> = micro.iter().collect();
             let policy = no_grad(|| to_vec(&self.policy(&net, &drawn)?))?;

@@ -100,7 +100,7 @@ impl Packed {
 
     /// Hidden states of all positions, `[rows · width, hidden]`; differentiable.
     pub fn hidden(&self, net: &Net) -> Result<Tensor> {
-        let mask = self.mask.f_to_kind(net.kind())?;
+        let mask = self.mask.f_to_kind(net.dtype())?;
         let hidden = net.hidden(&self.ids, &self.positions, &Mask::Additive(&mask), None)?;
         Ok(hidden.f_reshape([-1, net.config.hidden_size])?)
     }

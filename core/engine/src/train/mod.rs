@@ -12,5 +12,5 @@ mod trainer;
 
 pub use comm::{Comm, Local};
 pub use drawn::{Drawn, LogProbs, Moved, surrogate};
-pub use pairs::{Pair, PairStep};
+pub use pairs::{PairStep, TokenPair};
 pub use trainer::Trainer;

@@ -13,7 +13,7 @@ use std::time::Instant;
 use tch::Tensor;
 
 /// A labelled pair: its prompt and two completions, and what the loss knows of them.
-pub struct Pair<'a> {
+pub struct TokenPair<'a> {
     pub drawn: Drawn<'a>,
     /// The probability that the first is the better one.
     pub label: f64,
@@ -50,7 +50,7 @@ impl<'a> PairStep<'a> {
     }
 
     /// Moves the policy by the gradient of the pairs' mean loss, and reports it.
-    pub fn train(&mut self, t: &mut Trainer, pairs: &mut [Pair]) -> Result<Metrics> {
+    pub fn train(&mut self, t: &mut Trainer, pairs: &mut [TokenPair]) -> Result<Metrics> {
         pairs.sort_by_key(|p| p.drawn.length());
         let micros = pairs.chunks(self.log_probs.micro_batch_size);
         let mut metrics = t.step(micros, pairs.len(), |net, micro| self.sum(net, micro))?;
@@ -61,7 +61,7 @@ impl<'a> PairStep<'a> {
     }
 
     /// What has the gradient of the losses' sum.
-    fn sum(&mut self, net: &Net, pairs: &[Pair]) -> Result<Tensor> {
+    fn sum(&mut self, net: &Net, pairs: &[TokenPair]) -> Result<Tensor> {
         let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
         let reference = self.log_probs.reference(&drawn)?;
         let sums = self.log_probs.policy(net, &drawn)?;
@@ -117,7 +117,7 @@ impl Done {
 }
 
 /// The loss sees numbers only; sums lie as first, second, first, second …
-fn pair_batch(pairs: &[Pair], policy: &[f64], reference: &[f64]) -> PairBatch {
+fn pair_batch(pairs: &[TokenPair], policy: &[f64], reference: &[f64]) -> PairBatch {
     let pick = |x: &[f64], offset: usize| x.iter().skip(offset).step_by(2).copied().collect::<Vec<f64>>();
     let tokens = |which: usize| pairs.iter().map(|p| p.drawn.completions[which].len() as u32).collect();
     PairBatch {
@@ -169,12 +169,12 @@ mod tests {
         model
     }
 
-    fn pair<'a>(tokens: [&'a [u32]; 3], label: f64) -> Pair<'a> {
+    fn pair<'a>(tokens: [&'a [u32]; 3], label: f64) -> TokenPair<'a> {
         let drawn = Drawn { conditioned: tokens[0], plain: tokens[0], completions: tokens[1..].to_vec() };
-        Pair { drawn, label, weights: &[0.5, 0.5], margins: vec![0.1, 0.2] }
+        TokenPair { drawn, label, weights: &[0.5, 0.5], margins: vec![0.1, 0.2] }
     }
 
-    fn pairs() -> [Pair<'static>; 3] {
+    fn pairs() -> [TokenPair<'static>; 3] {
         [
             pair([&[1, 2, 3], &[4, 5, 0], &[6, 0]], 1.0),
             pair([&[3], &[7, 8, 9, 10], &[1, 1, 0]], 0.0),
@@ -247,9 +247,9 @@ mod tests {
         let loss = Registry::builtin().losses.build("dpo", &json!({ "beta": 0.3 })).unwrap();
         let mut trained = model(1, Head::Lm);
         trained.require_grad().unwrap();
-        let told = |comm: &dyn Comm, pairs: &[Pair]| {
+        let told = |comm: &dyn Comm, pairs: &[TokenPair]| {
             let mut step = PairStep::new(&log_probs, loss.as_ref());
-            let sum = |net: &Net, micro: &[Pair]| step.sum(net, micro);
+            let sum = |net: &Net, micro: &[TokenPair]| step.sum(net, micro);
             let mean = accumulate(&trained, Kind::Float, comm, pairs.chunks(2), pairs.len(), sum).unwrap();
             let gradients: Vec<Tensor> = trained.params.iter().map(|(_, p)| p.grad().copy()).collect();
             zero_gradients(&trained.params).unwrap();

@@ -8,7 +8,7 @@ use super::{checkpoint, checkpoint::State};
 use crate::model::{Llama, Net};
 use crate::plan::Optimizer;
 use crate::session::{Cx, obey};
-use crate::text::Text;
+use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use indicatif::ProgressBar;
 use std::time::Instant;
@@ -19,9 +19,9 @@ pub struct Trainer<'a> {
     stage: Cx<'a>,
     comm: &'a dyn Comm,
     pub model: Llama,
-    pub text: Text,
+    pub tokenizer: Tokenizer,
     optim: Box<dyn Optim>,
-    spec: Optimizer,
+    options: Optimizer,
     pub state: State,
     /// Where the last whole step ended, and whether the parameters have moved since.
     whole: State,
@@ -38,8 +38,8 @@ impl<'a> Trainer<'a> {
     pub fn start(
         stage: Cx<'a>,
         model: Llama,
-        text: Text,
-        spec: &Optimizer,
+        tokenizer: Tokenizer,
+        options: &Optimizer,
         total: usize,
         checkpoint_every: usize,
     ) -> Result<Self> {
@@ -49,7 +49,7 @@ impl<'a> Trainer<'a> {
             None => (model, None, State::default()),
         };
         model.require_grad()?;
-        let mut optim = optim::build(spec, &model.params)?;
+        let mut optim = optim::build(options, &model.params)?;
         if let Some(saved) = optim_state {
             optim.restore(saved)?;
         }
@@ -61,9 +61,9 @@ impl<'a> Trainer<'a> {
             stage,
             comm: &Local,
             model,
-            text,
+            tokenizer,
             optim,
-            spec: spec.clone(),
+            options: options.clone(),
             whole: state.clone(),
             moved: false,
             state,
@@ -105,7 +105,7 @@ impl<'a> Trainer<'a> {
         count: usize,
         loss: impl FnMut(&Net, M) -> Result<Tensor>,
     ) -> Result<Metrics> {
-        match accumulate(&self.model, self.stage.session.kind, self.comm, micros, count, loss)? {
+        match accumulate(&self.model, self.stage.session.dtype, self.comm, micros, count, loss)? {
             Some(mean) => self.update(mean),
             None => Ok(Metrics::new()),
         }
@@ -114,11 +114,11 @@ impl<'a> Trainer<'a> {
     /// Clips the gradients, moves the parameters and clears the gradients. A number that is not finite ends the stage here, before a
     /// checkpoint could hold it.
     fn update(&mut self, loss: f64) -> Result<Metrics> {
-        let lr = optim::learning_rate(&self.spec, self.state.step, self.total);
+        let lr = optim::learning_rate(&self.options, self.state.step, self.total);
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}"), lr));
         }
-        let norm = optim::clip_gradients(&self.model.params, self.spec.max_grad_norm)?;
+        let norm = optim::clip_gradients(&self.model.params, self.options.max_grad_norm)?;
         if !norm.is_finite() {
             let place = optim::not_finite(&self.model.params, Tensor::grad)?;
             let what = place
@@ -165,13 +165,13 @@ impl<'a> Trainer<'a> {
     /// Saves where the last whole step ended.
     fn save(&self) -> Result<()> {
         self.log.sync()?;
-        checkpoint::save(&self.stage.folder(), &self.model, &self.text, self.optim.as_ref(), &self.whole)
+        checkpoint::save(&self.stage.folder(), &self.model, &self.tokenizer, self.optim.as_ref(), &self.whole)
     }
 
     /// Saves the result as the stage's model.
     pub fn finish(self) -> Result<()> {
         self.bar.finish();
-        self.stage.save_model(&self.model, &self.text)
+        self.stage.save_model(&self.model, &self.tokenizer)
     }
 }
 
@@ -179,7 +179,7 @@ impl<'a> Trainer<'a> {
 /// nothing where no rank has an example.
 pub(super) fn accumulate<M>(
     model: &Llama,
-    kind: Kind,
+    dtype: Kind,
     comm: &dyn Comm,
     micros: impl IntoIterator<Item = M>,
     count: usize,
@@ -193,7 +193,7 @@ pub(super) fn accumulate<M>(
     let mut mean = [0.0];
     for micro in micros {
         obey()?;
-        let share = loss(&model.net(kind)?, micro)?.f_div_scalar(all[0])?;
+        let share = loss(&model.net(dtype)?, micro)?.f_div_scalar(all[0])?;
         share.f_backward()?;
         mean[0] += f64::try_from(&share)?;
     }

@@ -8,7 +8,7 @@ use motrain_core::{Prompt, Registry};
 use motrain_engine::folder::RunFolder;
 use motrain_engine::model::{Config, Head, Llama};
 use motrain_engine::plan::Plan;
-use motrain_engine::text::Text;
+use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use motrain_engine::{Result, run};
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ pub fn config(head: Head) -> Config {
 }
 
 /// Writes a tokenizer to a model folder and reads it back.
-pub fn text(folder: &Path, config: &Config) -> Text {
+pub fn text(folder: &Path, config: &Config) -> Tokenizer {
     let numbers = (0..=10).flat_map(|i| [format!("{}.{}", i / 10, i % 10), format!("{}.{},", i / 10, i % 10)]);
     let words = ["<end>"].iter().chain(&WORDS).chain(&PREFIX).map(|w| (*w).to_owned()).chain(numbers);
     let vocab: serde_json::Map<String, Value> = words.enumerate().map(|(i, w)| (w, json!(i))).collect();
@@ -56,7 +56,7 @@ pub fn text(folder: &Path, config: &Config) -> Text {
     write("tokenizer.json", &tokenizer);
     write("tokenizer_config.json", &json!({ "tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<end>" }));
     write("config.json", &config.to_json());
-    Text::load(folder, config).unwrap()
+    Tokenizer::load(folder, config).unwrap()
 }
 
 /// A policy whose preferences among words are strong enough to differ between seeds.
@@ -91,12 +91,12 @@ pub struct Answer {
 }
 
 /// The answers that a run logged of a step, prompt by prompt.
-pub fn answers(run: &Path, step: usize, text: &Text) -> Vec<Answer> {
+pub fn answers(run: &Path, step: usize, tokenizer: &Tokenizer) -> Vec<Answer> {
     let answer = |line: &Value| {
         let conditioned = line["conditioned_prompt"].as_str().unwrap();
         let (said, finished) = (line["completion"].as_str().unwrap(), line["finished"].as_bool().unwrap());
-        let (prompt, said) = text.encode_answer(&Prompt::user(conditioned), said, finished).unwrap();
-        let plain = text.encode_prompt(&Prompt::user(conditioned.split("Instruction]").last().unwrap())).unwrap();
+        let (prompt, said) = tokenizer.encode_answer(&Prompt::user(conditioned), said, finished).unwrap();
+        let plain = tokenizer.encode_prompt(&Prompt::user(conditioned.split("Instruction]").last().unwrap())).unwrap();
         let numbers = |key: &str| serde_json::from_value(line[key].clone()).unwrap();
         Answer { prompt, plain, said, weights: numbers("weights"), scores: numbers("scores") }
     };

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 #[test]
 fn three_seeds_decide_and_one_does_not() {
-    let verdict = |values: &[f64]| Claim::new("c".into(), "fig2", "s", values.to_vec()).verdict;
-    assert_eq!(verdict(&[0.2]), Verdict::Undecided);
-    assert_eq!(verdict(&[0.2, 0.21]), Verdict::Undecided);
-    assert_eq!(verdict(&[0.2, 0.21, 0.19]), Verdict::Held);
-    assert_eq!(verdict(&[-0.2, -0.21, -0.19]), Verdict::NotHeld);
-    assert_eq!(verdict(&[0.2, -0.21, 0.3]), Verdict::Undecided);
+    let standing = |values: &[f64]| Claim::new("c".into(), "fig2", "s", values.to_vec()).standing;
+    assert_eq!(standing(&[0.2]), Standing::Undecided);
+    assert_eq!(standing(&[0.2, 0.21]), Standing::Undecided);
+    assert_eq!(standing(&[0.2, 0.21, 0.19]), Standing::Held);
+    assert_eq!(standing(&[-0.2, -0.21, -0.19]), Standing::NotHeld);
+    assert_eq!(standing(&[0.2, -0.21, 0.3]), Standing::Undecided);
 }
 
 /// A method whose points are these at evenly spaced weights.
@@ -73,11 +73,11 @@ fn runs(stages: &[(&str, &[[f64; 2]])]) -> Vec<Seed> {
     (0..3).map(run).collect()
 }
 
-/// The verdict on each claim, by its beginning.
-fn verdicts(seeds: &[Seed], claims: &[&str]) -> Vec<Verdict> {
+/// The standing on each claim, by its beginning.
+fn standings(seeds: &[Seed], claims: &[&str]) -> Vec<Standing> {
     let all = all(seeds);
     let of =
-        |claim: &&str| all.iter().find(|c| c.claim.contains(*claim)).unwrap_or_else(|| panic!("no {claim}")).verdict;
+        |claim: &&str| all.iter().find(|c| c.claim.contains(*claim)).unwrap_or_else(|| panic!("no {claim}")).standing;
     claims.iter().map(of).collect()
 }
 
@@ -98,10 +98,10 @@ fn fronts_hold_claims_and_the_other_way_round_they_do_not() {
             ("hh_fig2_p_morl", blind),
         ])
     };
-    assert_eq!(verdicts(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Verdict::Held; 4]);
-    assert_eq!(verdicts(&stages(&INNER, &LINE, &POINT, &ARC), &claims[..2]), [Verdict::NotHeld; 2]);
-    assert_eq!(verdicts(&stages(&ARC, &LINE, &POINT, &ARC), &claims[2..3]), [Verdict::NotHeld]);
-    assert_eq!(verdicts(&stages(&POINT, &LINE, &POINT, &ARC), &claims[3..]), [Verdict::NotHeld]);
+    assert_eq!(standings(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Standing::Held; 4]);
+    assert_eq!(standings(&stages(&INNER, &LINE, &POINT, &ARC), &claims[..2]), [Standing::NotHeld; 2]);
+    assert_eq!(standings(&stages(&ARC, &LINE, &POINT, &ARC), &claims[2..3]), [Standing::NotHeld]);
+    assert_eq!(standings(&stages(&POINT, &LINE, &POINT, &ARC), &claims[3..]), [Standing::NotHeld]);
 }
 
 /// With more than ten alphas or epochs the last is not the last as text: "9" comes after "11".
@@ -127,22 +127,22 @@ fn figures_compare_the_first_with_the_last_by_number() {
         runs(&figures.iter().flatten().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
     };
     let hh = [of(&ENDS, &ENDS, &ARC, "hh_fig5")];
-    assert_eq!(verdicts(&made(&hh), &[even]), [Verdict::Held]);
+    assert_eq!(standings(&made(&hh), &[even]), [Standing::Held]);
     let other = [of(&ARC, &ARC, &ENDS, "hh_fig5")];
-    assert_eq!(verdicts(&made(&other), &[even]), [Verdict::NotHeld]);
+    assert_eq!(standings(&made(&other), &[even]), [Standing::NotHeld]);
     let tldr = [
         of(&ARC, &ARC, &POINT, "tldr_fig5"),
         of(&POINT, &POINT, &ARC, "tldr_fig6"),
         of(&LINE, &ARC, &LINE, "tldr_fig6ric"),
     ];
-    let held = verdicts(&made(&tldr), &[point, wider, growth]);
-    assert_eq!(held, [Verdict::Held; 3]);
+    let held = standings(&made(&tldr), &[point, wider, growth]);
+    assert_eq!(held, [Standing::Held; 3]);
     let back = [
         of(&POINT, &POINT, &ARC, "tldr_fig5"),
         of(&ARC, &ARC, &POINT, "tldr_fig6"),
         of(&LINE, &ARC, &LINE, "tldr_fig6ric"),
     ];
-    assert_eq!(verdicts(&made(&back), &[point, wider, growth]), [Verdict::NotHeld; 3]);
+    assert_eq!(standings(&made(&back), &[point, wider, growth]), [Standing::NotHeld; 3]);
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn win_rates_are_held_against_a_half_and_against_each_other() {
             };
             seed.matches.insert("hh_fig4".into(), rates.iter().map(one).collect());
         }
-        verdicts(
+        standings(
             &seeds,
             &["wins more often than RiC", "wins more often than P-MORL", "wins least often against P-MORL"],
         )
     };
-    use Verdict::{Held, NotHeld};
+    use Standing::{Held, NotHeld};
     assert_eq!(compared([("RiC", 0.7), ("P-MORL", 0.6), ("ODPO Soups", 0.8)]), [Held, Held, Held]);
     assert_eq!(compared([("RiC", 0.3), ("P-MORL", 0.4), ("ODPO Soups", 0.8)]), [NotHeld, NotHeld, NotHeld]);
 }

@@ -29,7 +29,7 @@ pub struct Adafactor {
 }
 
 impl Adafactor {
-    pub fn new(spec: &Optimizer, params: &Params) -> Result<Self> {
+    pub fn new(options: &Optimizer, params: &Params) -> Result<Self> {
         let moment = |p: &Tensor| -> Result<Moment> {
             let options = (Kind::Float, p.device());
             Ok(match p.size()[..] {
@@ -41,7 +41,7 @@ impl Adafactor {
         };
         let moments = params.iter().map(|(_, p)| moment(p)).collect::<Result<_>>()?;
         let names = params.iter().map(|(n, _)| n.clone()).collect();
-        Ok(Self { weight_decay: spec.weight_decay, step: 0, names, moments })
+        Ok(Self { weight_decay: options.weight_decay, step: 0, names, moments })
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tch::{Tensor, no_grad};
 
 pub struct AdamW {
-    spec: Optimizer,
+    options: Optimizer,
     step: i64,
     names: Vec<String>,
     mean: Vec<Tensor>,
@@ -15,17 +15,17 @@ pub struct AdamW {
 }
 
 impl AdamW {
-    pub fn new(spec: &Optimizer, params: &Params) -> Result<Self> {
+    pub fn new(options: &Optimizer, params: &Params) -> Result<Self> {
         let zeros = || params.iter().map(|(_, p)| Ok(p.f_detach()?.f_zeros_like()?)).collect::<Result<Vec<_>>>();
         let names = params.iter().map(|(n, _)| n.clone()).collect();
-        Ok(Self { spec: spec.clone(), step: 0, names, mean: zeros()?, square: zeros()? })
+        Ok(Self { options: options.clone(), step: 0, names, mean: zeros()?, square: zeros()? })
     }
 }
 
 impl Optim for AdamW {
     fn step(&mut self, params: &Params, lr: f64) -> Result<()> {
         self.step += 1;
-        let Optimizer { beta1, beta2, epsilon, weight_decay, .. } = self.spec;
+        let Optimizer { beta1, beta2, epsilon, weight_decay, .. } = self.options;
         let correct1 = 1.0 - beta1.powi(self.step as i32);
         let correct2 = 1.0 - beta2.powi(self.step as i32);
         no_grad(|| {

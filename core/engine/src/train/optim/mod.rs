@@ -23,22 +23,22 @@ pub trait Optim {
 }
 
 /// Makes the optimiser that the options name.
-pub fn build(spec: &Optimizer, params: &Params) -> Result<Box<dyn Optim>> {
-    match spec.name {
-        OptimizerName::Adamw => Ok(Box::new(adamw::AdamW::new(spec, params)?)),
-        OptimizerName::Adafactor => Ok(Box::new(adafactor::Adafactor::new(spec, params)?)),
+pub fn build(options: &Optimizer, params: &Params) -> Result<Box<dyn Optim>> {
+    match options.name {
+        OptimizerName::Adamw => Ok(Box::new(adamw::AdamW::new(options, params)?)),
+        OptimizerName::Adafactor => Ok(Box::new(adafactor::Adafactor::new(options, params)?)),
     }
 }
 
 /// The learning rate of step `step` (from 0) of `total`.
-pub fn learning_rate(spec: &Optimizer, step: usize, total: usize) -> f64 {
-    let warm = spec.warmup_steps;
+pub fn learning_rate(options: &Optimizer, step: usize, total: usize) -> f64 {
+    let warm = options.warmup_steps;
     if step < warm {
-        return spec.lr * (step + 1) as f64 / warm as f64;
+        return options.lr * (step + 1) as f64 / warm as f64;
     }
     let progress = (step - warm) as f64 / (total.saturating_sub(warm)).max(1) as f64;
-    spec.lr
-        * match spec.schedule {
+    options.lr
+        * match options.schedule {
             Schedule::Constant => 1.0,
             Schedule::Linear => (1.0 - progress).max(0.0),
             Schedule::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.min(1.0)).cos()),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use tch::Device;
 
-    fn spec(name: OptimizerName) -> Optimizer {
+    fn options(name: OptimizerName) -> Optimizer {
         Optimizer { name, weight_decay: 0.1, ..Optimizer::default() }
     }
 
@@ -147,7 +147,7 @@ mod tests {
         ];
         for (name, golden) in goldens {
             let params = param();
-            let mut optim = build(&spec(name), &params).unwrap();
+            let mut optim = build(&options(name), &params).unwrap();
             train(optim.as_mut(), &params, 3);
             for (found, expected) in values(&params).iter().zip(golden) {
                 assert!((found - expected).abs() < 1e-5, "{name:?}: {:?}", values(&params));
@@ -159,13 +159,13 @@ mod tests {
     fn restored_state_continues_exactly() {
         for name in [OptimizerName::Adamw, OptimizerName::Adafactor] {
             let straight = param();
-            let mut optim = build(&spec(name), &straight).unwrap();
+            let mut optim = build(&options(name), &straight).unwrap();
             train(optim.as_mut(), &straight, 2);
             let saved: BTreeMap<String, Tensor> =
                 optim.state().unwrap().into_iter().map(|(n, t)| (n, t.copy())).collect();
             let resumed = vec![("w".to_owned(), straight[0].1.detach().copy().set_requires_grad(true))];
             train(optim.as_mut(), &straight, 2);
-            let mut fresh = build(&spec(name), &resumed).unwrap();
+            let mut fresh = build(&options(name), &resumed).unwrap();
             fresh.restore(saved).unwrap();
             train(fresh.as_mut(), &resumed, 2);
             assert_eq!(values(&straight), values(&resumed), "{name:?}");
@@ -183,7 +183,7 @@ mod tests {
         let said = names(Tensor::grad, &params).unwrap();
         assert_eq!(said, "w: 1 of 4 values are not finite; the first is inf at [1, 0]");
         assert_eq!(names(Tensor::shallow_clone, &params), None);
-        let mut optim = build(&spec(OptimizerName::Adamw), &params).unwrap();
+        let mut optim = build(&options(OptimizerName::Adamw), &params).unwrap();
         optim.step(&params, 1e308).unwrap();
         assert!(names(Tensor::shallow_clone, &params).unwrap().starts_with("w: "));
         zero_gradients(&params).unwrap();
@@ -193,7 +193,7 @@ mod tests {
     fn state_of_another_kind_is_refused() {
         for name in [OptimizerName::Adamw, OptimizerName::Adafactor] {
             for step in [Tensor::from_slice(&[i64::MAX]), Tensor::from_slice(&[-1i64]), Tensor::from_slice(&[1f32])] {
-                let mut optim = build(&spec(name), &param()).unwrap();
+                let mut optim = build(&options(name), &param()).unwrap();
                 let mut state: BTreeMap<String, Tensor> = optim.state().unwrap().into_iter().collect();
                 state.insert("step".into(), step);
                 let message = optim.restore(state).unwrap_err().to_string();

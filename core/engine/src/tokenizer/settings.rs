@@ -1,6 +1,6 @@
 //! tokenizer_config.json, field by field: what is done, what is known to change nothing, and what is said aloud.
 
-use super::tokenizer::Read;
+use super::codec::Read;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,6 +2,7 @@
 
 mod bounded;
 pub mod clock;
+mod codec;
 mod ending;
 pub mod files;
 mod guard;
@@ -10,11 +11,11 @@ mod python;
 mod settings;
 mod special;
 mod template;
-mod tokenizer;
 
 use crate::generation;
 use crate::model::{Config, write_json};
 use crate::{Error, Result};
+use codec::{Codec, Read};
 use ending::Ending;
 use files::read_fields;
 use motrain_core::Prompt;
@@ -23,14 +24,13 @@ use serde_json::{Map, Value, json};
 use special::Special;
 use std::path::Path;
 use template::{Template, Templates};
-use tokenizer::{Read, Tokenizer};
 
 type Fields = Map<String, Value>;
 
 /// Turns prompts into tokens and tokens into text.
 #[derive(Clone)]
-pub struct Text {
-    tokenizer: Tokenizer,
+pub struct Tokenizer {
+    codec: Codec,
     special: Special,
     templates: Templates,
     ending: Ending,
@@ -47,14 +47,14 @@ pub struct Text {
 /// Tokens of a prompt and of what is behind it.
 pub type Turn = (Vec<u32>, Vec<u32>);
 
-impl Text {
+impl Tokenizer {
     /// Loads the text files of a folder and checks that they fit the model.
     pub fn load(folder: &Path, model: &Config) -> Result<Self> {
         let config_file = folder.join("tokenizer_config.json");
         let config = read_fields(&config_file)?;
         let map = read_fields(&folder.join("special_tokens_map.json"))?;
         let added = read_fields(&folder.join("added_tokens.json"))?;
-        let mut file = tokenizer::read(&folder.join("tokenizer.json"))?;
+        let mut file = codec::read(&folder.join("tokenizer.json"))?;
         settings::check(&config, &file, &config_file).map_err(|what| Error::file(&config_file, what))?;
         let special = Special::read(&config, &map, &added, &mut file).map_err(|what| Error::file(folder, what))?;
         let templates = Templates::read(folder, &config)?;
@@ -94,9 +94,9 @@ impl Text {
     ) -> std::result::Result<Self, String> {
         let set = |key: &str| config.get(key) == Some(&Value::Bool(true));
         tokenizer.set_encode_special_tokens(set("split_special_tokens"));
-        let tokenizer = Tokenizer::new(tokenizer, model.vocab_size, set("clean_up_tokenization_spaces"))?;
+        let codec = Codec::new(tokenizer, model.vocab_size, set("clean_up_tokenization_spaces"))?;
         let last = model.eos.first().and_then(|&id| u32::try_from(id).ok());
-        let Some(ending) = Ending::find(templates.default.as_ref(), &special, &tokenizer, &stops, last) else {
+        let Some(ending) = Ending::find(templates.default.as_ref(), &special, &codec, &stops, last) else {
             return Err("no end-of-sequence token: set eos_token_id in config.json".into());
         };
         let mut eos = vec![ending.id];
@@ -107,9 +107,9 @@ impl Text {
         }
         let row = |id: i64| u32::try_from(id).ok().filter(|_| id < model.vocab_size);
         let unscored = model.pad.and_then(row);
-        let named = || special.get("pad_token").and_then(|token| tokenizer.id(token));
+        let named = || special.get("pad_token").and_then(|token| codec.id(token));
         let pad = unscored.or_else(named).unwrap_or(ending.id);
-        Ok(Self { tokenizer, special, templates, ending, config, generation, eos, pad, unscored })
+        Ok(Self { codec, special, templates, ending, config, generation, eos, pad, unscored })
     }
 
     /// The text of a prompt as the model sees it, ready for the answer.
@@ -128,7 +128,7 @@ impl Text {
 
     /// Tokens of a prompt. A chat template writes its own special tokens; without one the tokenizer adds them.
     pub fn encode_prompt(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        self.tokenizer.encode(&self.render(prompt)?, self.templates.default.is_none())
+        self.codec.encode(&self.render(prompt)?, self.templates.default.is_none())
     }
 
     /// Tokens of a prompt and of an answer as the policy would write it: up to the token that ends it, or without one where it was cut.
@@ -145,10 +145,10 @@ impl Text {
             said.push_str(self.ending.through_token());
         }
         // The words are tokenized where they stand, unless a token would reach over the end of the prompt.
-        let whole = self.tokenizer.encode(&format!("{head}{said}"), self.templates.default.is_none())?;
+        let whole = self.codec.encode(&format!("{head}{said}"), self.templates.default.is_none())?;
         let mut answer = match whole.strip_prefix(ids.as_slice()) {
             Some(rest) if self.templates.default.is_some() => rest.to_vec(),
-            _ => self.tokenizer.encode(&said, false)?,
+            _ => self.codec.encode(&said, false)?,
         };
         if finished && answer.last() != Some(&self.ending.id) {
             answer.push(self.ending.id);
@@ -162,7 +162,7 @@ impl Text {
         let Some(template) = &self.templates.default else { return self.encode_answer(prompt, answer, finished) };
         let whole = self.rendered(template, &with_answer(prompt, answer), false)?;
         let text = if finished { &whole } else { whole.strip_suffix(self.ending.text.as_str()).unwrap_or(&whole) };
-        let mut tokens = self.tokenizer.encode(text, false)?;
+        let mut tokens = self.codec.encode(text, false)?;
         while tokens.len() > 2 && tokens.last().copied() == self.unscored {
             tokens.pop();
         }
@@ -172,14 +172,14 @@ impl Text {
         Ok((tokens, behind))
     }
 
-    /// Text of tokens, special tokens left out.
+    /// Tokenizer of tokens, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.tokenizer.decode(ids)
+        self.codec.decode(ids)
     }
 
     /// Writes tokenizer.json, tokenizer_config.json, the chat template and generation_config.json.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        self.tokenizer.save(&folder.join("tokenizer.json"))?;
+        self.codec.save(&folder.join("tokenizer.json"))?;
         let mut config = self.config.clone();
         self.special.write(&mut config);
         self.templates.save(folder, &mut config)?;

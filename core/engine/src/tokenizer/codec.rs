@@ -14,7 +14,7 @@ const LARGEST_GROWTH: f64 = 1e5;
 
 /// A tokenizer whose tokens all have a row in the model.
 #[derive(Clone)]
-pub struct Tokenizer {
+pub struct Codec {
     inner: Inner,
     /// Rows of the model's embedding.
     rows: u32,
@@ -138,7 +138,7 @@ fn growth(part: &Value, inner: &str) -> f64 {
     (content.len() as f64 / pattern.max(1) as f64).max(1.0)
 }
 
-impl Tokenizer {
+impl Codec {
     /// Checks that the vocabulary fits a model of `rows` rows. Tokens that were added behind it may lie beyond: they do no harm until a
     /// text holds them.
     pub fn new(inner: Inner, rows: i64, clean_up: bool) -> std::result::Result<Self, String> {

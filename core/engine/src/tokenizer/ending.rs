@@ -1,8 +1,8 @@
 //! The end of an answer: what the chat template writes behind it, and which token stops generation.
 
+use super::codec::Codec;
 use super::special::Special;
 use super::template::Template;
-use super::tokenizer::Tokenizer;
 use motrain_core::prompt::Message;
 
 /// What stands behind an assistant's words in a rendered conversation.
@@ -22,7 +22,7 @@ impl Ending {
     pub fn find(
         template: Option<&Template>,
         special: &Special,
-        tokenizer: &Tokenizer,
+        tokenizer: &Codec,
         stops: &[u32],
         last: Option<u32>,
     ) -> Option<Self> {

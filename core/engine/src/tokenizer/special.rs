@@ -1,6 +1,6 @@
 //! Special and added tokens: tokenizer_config.json, special_tokens_map.json and added_tokens.json as transformers merges them.
 
-use super::tokenizer::Read;
+use super::codec::Read;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use tokenizers::{AddedToken, Tokenizer};
