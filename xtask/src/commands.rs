@@ -92,10 +92,14 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
 pub fn bench(args: &[String]) -> Result<()> {
     libtorch::setup(false)?;
     let model = models::fetch("smollm2", release_binary)?;
-    let binary = release_binary()?;
-    checked(Command::new(&binary).arg("bench").arg(model).args(args))?;
+    let bench = |package: &str| {
+        let mut command = cargo();
+        command.args(["bench", "--workspace", "--bench", package, "--"]);
+        command
+    };
+    checked(bench("online_step").arg(model).args(args))?;
     let loss = plugins::build()?.join(plugins::library("loss-robust"));
-    checked(Command::new(&binary).arg("bench-plugins").arg(loss).arg(plugins::template()?))
+    checked(bench("components").arg(loss).arg(plugins::template()?))
 }
 
 /// One embedded task: its reward models, and epochs of supervised fine-tuning.

@@ -3,9 +3,9 @@
 #![deny(clippy::print_stdout)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects, reason = "tensors' operators panic; use f_add, f_mul, …"))]
 
-pub mod bench;
 pub mod decode;
 pub mod device;
+pub mod environment;
 pub mod error;
 mod fields;
 pub mod finite;

@@ -1,6 +1,5 @@
 //! The command line: a command is a file, with its options and what it does, and a line in `Command`.
 
-mod bench;
 mod check;
 mod completions;
 mod evaluate;
@@ -40,10 +39,6 @@ enum Command {
     MakeData(make_data::MakeData),
     Completions(completions::Completions),
     Man(man::Man),
-    #[command(hide = true)]
-    Bench(bench::Bench),
-    #[command(hide = true)]
-    BenchPlugins(bench::BenchPlugins),
 }
 
 impl Args {
@@ -61,8 +56,6 @@ impl Args {
             Some(Command::MakeData(make_data)) => make_data.run(),
             Some(Command::Completions(completions)) => completions.run(),
             Some(Command::Man(man)) => man.run(),
-            Some(Command::Bench(bench)) => bench.run(),
-            Some(Command::BenchPlugins(bench)) => bench.run(),
         }
     }
 
@@ -70,7 +63,17 @@ impl Args {
     pub fn computes(&self) -> bool {
         match &self.command {
             None => self.train.computes(),
-            Some(command) => matches!(command, Command::Generate(_) | Command::Evaluate(_) | Command::Bench(_)),
+            Some(
+                Command::Check(_)
+                | Command::List(_)
+                | Command::Plugin(_)
+                | Command::Runs(_)
+                | Command::Paper(_)
+                | Command::MakeData(_)
+                | Command::Completions(_)
+                | Command::Man(_),
+            ) => false,
+            Some(Command::Generate(_) | Command::Evaluate(_) | Command::Import(_)) => true,
         }
     }
 

@@ -1,10 +1,11 @@
-//! What `cargo xtask bench` prints: the engine's rates; a loss and a reward across the plugin interface beside the same code built in, and a
-//! script function.
+//! A loss and a reward across the plugin interface beside the same code built in, and a script function:
+//! `cargo bench -p motrain -- LOSS REWARD`, two libraries.
 
-use crate::components;
-use crate::out::{self, say};
-use crate::script;
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use anyhow::{Result, bail};
+use clap::Parser;
+use motrain::{components, script};
 use motrain_core::Prompt;
 use motrain_core::loss::PairBatch;
 use motrain_core::registry::Registry;
@@ -18,39 +19,27 @@ use std::time::Instant;
 const PAIRS: usize = 64;
 const SAMPLES: usize = 256;
 
-/// Measure decoding, training and a whole online step
-#[derive(clap::Args)]
-pub struct Bench {
-    model: PathBuf,
-    #[arg(long, default_value = "auto")]
-    dtype: String,
-}
-
-impl Bench {
-    pub fn run(&self) -> Result<()> {
-        Ok(motrain_engine::bench::run(&self.model, &self.dtype, out::line)?)
-    }
-}
-
-/// Measure components across the plugin interface
-#[derive(clap::Args)]
-pub struct BenchPlugins {
-    // Holds `motrain.cdpo`.
+#[derive(Parser)]
+struct Args {
+    /// Holds `motrain.cdpo`.
     loss: PathBuf,
-    // Holds `acme.about`.
+    /// Holds `acme.about`.
     reward: PathBuf,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-impl BenchPlugins {
-    pub fn run(self) -> Result<()> {
-        let mut registry = components::shipped("cpu", "f32")?;
-        for path in [self.loss, self.reward] {
-            motrain_host::load(&mut registry, &Request { path, ..Request::default() }, 0)?;
-        }
-        losses(&registry)?;
-        rewards(&registry)?;
-        script_reward(registry)
+fn main() -> Result<()> {
+    motrain_engine::environment::settle();
+    let Args { loss, reward, .. } = Args::parse();
+    let mut registry = components::shipped("cpu", "f32")?;
+    for path in [loss, reward] {
+        motrain_host::load(&mut registry, &Request { path, ..Request::default() }, 0)?;
     }
+    losses(&registry)?;
+    rewards(&registry)?;
+    script_reward(registry)
 }
 
 /// The shortest of many runs, in seconds.
@@ -85,7 +74,7 @@ fn losses(registry: &Registry) -> Result<()> {
     }
     let own = best(|| drop(std::hint::black_box(built_in.evaluate(&pairs)))) * 1e6;
     let other = best(|| drop(std::hint::black_box(plugin.evaluate(&pairs)))) * 1e6;
-    say!("{PAIRS} DPO pairs: built in {own:.2} us, plugin {other:.2} us");
+    println!("{PAIRS} DPO pairs: built in {own:.2} us, plugin {other:.2} us");
     Ok(())
 }
 
@@ -106,7 +95,7 @@ fn rewards(registry: &Registry) -> Result<()> {
     with_samples(|samples| {
         let (own, other) = (per_sample(built_in.as_ref(), samples) * 1e9, per_sample(plugin.as_ref(), samples) * 1e9);
         let over = other - own;
-        say!("reward, {SAMPLES} samples: built in {own:.0} ns, plugin {other:.0} ns a sample: {over:.0} ns more");
+        println!("reward, {SAMPLES} samples: built in {own:.0} ns, plugin {other:.0} ns a sample: {over:.0} ns more");
     });
     Ok(())
 }
@@ -122,7 +111,7 @@ fn script_reward(registry: Registry) -> Result<()> {
     let (_, registry) = script::run(&script, registry, permit)?;
     let built = registry.rewards.build("R", &Value::Null)?;
     with_samples(|samples| {
-        say!("script reward function: {:.0} calls/s", 1.0 / per_sample(built.as_ref(), samples));
+        println!("script reward function: {:.0} calls/s", 1.0 / per_sample(built.as_ref(), samples));
     });
     Ok(())
 }

@@ -1,47 +1,58 @@
-//! What `cargo xtask bench` prints: the parts of an online step on a real model, and the share of the machine's GEMM rate.
+//! The parts of an online step on a real model, and the share of the machine's GEMM rate: `cargo bench -p motrain-engine -- MODEL`.
 
-use crate::Result;
-use crate::decode::rollout;
-use crate::device;
-use crate::model::{Llama, Mask, Net};
-use crate::plan::{GenerationConfig, Optimizer};
-use crate::tokenizer::Tokenizer;
-use crate::train::logprob::{Group, pack};
-use crate::train::optim;
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use clap::Parser;
 use motrain_core::rng::sub_seed;
-use std::fmt;
-use std::path::Path;
+use motrain_engine::Result;
+use motrain_engine::decode::rollout;
+use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::plan::{GenerationConfig, Optimizer};
+use motrain_engine::tokenizer::Tokenizer;
+use motrain_engine::train::logprob::{Group, pack};
+use motrain_engine::train::optim;
+use motrain_engine::{device, environment};
+use std::path::PathBuf;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
 
 const PROMPT: usize = 52;
 const NEW: usize = 64;
 
-/// `line` prints.
-pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
-    macro_rules! say {
-        ($($text:tt)*) => { line(format_args!($($text)*)) };
-    }
-    let dtype = device::dtype(dtype, Device::Cpu)?;
-    let mut model = Llama::load(folder, Device::Cpu)?;
-    let tokenizer = Tokenizer::load(folder, &model.config)?;
+#[derive(Parser)]
+struct Args {
+    /// A model folder.
+    model: PathBuf,
+    #[arg(long, default_value = "auto")]
+    dtype: String,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<()> {
+    environment::settle();
+    let Args { model: folder, dtype, .. } = Args::parse();
+    let dtype = device::dtype(&dtype, Device::Cpu)?;
+    let mut model = Llama::load(&folder, Device::Cpu)?;
+    let tokenizer = Tokenizer::load(&folder, &model.config)?;
     let weights = model.parameter_count() as f64;
-    say!("{:.0} M parameters, {dtype:?}, {} threads", weights / 1e6, tch::get_num_threads());
+    println!("{:.0} M parameters, {dtype:?}, {} threads", weights / 1e6, tch::get_num_threads());
     let gemm = gemm_rate(dtype)?;
-    say!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
+    println!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
 
     let net = no_grad(|| model.net(dtype))?;
     let prompt: Vec<u32> =
         (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.vocab_size as u32 / 2)).collect();
     for batch in [1usize, 16, 64] {
         let seconds = prefill_seconds(&net, &prompt, batch)?;
-        say!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
+        println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
     }
     for batch in [1usize, 16, 64] {
         let (tokens, seconds) = decode_seconds(&net, &tokenizer, &prompt, batch)?;
         let rate = tokens / seconds;
         let share = rate * 2.0 * weights / 1e9 / gemm;
-        say!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
+        println!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
     }
     drop(net);
 
@@ -58,17 +69,17 @@ pub fn run(folder: &Path, dtype: &str, line: fn(fmt::Arguments)) -> Result<()> {
     }
     let [draw, refer, train, update] = best.unwrap_or_default();
     let tokens = 8.0 * (PROMPT + 2 * NEW) as f64;
-    say!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
-    say!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
-    say!("{:<34} {refer:8.2} s", "  reference forward");
-    say!(
+    println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
+    println!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
+    println!("{:<34} {refer:8.2} s", "  reference forward");
+    println!(
         "{:<34} {train:8.2} s   {:5.1} % of GEMM",
         "  forward and backward",
         tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
     );
-    say!("{:<34} {update:8.2} s", "  AdamW");
-    say!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
-    say!("{:<34} {:8.2} GB", "peak memory", peak_memory());
+    println!("{:<34} {update:8.2} s", "  AdamW");
+    println!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
+    println!("{:<34} {:8.2} GB", "peak memory", peak_memory());
     Ok(())
 }
 
