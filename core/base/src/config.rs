@@ -7,17 +7,22 @@ use serde_json::{Value, json};
 /// Tables in tables that a key may name.
 const DEPTH: usize = 16;
 
-/// The defaults, and what all layers so far make of them.
+/// What every table of `[tasks]` has, unless it says otherwise itself.
+const INHERITED: &str = "every_task";
+
+/// The keys that there are, and what all layers so far make of them.
 pub struct Layers {
-    defaults: Value,
+    known: Value,
     config: Value,
 }
 
 impl Layers {
     /// The layer below all others, from the text of a TOML file.
     pub fn over(defaults: &str) -> Result<Self> {
-        let defaults = table(defaults)?;
-        Ok(Self { config: defaults.clone(), defaults })
+        let config = table(defaults)?;
+        let mut known = config.clone();
+        inherit(&mut known);
+        Ok(Self { known, config })
     }
 
     /// Lays the text of a TOML file over all before.
@@ -33,7 +38,7 @@ impl Layers {
     /// Refuses keys that the defaults do not know, and values of another type than theirs.
     fn lay_value(&mut self, layer: Value) -> Result<()> {
         let mut faults = Vec::new();
-        compare(Some(&self.defaults), &layer, "", &mut faults);
+        compare(Some(&self.known), &layer, "", &mut faults);
         if !faults.is_empty() {
             return Err(Error::Invalid(faults.join("\n")));
         }
@@ -42,7 +47,11 @@ impl Layers {
     }
 
     /// What came out, with what commands read of it checked.
-    pub fn finish(self) -> Result<Value> {
+    pub fn finish(mut self) -> Result<Value> {
+        inherit(&mut self.config);
+        if let Some(config) = self.config.as_object_mut() {
+            config.shift_remove(INHERITED);
+        }
         schema::check("configuration", &of_commands(), &self.config)?;
         Ok(self.config)
     }
@@ -103,6 +112,16 @@ fn merge(base: &mut Value, layer: Value) {
         }
         (base, name @ Value::String(_)) if is_component(base) => merge(base, json!({ "name": name })),
         (base, layer) => *base = layer,
+    }
+}
+
+/// Completes each task by what every task has.
+fn inherit(config: &mut Value) {
+    let every = config[INHERITED].clone();
+    let tasks = config.get_mut("tasks").and_then(Value::as_object_mut);
+    for task in tasks.into_iter().flat_map(|tasks| tasks.values_mut()) {
+        let own = std::mem::replace(task, every.clone());
+        merge(task, own);
     }
 }
 

@@ -118,6 +118,17 @@ mod tests {
     }
 
     #[test]
+    fn tasks_have_what_every_task_has_unless_they_say_otherwise() {
+        let epochs = |task: &str, set: &[&str]| load_with(set).unwrap()["tasks"][task]["train"]["epochs"].clone();
+        let set = ["tasks.hh.train.epochs=2.5", "every_task.train.epochs=4.0", "every_task.loss=ipo"];
+        assert_eq!((epochs("hh", &set), epochs("tldr", &set)), (2.5.into(), 4.0.into()));
+        let config = load_with(&set).unwrap();
+        assert_eq!(config["tasks"]["hh"]["loss"], serde_json::json!({ "name": "ipo", "options": {} }));
+        assert_eq!(config["tasks"]["hh"]["train"]["batch_size"], 48);
+        assert!(config["every_task"].is_null());
+    }
+
+    #[test]
     fn wrong_keys_and_types_are_named() {
         let refused = |set: &str| format!("{:#}", load_with(&[set]).unwrap_err());
         let cases = [
