@@ -1,5 +1,5 @@
 //! The seams of motrain and everything that needs no tensors: weights, the kinds of component and their
-//! registry, what stages' options share, data files, reward scaling, the embedded tasks, and the metrics of a front.
+//! registry, what stages' options share, data files, reward scaling, and the metrics of a front.
 
 #![warn(missing_docs)]
 

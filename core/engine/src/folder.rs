@@ -36,7 +36,7 @@ impl RunFolder {
         durable::create_folder(root).map_err(|e| {
             Error::file(root, format!("the run folder cannot be made ({e}); choose another with --out"))
         })?;
-        for name in [names::LOCK, "stages", "events"] {
+        for name in [names::LOCK, names::STAGES, names::EVENTS] {
             refuse_link(&root.join(name))?;
         }
         Ok(Self { root: root.to_owned(), _lock: lock(root)? })

@@ -1,5 +1,6 @@
 //! What a plan reads from outside its run folder: known by its contents, so that it may lie anywhere.
 
+use crate::names;
 use motrain_core::{Error, Result, stop};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -51,19 +52,18 @@ fn absolute(path: &str) -> String {
     std::path::absolute(path).map_or_else(|_| path.to_owned(), |p| p.to_string_lossy().into_owned())
 }
 
-/// Folders of a model folder that are a part of it: further chat templates, and what a steering is made of. Others (checkpoints, exports) are
-/// not read.
-const PARTS: [&str; 4] = ["additional_chat_templates", "base", "parts", "policies"];
+/// Whether a folder in a model folder is a part of it: further chat templates, and what a steering is made of. Others (checkpoints, exports)
+/// are not read.
+fn is_part(folder: &Path) -> bool {
+    let of_a_steering = |whole: &Path| whole.join(names::STEERING).exists() && !whole.join("config.json").exists();
+    folder.parent().is_some_and(of_a_steering) || folder.file_name().is_some_and(|n| n == "additional_chat_templates")
+}
 
 /// Of a file its contents; of a folder the names and contents of the files in it, hidden ones left out.
 fn fingerprint(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     if path.is_dir() {
-        hash_folder(
-            path,
-            |folder| PARTS.iter().any(|part| folder.file_name().is_some_and(|n| n == *part)),
-            &mut hasher,
-        )?;
+        hash_folder(path, is_part, &mut hasher)?;
     } else {
         hash_file(path, &mut hasher)?;
     }
@@ -122,11 +122,14 @@ mod tests {
         std::fs::rename(at("a/weights"), at("a/other")).unwrap();
         assert_ne!(of("a"), of("b"));
         // What a steering is made of counts, however deep; checkpoints beside it do not.
-        for (part, weights) in [("b/checkpoint-5", "1"), ("b/parts/0", "1"), ("b/parts/0", "2")] {
+        std::fs::create_dir(at("soup")).unwrap();
+        std::fs::write(at("soup/steering.json"), "{}").unwrap();
+        for (part, weights) in [("b/checkpoint-5", "1"), ("soup/any/0", "1"), ("soup/any/0", "2")] {
             std::fs::create_dir_all(at(part)).unwrap();
-            let before = of("b");
+            let whole = part.split('/').next().unwrap();
+            let before = of(whole);
             std::fs::write(at(part).join("weights"), weights).unwrap();
-            assert_eq!(before == of("b"), part == "b/checkpoint-5", "{part}");
+            assert_eq!(before == of(whole), whole == "b", "{part}");
         }
     }
 

@@ -21,6 +21,10 @@ pub const TIMINGS: &str = "timings.jsonl";
 pub const COMPLETIONS: &str = "completions.jsonl";
 /// The plugin's call that is under way.
 pub const PLUGIN_CALL: &str = "plugin-call.txt";
+/// `front.json` and `front.svg`; beside other fronts with the id of their rewards.
+pub const FRONT: &str = "front";
+/// `report.html`, likewise.
+pub const REPORT: &str = "report";
 
 // A stage.
 /// What a stage's folder was made by, and whether it is whole.

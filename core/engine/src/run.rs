@@ -161,13 +161,13 @@ fn fronts(session: &Session) -> Result<Vec<Front>> {
     }
     if all.len() > 1 {
         // What an earlier plan with one front left would pass for this plan's.
-        for name in ["front.json", "front.svg", "report.html"] {
-            let path = session.folder.root().join(name);
+        for (name, extension) in [(names::FRONT, "json"), (names::FRONT, "svg"), (names::REPORT, "html")] {
+            let path = session.folder.root().join(name).with_extension(extension);
             durable::remove(&path).map_err(|e| Error::io(&path, e))?;
         }
     }
     for front in &all {
-        session.folder.write_json(&front.file("front", "json"), &front.fronts)?;
+        session.folder.write_json(&front.file(names::FRONT, "json"), &front.fronts)?;
     }
     Ok(all)
 }

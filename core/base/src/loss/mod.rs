@@ -161,6 +161,9 @@ mod tests {
             ("ipo_mean", json!({"beta": 0.5})),
             ("slic", json!({"beta": 0.05})),
         ];
+        for builtin in BUILTINS {
+            assert!(cases.iter().any(|(name, _)| *name == builtin.name), "add {} to the cases", builtin.name);
+        }
         for (name, options) in cases {
             for label in [1.0, 0.0, 0.7] {
                 let pair = golden_pair(label);

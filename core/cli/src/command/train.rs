@@ -93,7 +93,7 @@ pub fn run_and_report(plan: &Plan, registry: &Registry, folder: &RunFolder) -> R
             say!("\n{rewards}:");
         }
         say!("{}", report::table(&front.fronts));
-        say!("report: {}", folder.root().join(front.file("report", "html")).display());
+        say!("report: {}", folder.root().join(front.file(names::REPORT, "html")).display());
     }
     Ok(())
 }

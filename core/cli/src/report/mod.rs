@@ -8,14 +8,15 @@ use anyhow::Result;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::shown::printable;
 use motrain_engine::folder::RunFolder;
+use motrain_engine::names;
 use motrain_engine::plan::Plan;
 use motrain_engine::run::Front;
 
 /// Writes front.svg and report.html into the run folder, of each front.
 pub fn write(run: &RunFolder, plan: &Plan, front: &Front) -> Result<()> {
     let svg = plot::front(&front.fronts)?;
-    run.write(&front.file("front", "svg"), &svg)?;
-    Ok(run.write(&front.file("report", "html"), &html::page(run.root(), plan, front, &svg)?)?)
+    run.write(&front.file(names::FRONT, "svg"), &svg)?;
+    Ok(run.write(&front.file(names::REPORT, "html"), &html::page(run.root(), plan, front, &svg)?)?)
 }
 
 /// The fronts as text: one row per method and weight.

@@ -80,7 +80,7 @@ impl Specialists {
             return Ok((Mix::of_models(base, parts, &names)?, tokenizer));
         }
         if adapters < folders.len() {
-            return Err(Error::invalid("soup: some parts are PEFT adapters and some are models; give one dtype"));
+            return Err(Error::invalid("soup: some parts are PEFT adapters and some are models; give one kind"));
         }
         let parts = folders.iter().map(|f| Adapter::load(f, from.device)).collect::<Result<Vec<_>>>()?;
         let mix = match self.adapters {
