@@ -62,6 +62,8 @@ fn of_a_grid_the_nearest_policy_answers() {
     assert_ne!(ask(f.path(), "moved", Some("1,0")), ask(f.path(), "moved", Some("0,1")));
     let own = read(&f.path().join("run/front.json"))["methods"][1]["points"].clone();
     assert_eq!(front(f.path(), "moved"), own);
+    let step = ["evaluate", "run", "--policy", "moved", "--step", "0.5", "--out", "out"];
+    assert_snapshot!("grid_with_a_step", failure(motrain(f.path()).args(step)));
     assert_snapshot!("grid_without_weights", failure(motrain(f.path()).args(["generate", "moved", "--prompt", "x"])));
 }
 

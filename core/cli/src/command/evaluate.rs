@@ -76,7 +76,14 @@ impl Evaluate {
             }
         }
         evaluation.name.clone_from(&self.name);
-        evaluation.step = self.step.unwrap_or(evaluation.step);
+        if let Some(step) = self.step {
+            if evaluation.by.meant()?.0.own_weights().is_some() {
+                bail!(
+                    "--step {step} is for policies that answer at any weights; these were trained for weights of their own"
+                );
+            }
+            (evaluation.step, evaluation.weights) = (step, None);
+        }
         evaluation.prompts.limit = self.limit.or(evaluation.prompts.limit);
         if let Some(path) = &self.prompts {
             evaluation.prompts.paths = vec![path.to_string_lossy().into_owned()];

@@ -180,7 +180,7 @@ pub struct Judged<'a> {
 /// Brings a judged policy into an empty folder that stands alone: its models, how it is steered, and how it was sampled. A prompted one's
 /// own steering.json, which says what it was trained on, stays.
 pub fn publish(session: &Session, judged: &Judged, objectives: Vec<String>, folder: &Path) -> Result<()> {
-    let mut by = judged.by.meant()?.0.boxed();
+    let mut by = judged.by.0.boxed();
     for (place, model) in by.models() {
         let (from, to) = (session.model_folder(model), folder.join(&place));
         durable::copy_folder(&from, &to).map_err(|e| Error::io(&to, e))?;

@@ -14,11 +14,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-/// Steps that a template may take, half a second's worth; a conversation of ten turns takes about a thousand.
+/// Steps that a template may take at first; a conversation of ten turns takes about a thousand.
+const FEW_STEPS: u64 = 10_000;
+/// Steps that it may take in all, half a second's worth.
 const MOST_STEPS: u64 = 500_000;
 /// Templates are parsed, and the values that they nest are freed, by recursion: there is a stack for as many levels as source and steps
 /// allow.
 const STACK: usize = 256 << 20;
+const STACK_OF_FEW: usize = 8 << 20;
 const LARGEST_SOURCE: usize = 256 << 10;
 const NAME: &str = "chat template";
 
@@ -135,6 +138,8 @@ fn in_config(said: Option<&Json>) -> std::result::Result<Vec<(String, String)>, 
     }
 }
 
+type Rendered = std::result::Result<String, TemplateError>;
+
 impl Template {
     fn new(source: &str) -> std::result::Result<Self, String> {
         if source.len() > LARGEST_SOURCE {
@@ -148,7 +153,6 @@ impl Template {
         let compiled = bounded::run(STACK, || {
             let mut environment = environment()?;
             environment.add_template_owned(NAME, plain)?;
-            environment.set_fuel(Some(MOST_STEPS));
             Ok(environment)
         });
         Ok(Self { source: source.into(), environment: Arc::new(compiled?.map_err(|e| reason(&e))?) })
@@ -170,8 +174,17 @@ impl Template {
             add_generation_prompt => answer_next,
             ..tokens
         };
-        let environment = self.environment.clone();
-        bounded::run(STACK, move || environment.get_template(NAME)?.render(context))?.map_err(|e| reason(&e))
+        match self.steps(FEW_STEPS, STACK_OF_FEW, context.clone())? {
+            Err(e) if e.kind() == ErrorKind::OutOfFuel => self.steps(MOST_STEPS, STACK, context)?,
+            done => done,
+        }
+        .map_err(|e| reason(&e))
+    }
+
+    fn steps(&self, steps: u64, stack: usize, context: Value) -> std::result::Result<Rendered, String> {
+        let mut environment = self.environment.as_ref().clone();
+        environment.set_fuel(Some(steps));
+        bounded::run(stack, move || environment.get_template(NAME)?.render(context))
     }
 }
 
