@@ -120,6 +120,7 @@ FAMILIES = [
     ("llama_yarn_factor", LLAMA, rope(rope_type="yarn", factor=4.0, attention_factor=1.3, original_max_position_embeddings=16), "llama"),
     ("mistral", MISTRAL, {}),
     ("mistral_full", MISTRAL, {"sliding_window": None}, "mistral"),
+    ("mistral_layers", MISTRAL, {"layer_types": ["full_attention", "sliding_attention"]}, "mistral"),
     ("mistral_window_unsaid", MISTRAL, {"sliding_window": ABSENT}, "mistral", "mistral_full"),
     ("qwen2", QWEN2, {}),
     ("qwen2_window", QWEN2, {"use_sliding_window": True}, "qwen2"),
