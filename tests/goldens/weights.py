@@ -104,7 +104,8 @@ def models():
     model("old_buffers", {}, base | {f"model.layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(2) for i in range(2)})
     model("value_head", {}, base | {"v_head.summary.weight": torch.ones(1, 8), "v_head.summary.bias": torch.ones(1)})
     bias = {f"model.layers.{i}.self_attn.{n}_proj.bias": torch.ones(s) for i in range(2) for n, s in {"q": 8, "k": 4, "v": 4, "o": 8}.items()}
-    model("biases", {"attention_bias": True}, base | bias, refused="attention_bias")
+    model("biases", {"attention_bias": True}, base | bias)
+    model("biases_missing", {"attention_bias": True}, refused="self_attn.q_proj.bias")
     model("biases_unsaid", {}, base | bias, refused="model.layers.0.self_attn.q_proj.bias")
     model("score_unsaid", {}, base | {"score.weight": torch.ones(1, 8)}, refused="score.weight")
     model("more_layers", {"num_hidden_layers": 3}, refused="model.layers.2")
@@ -124,11 +125,13 @@ def models():
     model("rotation_unsaid", {"rope_theta": "absent"})
     for how in [{"type": "linear", "factor": 2.0}, {"rope_type": "dynamic", "factor": 2.0}, {"rope_type": "yarn", "factor": 2.0},
                 {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}]:
-        model("rotation_" + how.get("type", how.get("rope_type")), {"rope_scaling": how}, refused="rope")
+        model("rotation_" + how.get("type", how.get("rope_type")), {"rope_scaling": how})
+    model("rotation_unknown", {"rope_scaling": {"rope_type": "proportional", "factor": 2.0}}, refused="proportional")
     model("epsilon_unsaid", {"rms_norm_eps": "absent"})
     model("epsilon", {"rms_norm_eps": 0.1})
     model("swish", {"hidden_act": "swish"})
-    model("gelu", {"hidden_act": "gelu"}, refused="hidden_act")
+    model("gelu", {"hidden_act": "gelu"})
+    model("activation_unknown", {"hidden_act": "mish"}, refused="hidden_act")
     model("split_matrices", {"pretraining_tp": 2})
     model("dropout", {"attention_dropout": 0.1})
     model("sampling", {"temperature": 0.2, "top_k": 3, "max_length": 7, "do_sample": True})
@@ -136,14 +139,16 @@ def models():
     model("quantised", {"quantization_config": {"quant_method": "gptq", "bits": 4}}, refused="quantization_config")
     model("window", {"sliding_window": 4}, refused="sliding_window")
     model("backbone", {"architectures": ["LlamaModel"]}, refused="LlamaModel")
-    model("mistral", {"model_type": "mistral"}, refused="mistral")
+    model("mistral", {"model_type": "mistral"}, refused="architectures")
+    model("mixtral", {"model_type": "mixtral"}, refused="mixtral")
     model("no_family", {"model_type": "absent"}, refused="model_type")
     reward = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "reward"}, "label2id": {"reward": 0}}
     score = without(head) | {"score.weight": torch.randn([1, 8], generator=torch.Generator().manual_seed(5))}
     model("reward", reward, score, kind=AutoModelForSequenceClassification)
     model("reward_with_head", reward, score | {head: base[head]}, kind=AutoModelForSequenceClassification)
     two = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
-    model("two_labels", reward | two, score | {"score.weight": torch.ones(2, 8)}, refused="2 labels")
+    model("two_labels", reward | two, score | {"score.weight": torch.cat([score["score.weight"], -score["score.weight"]])},
+          kind=AutoModelForSequenceClassification)
     shards(base)
 
 

@@ -6,7 +6,7 @@ use clap::Parser;
 use motrain_core::rng::sub_seed;
 use motrain_engine::Result;
 use motrain_engine::decode::rollout;
-use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::model::{Mask, Model, Net};
 use motrain_engine::plan::{GenerationConfig, Optimizer};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
@@ -34,7 +34,7 @@ fn main() -> Result<()> {
     environment::settle();
     let Args { model: folder, dtype, .. } = Args::parse();
     let dtype = device::dtype(&dtype, Device::Cpu)?;
-    let mut model = Llama::load(&folder, Device::Cpu)?;
+    let mut model = Model::load(&folder, Device::Cpu)?;
     let tokenizer = Tokenizer::load(&folder, &model.config)?;
     let weights = model.parameter_count() as f64;
     println!("{:.0} M parameters, {dtype:?}, {} threads", weights / 1e6, tch::get_num_threads());
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
 
     let net = no_grad(|| model.net(dtype))?;
     let prompt: Vec<u32> =
-        (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.vocab_size as u32 / 2)).collect();
+        (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.shape.vocab_size as u32 / 2)).collect();
     for batch in [1usize, 16, 64] {
         let seconds = prefill_seconds(&net, &prompt, batch)?;
         println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
@@ -137,7 +137,7 @@ fn decode_seconds(net: &Net, tokenizer: &Tokenizer, prompt: &[u32], batch: usize
 
 /// Seconds of rollout, reference, forward+backward and update.
 fn online_step(
-    model: &mut Llama,
+    model: &mut Model,
     reference: &Net,
     tokenizer: &Tokenizer,
     prompt: &[u32],

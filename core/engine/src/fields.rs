@@ -3,6 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+#[derive(Clone)]
 pub struct Fields(Map<String, Value>);
 
 /// What a file says, or what is wrong with it.
@@ -34,6 +35,25 @@ impl Fields {
         self.0.contains_key(name)
     }
 
+    /// A whole number that the field says, left where it is.
+    pub fn peek(&self, name: &str) -> Option<i64> {
+        self.0.get(name)?.as_i64()
+    }
+
+    /// What the field says where the file does not say it, or says null.
+    pub fn usual(&mut self, name: &str, value: impl Into<Value>) {
+        if self.0.get(name).is_none_or(Value::is_null) {
+            self.0.insert(name.into(), value.into());
+        }
+    }
+
+    /// Gives a field the name that others have for it.
+    pub fn rename(&mut self, name: &str, common: &str) {
+        if let Some(value) = self.0.shift_remove(name).filter(|v| !v.is_null()) {
+            self.0.insert(common.into(), value);
+        }
+    }
+
     /// Leaves out fields that change nothing.
     pub fn harmless(&mut self, names: &[&str]) {
         for name in names {
@@ -51,6 +71,12 @@ impl Fields {
             _ => true,
         };
         self.0.into_iter().filter(|(_, v)| says(v)).map(|(name, v)| (name.clone(), shown(&name, &v))).collect()
+    }
+}
+
+impl From<Fields> for Map<String, Value> {
+    fn from(fields: Fields) -> Self {
+        fields.0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::decode::{Completion, Completions};
 use crate::device;
-use crate::model::{Config, Head, Llama, Net};
+use crate::model::{Config, Head, Model, Net};
 use crate::plan::ModelRef;
 use crate::session::obey;
 use crate::stage::rewards::Rewards;
@@ -87,9 +87,14 @@ impl ModelSource {
                 "is a language model, not a sequence-classification folder; train a reward model first",
             ));
         }
+        if config.labels.len() != 1 {
+            let what =
+                format!("has {} labels ({}); a reward model has one", config.labels.len(), config.labels.join(", "));
+            return Err(Error::file(folder, what));
+        }
         let tokenizer = Tokenizer::load(folder, &config)?;
-        let max_tokens = options.max_tokens.min(config.context as usize);
-        let net = Mutex::new(no_grad(|| Llama::load(folder, device)?.net(dtype))?);
+        let max_tokens = options.max_tokens.min(config.shape.context as usize);
+        let net = Mutex::new(no_grad(|| Model::load(folder, device)?.net(dtype))?);
         Ok(Self { net, tokenizer, max_tokens, batch_size: options.batch_size.max(1) })
     }
 }

@@ -1,7 +1,7 @@
 //! What a stage works with: the run that it is part of, its folder, seeds, device and progress bar.
 
 use crate::folder::RunFolder;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::names;
 use crate::plan::{Component, ModelRef, Plan};
 use crate::steer::Loader;
@@ -56,12 +56,12 @@ impl<'a> Cx<'a> {
     }
 
     /// Loads a model and its tokenizer.
-    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Tokenizer)> {
+    pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
         self.session.loader().load(model)
     }
 
     /// Saves the stage's model, replacing a half-written one.
-    pub fn save_model(&self, model: &Llama, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn save_model(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
         let folder = self.folder().join(names::MODEL);
         let partial = durable::beside(&folder, "partial");
         durable::remove(&partial).map_err(|e| Error::io(&partial, e))?;

@@ -7,7 +7,7 @@ use motrain_core::plan::GenerationConfig;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::{Prompt, Registry, Weights};
 use motrain_engine::decode::rollout;
-use motrain_engine::model::Llama;
+use motrain_engine::model::Model;
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_tasks::{LENGTH, TASKS, Task, sentences};
 use serde_json::json;
@@ -32,7 +32,7 @@ fn prompts(task: &Task, count: usize) -> Vec<String> {
 /// One answer of a shipped policy to each prompt.
 fn answers(task: &Task, policy: &str, prompts: &[Prompt]) -> Vec<String> {
     let folder = asset(task, policy);
-    let model = Llama::load(&folder, Device::Cpu).unwrap();
+    let model = Model::load(&folder, Device::Cpu).unwrap();
     let tokenizer = Tokenizer::load(&folder, &model.config).unwrap();
     let net = no_grad(|| model.net(Kind::Float)).unwrap();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.encode_prompt(p).unwrap()).collect();

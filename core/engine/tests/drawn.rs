@@ -9,7 +9,7 @@ mod world;
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
 use motrain_engine::decode::{Completion, rollout};
-use motrain_engine::model::{Head, Llama, Mask};
+use motrain_engine::model::{Head, Mask, Model};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::reward;
 use motrain_engine::tokenizer::Tokenizer;
@@ -21,7 +21,7 @@ use world::{Answer, World, answers, config, find, lines, log_probs, policy, text
 
 /// All completions of at most two tokens over the whole vocabulary.
 fn every_completion() -> Vec<Vec<u32>> {
-    let vocab = config(Head::TiedLm).vocab_size as u32;
+    let vocab = config(Head::TiedLm).shape.vocab_size as u32;
     let two = (1..vocab).flat_map(|first| (0..vocab).map(move |second| vec![first, second]));
     [vec![0]].into_iter().chain(two).collect()
 }
@@ -58,7 +58,7 @@ fn kl_and_entropy_of_draws_are_those_of_all_completions() {
 
 /// KL and entropy of the step after `checkpoint`, from its logged completions.
 fn recomputed(world: &World, run: &std::path::Path, step: usize, temperature: f64, plain: bool) -> (f64, f64, usize) {
-    let load = |folder: &std::path::Path| Llama::load(folder, Device::Cpu).unwrap();
+    let load = |folder: &std::path::Path| Model::load(folder, Device::Cpu).unwrap();
     let (now, before) = (load(&find(run, &format!("checkpoint-{}", step - 1))), load(&world.path("policy")));
     let tokenizer = Tokenizer::load(&world.path("policy"), &now.config).unwrap();
     let (mut ratios, mut surprise) = (Vec::new(), Vec::new());

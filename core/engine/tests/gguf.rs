@@ -6,7 +6,7 @@
 
 use motrain_core::Prompt;
 use motrain_engine::import::import;
-use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::model::{Mask, Model, Net};
 use motrain_engine::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn of<T: serde::de::DeserializeOwned>(value: &Value) -> T {
 fn check(name: &str, texts: &[String], golden: &Value) {
     let folder = tempfile::tempdir().unwrap();
     import(&root().join("fixtures/gguf").join(name), folder.path()).unwrap();
-    let model = Llama::load(folder.path(), Device::Cpu).unwrap();
+    let model = Model::load(folder.path(), Device::Cpu).unwrap();
     let tokenizer = Tokenizer::load(folder.path(), &model.config).unwrap();
     let tokens: Vec<Vec<u32>> = of(&golden["tokens"]);
     let found: Vec<Vec<u32>> = texts.iter().map(|t| tokenizer.encode_prompt(&Prompt::user(t)).unwrap()).collect();

@@ -6,7 +6,7 @@
 use motrain_core::Prompt;
 use motrain_engine::Result;
 use motrain_engine::decode::{Decoder, Rows, rollout};
-use motrain_engine::model::{Llama, Mask, Net};
+use motrain_engine::model::{Mask, Model, Net};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack, to_vec};
@@ -27,7 +27,7 @@ fn goldens(model: &str) -> Vec<Value> {
 }
 
 fn load(folder: &Path) -> (Net, Tokenizer) {
-    let model = Llama::load(folder, Device::Cpu).unwrap();
+    let model = Model::load(folder, Device::Cpu).unwrap();
     let tokenizer = Tokenizer::load(folder, &model.config).unwrap();
     (no_grad(|| model.net(Kind::Float)).unwrap(), tokenizer)
 }
@@ -130,7 +130,7 @@ fn mean(a: &Tensor, b: &Tensor) -> Tensor {
 
 impl Decoder for Mean<'_> {
     fn context(&self) -> i64 {
-        self.0.config.context
+        self.0.config.shape.context
     }
 
     fn device(&self) -> Device {
@@ -166,7 +166,7 @@ impl Rows for MeanRows<'_> {
 #[test]
 fn a_mix_of_networks_decodes_like_one() {
     let (policy, tokenizer) = load(&root().join("assets/hh/policy"));
-    let mut other = Llama::load(&root().join("assets/hh/policy"), Device::Cpu).unwrap();
+    let mut other = Model::load(&root().join("assets/hh/policy"), Device::Cpu).unwrap();
     other.params[0].1 = other.params[0].1.f_mul_scalar(0.7).unwrap();
     let other = no_grad(|| other.net(Kind::Float)).unwrap();
     let sampling = GenerationConfig { max_new_tokens: 40, ..GenerationConfig::default() };

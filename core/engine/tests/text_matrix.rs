@@ -5,7 +5,7 @@
 
 use motrain_core::{Message, Prompt};
 use motrain_engine::decode::rollout;
-use motrain_engine::model::{Config, Llama};
+use motrain_engine::model::{Config, Model};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
@@ -127,7 +127,7 @@ fn answers_end_where_they_end_in_transformers() {
     for case in golden["cases"].as_array().unwrap().iter().filter(|c| c["expected"]["answer"].is_object()) {
         let folder = tempfile::tempdir().unwrap();
         write(case, folder.path());
-        let model = Llama::load(folder.path(), Device::Cpu).unwrap();
+        let model = Model::load(folder.path(), Device::Cpu).unwrap();
         let tokenizer = Tokenizer::load(folder.path(), &model.config).unwrap();
         let net = no_grad(|| model.net(Kind::Float)).unwrap();
         let prompt = tokenizer.encode_prompt(&conversation(&golden["conversations"][0])).unwrap();

@@ -10,7 +10,7 @@ use motrain_core::conditioner::Conditioner;
 use motrain_core::registry::Entry;
 use motrain_core::rng::sub_seed;
 use motrain_core::{Prompt, Registry, Weights};
-use motrain_engine::model::Llama;
+use motrain_engine::model::Model;
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Device, Kind};
@@ -33,10 +33,10 @@ fn pairs(world: &World, shared: &str) -> Value {
 
 /// The largest differences of two policies' parameters: between each other, and from where they began.
 fn differences(world: &World, a: &Path, b: &Path) -> (f64, f64) {
-    let load = |folder: &Path| Llama::load(folder, Device::Cpu).unwrap();
+    let load = |folder: &Path| Model::load(folder, Device::Cpu).unwrap();
     let (a, b) = (load(&find(a, "model")), load(&find(b, "model")));
     let begin = load(&world.path("policy"));
-    let largest = |x: &Llama, y: &Llama| {
+    let largest = |x: &Model, y: &Model| {
         let each = x.params.iter().filter_map(|(name, p)| {
             let (_, q) = y.params.iter().find(|(n, _)| n == name)?;
             Some(f64::try_from((p - q).abs().max().to_kind(Kind::Double)).unwrap())

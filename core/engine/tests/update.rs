@@ -6,7 +6,7 @@
 
 mod world;
 
-use motrain_engine::model::{Llama, Net};
+use motrain_engine::model::{Model, Net};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
 use serde_json::{Value, json};
@@ -19,8 +19,8 @@ const LR: f64 = 0.1;
 const EPSILON: f64 = 0.5;
 const BETA: f64 = 0.3;
 
-fn load(folder: &Path) -> Llama {
-    Llama::load(folder, Device::Cpu).unwrap()
+fn load(folder: &Path) -> Model {
+    Model::load(folder, Device::Cpu).unwrap()
 }
 
 /// The probability that the first answer is better; none where the two teach nothing.
@@ -51,7 +51,7 @@ fn sums(net: &Net, pair: &[Answer]) -> [Tensor; 2] {
 }
 
 /// The mean over pairs of DPO's loss `−p·log σ(m) − (1−p)·log σ(−m)`, and how many there are.
-fn preference(net: &Net, reference: &Llama, answers: &[Answer], rule: Rule, smoothing: f64) -> (Tensor, usize) {
+fn preference(net: &Net, reference: &Model, answers: &[Answer], rule: Rule, smoothing: f64) -> (Tensor, usize) {
     let mut losses = Vec::new();
     for pair in answers.chunks(2).filter(|pair| pair[0].said != pair[1].said) {
         let Some(p) = rule(&pair[0].weights, &pair[0].scores, &pair[1].scores) else { continue };
@@ -137,7 +137,7 @@ fn stage(world: &World, kind: &str, steps: usize, changes: &Value) -> Value {
 }
 
 /// The loss of a policy, with the reference, over a step's answers.
-type Loss = Box<dyn Fn(&Net, &Llama, &[Answer]) -> Tensor>;
+type Loss = Box<dyn Fn(&Net, &Model, &[Answer]) -> Tensor>;
 
 struct Case {
     name: &'static str,
@@ -179,7 +179,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// By how much each parameter moved.
-fn moved(from: &Llama, to: &Llama) -> Vec<Tensor> {
+fn moved(from: &Model, to: &Model) -> Vec<Tensor> {
     from.params.iter().zip(&to.params).map(|((_, p), (_, q))| (q - p).to_kind(Kind::Double)).collect()
 }
 
@@ -227,7 +227,7 @@ fn the_first_update_is_that_of_the_formulas() {
 }
 
 /// The step after a checkpoint on the way to it: what it logged of its eleventh step, its metrics, and the policy that drew the answers.
-fn later(world: &World, name: &str, kind: &str, mut changes: Value) -> (Vec<Answer>, Value, Llama) {
+fn later(world: &World, name: &str, kind: &str, mut changes: Value) -> (Vec<Answer>, Value, Model) {
     // Slowly, so that answers still differ.
     changes["optimizer"] = json!({ "name": "adamw", "lr": 2e-3 });
     let run = world.run(name, &[rewards(world), stage(world, kind, 11, &changes)]).unwrap();
@@ -267,7 +267,7 @@ fn a_later_return_has_lost_its_kl() {
     let begin = load(&world.path("policy"));
     let kl = 0.5;
     let (answers, step, now) = later(&world, "rloo", "reinforce", json!({ "baseline": "rloo", "kl": kl }));
-    let of = |model: &Llama, a: &Answer| log_probs(model, &a.prompt, std::slice::from_ref(&a.said), 1.0)[0];
+    let of = |model: &Model, a: &Answer| log_probs(model, &a.prompt, std::slice::from_ref(&a.said), 1.0)[0];
     let log_prob: Vec<f64> = answers.iter().map(|a| of(&now, a)).collect();
     let ratio: Vec<f64> = answers.iter().zip(&log_prob).map(|(a, p)| p - of(&begin, a)).collect();
     let score = |a: &Answer| a.weights.iter().zip(&a.scores).map(|(w, s)| w * s).sum::<f64>();

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_engine::Result;
-use motrain_engine::model::{Adapter, Head, Llama, Mask, Mix};
+use motrain_engine::model::{Adapter, Head, Mask, Mix, Model};
 use motrain_engine::train::logprob::to_vec;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn fixtures() -> PathBuf {
 }
 
 /// The logits at the last token; a reward model's score there.
-fn answer(model: &Llama, ids: &Tensor) -> Vec<f64> {
+fn answer(model: &Model, ids: &Tensor) -> Vec<f64> {
     no_grad(|| {
         let net = model.net(Kind::Float)?;
         let positions = Tensor::arange(ids.size()[1], (Kind::Int64, Device::Cpu)).unsqueeze(0);
@@ -33,21 +33,21 @@ fn answer(model: &Llama, ids: &Tensor) -> Vec<f64> {
 }
 
 /// Loads a folder; one without weights of its own gets those of the base.
-fn load(folder: &Path) -> Result<Llama> {
+fn load(folder: &Path) -> Result<Model> {
     let own =
         std::fs::read_dir(folder).unwrap().flatten().any(|e| e.path().extension().is_some_and(|x| x == "safetensors"));
     if own {
-        return Llama::load(folder, Device::Cpu);
+        return Model::load(folder, Device::Cpu);
     }
     let whole = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join("config.json"), whole.path().join("config.json")).unwrap();
     std::fs::copy(fixtures().join("base/model.safetensors"), whole.path().join("model.safetensors")).unwrap();
-    Llama::load(whole.path(), Device::Cpu)
+    Model::load(whole.path(), Device::Cpu)
 }
 
 /// The base with an adapter, mixed in by differences, and by factors where it has nothing else.
-fn mixed(folder: &Path) -> Result<Llama> {
-    let base = || Llama::load(&fixtures().join("base"), Device::Cpu);
+fn mixed(folder: &Path) -> Result<Model> {
+    let base = || Model::load(&fixtures().join("base"), Device::Cpu);
     let adapter = Adapter::load(folder, Device::Cpu)?;
     if adapter.same_shape(&adapter) {
         let by_factors = Mix::of_factors(base()?, vec![Adapter::load(folder, Device::Cpu)?])?.at(&[1.0])?;

@@ -2,7 +2,7 @@
 
 use crate::{bundle, folder, text};
 use motrain_core::plan::Optimizer;
-use motrain_engine::model::{Adapter, Config, Llama, LoraConfig, check_safetensors};
+use motrain_engine::model::{Adapter, Config, LoraConfig, Model, check_safetensors};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::tokenizer::files::read_fields;
 use motrain_engine::train::{checkpoint as checkpoints, optim};
@@ -17,8 +17,9 @@ const SMALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../fixtures/weights/ba
 /// A model's configuration that fits small texts.
 pub fn small_config() -> Config {
     let text = include_str!("../../fixtures/weights/base/config.json");
-    let config = Config::parse(text).unwrap_or_else(|e| panic!("{e}")).0;
-    Config { vocab_size: 600, ..config }
+    let mut config = Config::parse(text).unwrap_or_else(|e| panic!("{e}")).0;
+    config.shape.vocab_size = 600;
+    config
 }
 
 /// Weights of a model, in one file or several, and of an adapter.
@@ -37,9 +38,9 @@ pub fn safetensors(data: &[u8]) {
     let folder = folder::with(&[(CONFIG, include_bytes!("../../fixtures/weights/base/config.json"))]);
     files.iter().for_each(|(name, content)| folder::write(&folder.path().join(name), content));
     let Ok(cpu) = device::device("cpu") else { return };
-    let _ = Llama::load(folder.path(), cpu);
+    let _ = Model::load(folder.path(), cpu);
     if Adapter::is_one(folder.path())
-        && let (Ok(adapter), Ok(base)) = (Adapter::load(folder.path(), cpu), Llama::load(Path::new(SMALL), cpu))
+        && let (Ok(adapter), Ok(base)) = (Adapter::load(folder.path(), cpu), Model::load(Path::new(SMALL), cpu))
     {
         let _ = adapter.applied_to(&base);
     }
@@ -54,7 +55,7 @@ pub fn gguf(data: &[u8]) {
         return;
     }
     let Ok(cpu) = device::device("cpu") else { return };
-    let model = Llama::load(&made, cpu).unwrap_or_else(|e| panic!("an imported model cannot be loaded: {e}"));
+    let model = Model::load(&made, cpu).unwrap_or_else(|e| panic!("an imported model cannot be loaded: {e}"));
     let text =
         Tokenizer::load(&made, &model.config).unwrap_or_else(|e| panic!("an imported tokenizer cannot be loaded: {e}"));
     text::used(&text);

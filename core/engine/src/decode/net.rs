@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 impl Decoder for Net {
     fn context(&self) -> i64 {
-        self.config.context
+        self.config.shape.context
     }
 
     fn device(&self) -> Device {
@@ -87,7 +87,7 @@ fn read(net: &Net, prompts: &[&[u32]], longest: usize) -> Result<(Tensor, Cache)
     let mut cache = net.new_cache(shape[0], shape[1])?;
     let hidden = net.hidden(&ids, &positions, &Mask::Causal, Some(&mut cache))?;
     let last = Tensor::f_from_slice(&last)?.f_to_device(device)?;
-    let hidden = hidden.f_reshape([-1, net.config.hidden_size])?.f_index_select(0, &last)?;
+    let hidden = hidden.f_reshape([-1, net.config.shape.hidden_size])?.f_index_select(0, &last)?;
     Ok((hidden, cache))
 }
 

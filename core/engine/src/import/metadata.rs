@@ -131,9 +131,9 @@ fn shown(key: &str, value: &Meta) -> String {
 /// Refuses what the file says twice, and differently, and what prompts would have to end with.
 pub fn agrees(gguf: &Gguf, config: &Config) -> Result<()> {
     for (key, wanted) in [
-        ("llama.attention.value_length", config.head_dim),
-        ("llama.rope.dimension_count", config.head_dim),
-        ("llama.vocab_size", config.vocab_size),
+        ("llama.attention.value_length", config.shape.head_dim),
+        ("llama.rope.dimension_count", config.shape.head_dim),
+        ("llama.vocab_size", config.shape.vocab_size),
     ] {
         if let Some(found) = gguf.int(key)?.filter(|found| *found != wanted) {
             return Err(

@@ -5,7 +5,7 @@ mod tokenizer;
 
 use crate::Result;
 use crate::gguf::Gguf;
-use crate::model::{Config, Head, Llama};
+use crate::model::{Config, Head, LlamaSizes, Model};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::{Device, Tensor};
@@ -16,11 +16,10 @@ pub fn import(file: &Path, folder: &Path) -> Result<()> {
     metadata::check(&gguf)?;
     let tokens = gguf.texts("tokenizer.ggml.tokens")?;
     let config = config(&gguf, &tokens)?;
-    config.check().map_err(|what| gguf.error(what))?;
     metadata::agrees(&gguf, &config)?;
     let tensors = tensors(&gguf, &config)?;
     let tokenizer = tokenizer::read(&gguf, &tokens, &config)?;
-    let model = Llama::assemble(config, tensors, Device::Cpu).map_err(|what| gguf.error(what))?;
+    let model = Model::assemble(config, tensors, Device::Cpu).map_err(|what| gguf.error(what))?;
     model.save(folder, &tokenizer)
 }
 
@@ -30,7 +29,7 @@ fn config(gguf: &Gguf, tokens: &[String]) -> Result<Config> {
     let hidden_size = int("embedding_length")?;
     let ids = tokenizer::ids(gguf, tokens)?;
     let tied = !gguf.names().any(|n| n == "output.weight");
-    Ok(Config {
+    let sizes = LlamaSizes {
         vocab_size: tokens.len() as i64,
         hidden_size,
         intermediate_size: int("feed_forward_length")?,
@@ -49,7 +48,8 @@ fn config(gguf: &Gguf, tokens: &[String]) -> Result<Config> {
         eos: ids.eos,
         pad: ids.pad,
         head: if tied { Head::TiedLm } else { Head::Lm },
-    })
+    };
+    sizes.config().map_err(|what| gguf.error(what))
 }
 
 fn shortest(value: f64) -> f64 {
@@ -96,11 +96,11 @@ fn target_name(name: &str, config: &Config) -> Option<(String, Option<i64>)> {
     }
     let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
     // Written as llama.cpp writes it: "00" would be another tensor of the same layer.
-    let layer = layer.parse::<i64>().ok().filter(|l| l.to_string() == layer && *l < config.layers)?;
+    let layer = layer.parse::<usize>().ok().filter(|l| l.to_string() == layer && *l < config.shape.layers.len())?;
     let (target, heads) = match part {
         "attn_norm.weight" => ("input_layernorm", None),
-        "attn_q.weight" => ("self_attn.q_proj", Some(config.heads)),
-        "attn_k.weight" => ("self_attn.k_proj", Some(config.kv_heads)),
+        "attn_q.weight" => ("self_attn.q_proj", Some(config.shape.heads)),
+        "attn_k.weight" => ("self_attn.k_proj", Some(config.shape.kv_heads)),
         "attn_v.weight" => ("self_attn.v_proj", None),
         "attn_output.weight" => ("self_attn.o_proj", None),
         "ffn_norm.weight" => ("post_attention_layernorm", None),
@@ -114,12 +114,12 @@ fn target_name(name: &str, config: &Config) -> Option<(String, Option<i64>)> {
 
 /// ggml rotates neighbouring rows, Hugging Face the halves of a head: rows `(head, i, half)` become `(head, half, i)`.
 fn undo_rotary_order(t: &Tensor, heads: i64, config: &Config) -> Result<Tensor> {
-    let (rows, columns) = (heads * config.head_dim, config.hidden_size);
+    let (rows, columns) = (heads * config.shape.head_dim, config.shape.hidden_size);
     if t.size() != [rows, columns] {
         // `assemble` says what shape it should have.
         return Ok(t.shallow_clone());
     }
-    let view = t.f_view([heads, config.head_dim / 2, 2, columns])?;
+    let view = t.f_view([heads, config.shape.head_dim / 2, 2, columns])?;
     Ok(view.f_transpose(1, 2)?.f_reshape([rows, columns])?)
 }
 

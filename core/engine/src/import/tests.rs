@@ -90,21 +90,21 @@ impl Written {
 }
 
 /// Imports a file and loads what came of it, or says why not.
-fn import_bytes(bytes: &[u8]) -> std::result::Result<(Llama, crate::tokenizer::Tokenizer), String> {
+fn import_bytes(bytes: &[u8]) -> std::result::Result<(Model, crate::tokenizer::Tokenizer), String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.gguf");
     std::fs::write(&path, bytes).unwrap();
     let out = folder.path().join("out");
     let read = || -> Result<_> {
         import(&path, &out)?;
-        let model = Llama::load(&out, Device::Cpu)?;
+        let model = Model::load(&out, Device::Cpu)?;
         let tokenizer = crate::tokenizer::Tokenizer::load(&out, &model.config)?;
         Ok((model, tokenizer))
     };
     read().map_err(|e| e.to_string().replace(&folder.path().display().to_string(), "[tmp]"))
 }
 
-fn imported(file: &Written) -> (Llama, crate::tokenizer::Tokenizer) {
+fn imported(file: &Written) -> (Model, crate::tokenizer::Tokenizer) {
     import_bytes(&write(file)).unwrap()
 }
 

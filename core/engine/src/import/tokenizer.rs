@@ -137,7 +137,7 @@ pub fn read(gguf: &Gguf, tokens: &[String], config: &Config) -> Result<Tokenizer
         "bos_token": bos,
         "eos_token": eos,
         "pad_token": token(config.pad).or(eos.clone()),
-        "model_max_length": config.context,
+        "model_max_length": config.shape.context,
         "clean_up_tokenization_spaces": false,
     });
     let template = gguf.text("tokenizer.chat_template")?.map(str::to_owned);

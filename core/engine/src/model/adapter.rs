@@ -1,8 +1,9 @@
 //! LoRA adapters as PEFT saves them: adapter_config.json (`peft.rs` reads it) and adapter_model.safetensors.
 
-use super::config::Head;
-use super::llama::{Llama, slots};
-use super::peft::LoraConfig;
+use super::Model;
+use super::config::{Config, Head};
+use super::peft::{LoraConfig, Place};
+use super::slots::{Order, Slot, slots};
 use super::weights::{Tensors, read_weights};
 use crate::finite::not_finite;
 use crate::session::obey;
@@ -113,7 +114,7 @@ impl Adapter {
 
     /// A copy of `base` with the changes of an adapter whose factors are the weighted sums of these adapters' factors, which have the
     /// same shapes.
-    pub fn mixed_onto(base: &Llama, adapters: &[Self], weights: &[f64]) -> Result<Llama> {
+    pub fn mixed_onto(base: &Model, adapters: &[Self], weights: &[f64]) -> Result<Model> {
         let mut factors = BTreeMap::new();
         for (module, first) in &adapters[0].factors {
             let sum = |pick: fn(&Factors) -> &Tensor| -> Result<Tensor> {
@@ -129,31 +130,34 @@ impl Adapter {
     }
 
     /// A copy of `base` with the changes added.
-    pub fn applied_to(&self, base: &Llama) -> Result<Llama> {
+    pub fn applied_to(&self, base: &Model) -> Result<Model> {
         self.fits(base).map_err(|what| Error::invalid(format!("{}: {what}", self.name)))?;
         changed(base, &self.name, &self.factors, &self.whole)
     }
 
     /// Whether the adapter's file holds what its configuration says it changes of this base, and nothing else.
-    fn fits(&self, base: &Llama) -> std::result::Result<(), String> {
+    fn fits(&self, base: &Model) -> std::result::Result<(), String> {
         let made_for = self.config.base.as_ref().map_or(String::new(), |b| format!("; it was made for \"{b}\""));
-        let names: Vec<String> = slots(&base.config).into_iter().flat_map(|s| s.parts).map(|(name, _)| name).collect();
+        let all = slots(&base.config);
         let own = self.factors.keys().chain(self.whole.keys());
-        let tied = |name: &str| {
-            base.config.head == Head::TiedLm && (name == "model.embed_tokens.weight" || name == "lm_head.weight")
-        };
-        if let Some(name) = own.clone().find(|name| tied(name)) {
+        let names = base.config.arch.names();
+        let ends = [names.embed, names.head].map(|name| format!("{name}.weight"));
+        if let Some(name) = own.clone().find(|name| base.config.head == Head::TiedLm && ends.contains(name)) {
             return Err(format!(
                 "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
-                 with tie_word_embeddings = false and an lm_head.weight of its own"
+                 with tie_word_embeddings = false and a {} of its own",
+                ends[1]
             ));
         }
-        if let Some(odd) = own.clone().find(|name| !names.contains(name)) {
+        let parts = || all.iter().flat_map(|slot| slot.parts.iter().map(move |part| (slot, part)));
+        if let Some(odd) = own.clone().find(|name| !parts().any(|(_, part)| part.name == **name)) {
             return Err(format!("the base has no {odd}{made_for}"));
         }
-        for name in &names {
+        for (slot, part) in parts().filter(|(_, part)| part.name.ends_with(".weight")) {
+            let name = &part.name;
             let module = name.strip_suffix(".weight").unwrap_or(name);
-            let (said, there) = (self.config.changes(module), self.factors.contains_key(name));
+            let place = Place { names, linear: is_linear(slot, &base.config) };
+            let (said, there) = (self.config.changes(module, &place), self.factors.contains_key(name));
             if said != there {
                 let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
                 return Err(format!(
@@ -168,31 +172,39 @@ impl Adapter {
     }
 }
 
-fn changed(base: &Llama, who: &str, factors: &BTreeMap<String, Factors>, whole: &Tensors) -> Result<Llama> {
+/// Whether a parameter is a matrix of a layer.
+fn is_linear(slot: &Slot, config: &Config) -> bool {
+    slot.shape.len() == 2 && slot.name.starts_with(config.arch.names().layers)
+}
+
+fn changed(base: &Model, who: &str, factors: &BTreeMap<String, Factors>, whole: &Tensors) -> Result<Model> {
     no_grad(|| {
         let mut model = base.frozen_copy()?;
         for (slot, (_, param)) in slots(&base.config).into_iter().zip(&mut model.params) {
             obey()?;
             let mut row = 0;
-            for (name, rows) in &slot.parts {
-                let mut target = param.f_narrow(0, row, *rows)?;
+            for part in &slot.parts {
+                let name = &part.name;
+                let mut target = param.f_narrow(0, row, part.rows)?;
                 let wanted = target.size();
                 let fits = |size: Vec<i64>| match size == wanted {
                     true => Ok(()),
                     false => Err(Error::invalid(format!("{who}: its {name} is {size:?}, the base's is {wanted:?}"))),
                 };
                 if let Some(own) = whole.get(name) {
-                    fits(own.size())?;
-                    target.f_copy_(own)?;
+                    fits(part.order.shape(&own.size()))?;
+                    target.f_copy_(&part.order.read(own)?)?;
                 }
                 if let Some(Factors { a, b, scale }) = factors.get(name) {
                     fits([b.size()[0], a.size()[1]].into())?;
-                    let _ = target.f_add_(&b.f_matmul(a)?.f_mul_scalar(*scale)?)?;
+                    // PEFT's factors lie as a linear layer's, however the matrix is stored.
+                    let rows = if part.order == Order::Transposed { Order::AsIs } else { part.order };
+                    let _ = target.f_add_(&rows.read(&b.f_matmul(a)?.f_mul_scalar(*scale)?)?)?;
                     if let Some(what) = not_finite(&target)? {
                         return Err(Error::invalid(format!("{who}: with its change, of {name} {what}")));
                     }
                 }
-                row += rows;
+                row += part.rows;
             }
         }
         Ok(model)
@@ -211,8 +223,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
         let module = "base_model.model.model.layers.1.self_attn.k_proj";
-        let width = base().config.hidden_size as usize;
-        let rows = base().config.kv_heads * base().config.head_dim;
+        let width = base().config.shape.hidden_size as usize;
+        let rows = base().config.shape.kv_heads * base().config.shape.head_dim;
         let tensors = vec![
             (format!("{module}.lora_A.weight"), Tensor::from_slice(&vec![value; width]).view([1, width as i64])),
             (format!("{module}.lora_B.weight"), Tensor::from_slice(&vec![value; rows as usize]).view([rows, 1])),
@@ -229,7 +241,7 @@ mod tests {
     }
 
     /// How far a model's second layer's keys, and nothing else, lie from the base's.
-    fn change(model: &Llama) -> f64 {
+    fn change(model: &Model) -> f64 {
         let mut change = None;
         for ((name, a), (_, b)) in model.params.iter().zip(&base().params) {
             let gap = a - b;

@@ -1,8 +1,10 @@
-//! The configuration of the Llama family, and `config.json` as it is written. `config_json.rs` reads it.
+//! The configuration of a model, and `config.json` as it is written. `config_json.rs` reads it.
 
+use super::arch::Arch;
 use super::config_json;
+use super::shape::Shape;
 use crate::{Error, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// What the model ends in.
@@ -12,31 +14,24 @@ pub enum Head {
     TiedLm,
     /// Next-token logits through a matrix of its own.
     Lm,
-    /// One scalar per sequence: a reward model.
+    /// A number for each label: a reward model, or another classifier of sequences.
     Score,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Config {
-    pub vocab_size: i64,
-    pub hidden_size: i64,
-    pub intermediate_size: i64,
-    pub layers: i64,
-    pub heads: i64,
-    pub kv_heads: i64,
-    pub head_dim: i64,
-    pub context: i64,
-    pub rms_norm_eps: f64,
-    pub rope_theta: f64,
+    pub arch: &'static dyn Arch,
+    pub shape: Shape,
     pub bos: Option<i64>,
     /// Tokens that end a completion; the first is the one that training appends.
     pub eos: Vec<i64>,
     pub pad: Option<i64>,
     pub head: Head,
+    /// Names of a classifier's labels; none for language models.
+    pub labels: Vec<String>,
+    /// config.json as it was read.
+    pub(super) said: Map<String, Value>,
 }
-
-/// No size is larger: so products of two sizes can be computed, and no model that exists is kept out.
-const MAX_SIZE: i64 = 1 << 30;
 
 impl Config {
     /// Reads `config.json` of a Hugging Face folder.
@@ -48,87 +43,53 @@ impl Config {
         let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
         let (config, unknown) = Self::parse(&text).map_err(|what| Error::file(&path, what))?;
         if !unknown.is_empty() {
-            tracing::warn!("{}: has no meaning for a Llama model: {}", path.display(), unknown.join(", "));
+            let class = config.arch.class();
+            tracing::warn!("{}: has no meaning for a {class} model: {}", path.display(), unknown.join(", "));
         }
         Ok(config)
     }
 
-    /// The configuration that the text of a `config.json` says, and what of it has no meaning for a Llama model.
+    /// The configuration that the text of a `config.json` says, and what of it has no meaning for a model of its family.
     pub fn parse(text: &str) -> std::result::Result<(Self, Vec<String>), String> {
         config_json::read(text)
     }
 
-    /// Whether the sizes make a model.
-    pub fn check(&self) -> std::result::Result<(), String> {
-        for (name, size) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("num_key_value_heads", self.kv_heads),
-            ("head_dim", self.head_dim),
-            ("max_position_embeddings", self.context),
-        ] {
-            if !(1..=MAX_SIZE).contains(&size) {
-                return Err(format!("says {name} = {size}; it must be at least 1 and at most 2^30"));
+    /// `config.json` as `transformers` reads it: what was read, with what has changed since.
+    pub fn to_json(&self) -> Value {
+        let mut said = self.said.clone();
+        let [lm, classifier] = self.arch.classes();
+        let class = if self.head == Head::Score { classifier } else { lm };
+        let layers = self.shape.layers.len();
+        let mut set = |name: &str, value: Value| drop(said.insert(name.into(), value));
+        set("architectures", json!([class]));
+        set("tie_word_embeddings", json!(self.head != Head::Lm));
+        set(self.arch.names().layer_count, json!(layers));
+        if self.head == Head::Score {
+            let by_id = self.labels.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));
+            let by_name = self.labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i)));
+            set("id2label", Value::Object(by_id.collect()));
+            set("label2id", Value::Object(by_name.collect()));
+        }
+        // Weights are written as f32, whichever of both says so.
+        for name in ["torch_dtype", "dtype"] {
+            if said.contains_key(name) {
+                said.insert(name.into(), json!("float32"));
             }
         }
-        if self.heads % self.kv_heads != 0 {
-            let (heads, kv) = (self.heads, self.kv_heads);
-            return Err(format!(
-                "says {heads} attention heads over {kv} key-value heads; the first must be a multiple of the second"
-            ));
+        for by_layer in ["layer_types", "no_rope_layers"] {
+            if let Some(Value::Array(list)) = said.get_mut(by_layer) {
+                list.truncate(layers);
+            }
         }
-        if self.head_dim % 2 != 0 {
-            return Err(format!("says head_dim = {}; rotary positions need an even one", self.head_dim));
-        }
-        if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
-            return Err(format!("says rms_norm_eps = {}; it must be 0 or more", self.rms_norm_eps));
-        }
-        if !(self.rope_theta.is_finite() && self.rope_theta > 0.0) {
-            return Err(format!("says rope_theta = {}; it must be above 0", self.rope_theta));
-        }
-        Ok(())
+        Value::Object(said)
     }
+}
 
-    /// `config.json` as `transformers` reads it.
-    pub fn to_json(&self) -> Value {
-        let mut config = json!({
-            "architectures": [if self.head == Head::Score { "LlamaForSequenceClassification" } else { "LlamaForCausalLM" }],
-            "attention_bias": false,
-            "attention_dropout": 0.0,
-            "bos_token_id": self.bos,
-            "eos_token_id": if self.eos.len() == 1 { json!(self.eos[0]) } else { json!(self.eos) },
-            "head_dim": self.head_dim,
-            "hidden_act": "silu",
-            "hidden_size": self.hidden_size,
-            "initializer_range": 0.02,
-            "intermediate_size": self.intermediate_size,
-            "max_position_embeddings": self.context,
-            "mlp_bias": false,
-            "model_type": "llama",
-            "num_attention_heads": self.heads,
-            "num_hidden_layers": self.layers,
-            "num_key_value_heads": self.kv_heads,
-            "pad_token_id": self.pad,
-            "rms_norm_eps": self.rms_norm_eps,
-            "rope_scaling": null,
-            "rope_theta": self.rope_theta,
-            "tie_word_embeddings": self.head != Head::Lm,
-            "torch_dtype": "float32",
-            "use_cache": true,
-            "vocab_size": self.vocab_size,
-        });
-        if self.head == Head::Score {
-            config["id2label"] = json!({"0": "reward"});
-            config["label2id"] = json!({"reward": 0});
-        }
-        config
-    }
-
-    pub fn queries_per_kv(&self) -> i64 {
-        self.heads / self.kv_heads
+/// Two files may say the same in other words.
+impl PartialEq for Config {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |c: &Self| (c.arch.model_type(), c.bos, c.eos.clone(), c.pad, c.head, c.labels.clone());
+        parts(self) == parts(other) && self.shape == other.shape
     }
 }
 

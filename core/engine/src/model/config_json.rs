@@ -1,6 +1,7 @@
-//! `config.json` of the Llama family, as `transformers` reads it: each field is done, known to change nothing, or refused by its name; one
-//! that no Llama model has a meaning for is named.
+//! `config.json` as `transformers` reads it: each field is done (most of them by the family), known to change nothing, or refused by its
+//! name; one that no model of the family has a meaning for is named.
 
+use super::arch::{Arch, FAMILIES, Usual};
 use super::config::{Config, Head};
 use crate::fields::{Fields, Said};
 use serde_json::{Map, Value};
@@ -118,48 +119,44 @@ const OTHER_COMPUTATION: [&str; 33] = [
     "use_qk_norm",
 ];
 
+/// Fields that say what share of numbers training drops.
+const DROPOUTS: [&str; 5] = ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"];
+
 pub(super) fn read(text: &str) -> Said<(Config, Vec<String>)> {
     let mut f = Fields::parse(text)?;
-    let score = family(&mut f)?;
-    for bias in ["attention_bias", "mlp_bias"] {
-        if f.take::<bool>(bias)? == Some(true) {
-            return Err(format!("says {bias} = true; biases are not supported"));
-        }
-    }
-    if let Some(act) = f.take::<String>("hidden_act")?.filter(|act| act != "silu" && act != "swish") {
-        return Err(format!("says hidden_act = \"{act}\"; motrain knows \"silu\""));
-    }
-    let dropout = f.take::<f64>("attention_dropout")?.filter(|d| *d != 0.0);
-    let (hidden_size, heads) = (f.need("hidden_size")?, f.need::<i64>("num_attention_heads")?);
-    let tied = f.take("tie_word_embeddings")?.unwrap_or(false);
+    let said: Map<String, Value> = f.clone().into();
+    let (arch, score) = family(&mut f)?;
+    let labels = labels(&mut f)?;
+    let Usual { tied, bos, eos, pad } = arch.usual();
+    let shape = arch.shape(&mut f)?;
+    shape.check()?;
+    let tied = f.take("tie_word_embeddings")?.unwrap_or(tied);
     let config = Config {
-        vocab_size: f.need("vocab_size")?,
-        hidden_size,
-        intermediate_size: f.need("intermediate_size")?,
-        layers: f.need("num_hidden_layers")?,
-        heads,
-        kv_heads: f.take("num_key_value_heads")?.unwrap_or(heads),
-        head_dim: f.take("head_dim")?.unwrap_or(i64::checked_div(hidden_size, heads).unwrap_or(0)),
-        context: f.need("max_position_embeddings")?,
-        rms_norm_eps: f.take("rms_norm_eps")?.unwrap_or(1e-6),
-        rope_theta: rope_theta(&mut f)?,
-        bos: token(&mut f, "bos_token_id", 1)?.first().copied(),
-        eos: token(&mut f, "eos_token_id", 2)?,
-        pad: f.take("pad_token_id")?.filter(|id| *id >= 0),
+        arch,
+        shape,
+        bos: token(&mut f, "bos_token_id", bos)?.first().copied(),
+        eos: token(&mut f, "eos_token_id", eos)?,
+        pad: token(&mut f, "pad_token_id", pad)?.first().copied(),
         head: match (score, tied) {
             (true, _) => Head::Score,
             (false, true) => Head::TiedLm,
             (false, false) => Head::Lm,
         },
+        labels: if score { labels } else { vec![] },
+        said,
     };
-    config.check()?;
+    let mut unknown = Vec::new();
+    for name in DROPOUTS {
+        if let Some(share) = f.take::<f64>(name)?.filter(|share| *share != 0.0) {
+            unknown.push(format!("{name} = {share} (there is no dropout)"));
+        }
+    }
     f.harmless(&HARMLESS);
     f.harmless(&SAMPLING);
-    let mut unknown: Vec<String> =
-        dropout.map(|d| format!("attention_dropout = {d} (there is no dropout)")).into_iter().collect();
     for (name, said) in f.left() {
         if OTHER_COMPUTATION.contains(&name.as_str()) && !NEUTRAL.contains(&said.as_str()) {
-            return Err(format!("says {said}, which motrain does not do; it knows plain Llama models"));
+            let class = arch.class();
+            return Err(format!("says {said}, which motrain does not do; it knows plain {class} models"));
         }
         unknown.push(said);
     }
@@ -179,57 +176,49 @@ const NEUTRAL: [&str; 9] = [
     "num_local_experts = 0",
 ];
 
-/// Refuses models that are no Llama; says whether it is a reward model.
-fn family(f: &mut Fields) -> Said<bool> {
-    let family: String = f.need("model_type")?;
-    if family != "llama" {
-        return Err(format!("says model_type = \"{family}\"; motrain knows the Llama family (\"llama\")"));
-    }
+/// The model's family, and whether it is a reward model.
+fn family(f: &mut Fields) -> Said<(&'static dyn Arch, bool)> {
+    let said: String = f.need("model_type")?;
+    let Some(&arch) = FAMILIES.iter().find(|arch| arch.model_type() == said) else {
+        let known: Vec<String> = FAMILIES.iter().map(|arch| format!("\"{}\"", arch.model_type())).collect();
+        return Err(format!("says model_type = \"{said}\"; motrain knows {}", known.join(", ")));
+    };
     let architectures: Vec<String> = f.take("architectures")?.unwrap_or_default();
-    let is = |a: &String, known: &str| a.eq_ignore_ascii_case(known);
-    if let Some(odd) =
-        architectures.iter().find(|a| !is(a, "LlamaForCausalLM") && !is(a, "LlamaForSequenceClassification"))
-    {
-        return Err(format!(
-            "says architectures = \"{odd}\"; motrain knows LlamaForCausalLM and, for reward models, LlamaForSequenceClassification"
-        ));
+    let [lm, classifier] = arch.classes();
+    let known = |a: &&String| [&lm, &classifier].iter().any(|class| a.eq_ignore_ascii_case(class));
+    if let Some(odd) = architectures.iter().find(|a| !known(a)) {
+        return Err(format!("says architectures = \"{odd}\"; motrain knows {lm} and, for reward models, {classifier}"));
     }
-    let score = architectures.iter().any(|a| is(a, "LlamaForSequenceClassification"));
-    let labels = f.take::<Map<String, Value>>("id2label")?.map(|labels| labels.len() as i64);
-    let labels = labels.or(f.take("num_labels")?);
-    f.harmless(&["num_labels"]);
-    match labels.filter(|n| score && *n != 1) {
-        Some(n) => Err(format!("says {n} labels (id2label, num_labels); a reward model has one")),
-        None => Ok(score),
-    }
+    Ok((arch, architectures.iter().any(|a| a.eq_ignore_ascii_case(&classifier))))
 }
 
-/// The rotation's base. Newer files keep it in rope_parameters, older ones beside rope_scaling.
-fn rope_theta(f: &mut Fields) -> Said<f64> {
-    let beside: Option<f64> = f.take("rope_theta")?;
-    let parameters: Map<String, Value> = f.take("rope_parameters")?.unwrap_or_default();
-    let scaling: Map<String, Value> = f.take("rope_scaling")?.unwrap_or_default();
-    if !parameters.is_empty() && !scaling.is_empty() && parameters != scaling {
-        return Err("says how positions are rotated twice, in rope_parameters and in rope_scaling; leave one".into());
+/// Names of labels by their ids. A file that says nothing has transformers' two.
+fn labels(f: &mut Fields) -> Said<Vec<String>> {
+    let count: Option<usize> = f.take("num_labels")?;
+    let Some(named) = f.take::<Map<String, Value>>("id2label")? else {
+        let count = count.unwrap_or(2);
+        let right = (1..=MAX_LABELS).contains(&count);
+        return right
+            .then(|| (0..count).map(|i| format!("LABEL_{i}")).collect())
+            .ok_or_else(|| format!("says num_labels = {count}; there are 1 to {MAX_LABELS}"));
+    };
+    if let Some(other) = count.filter(|count| *count != named.len()) {
+        return Err(format!("says num_labels = {other}, and {} labels in id2label", named.len()));
     }
-    let (name, map) = if scaling.is_empty() { ("rope_parameters", parameters) } else { ("rope_scaling", scaling) };
-    let mut rope = Fields::from(map);
-    let old: Option<String> = rope.take("type")?;
-    let kind = rope.take("rope_type")?.or(old).unwrap_or_else(|| "default".into());
-    if kind != "default" {
-        return Err(format!("says {name}: rope type \"{kind}\"; motrain knows \"default\" (no scaling)"));
-    }
-    let theta: Option<f64> = rope.take("rope_theta")?;
-    match rope.left().into_iter().find(|(_, said)| said != "partial_rotary_factor = 1.0") {
-        Some((_, said)) => Err(format!("says {said} in {name}, which motrain does not do")),
-        None => Ok(theta.or(beside).unwrap_or(10_000.0)),
-    }
+    let name = |i: usize| named.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
+    let names: Option<Vec<String>> = (0..named.len()).map(name).collect();
+    names
+        .filter(|n| !n.is_empty())
+        .ok_or_else(|| "says id2label, which does not name the labels 0, 1, … in turn".into())
 }
 
-/// One id or several. A file that does not say has LlamaConfig's; null and negative ids are none.
-fn token(f: &mut Fields, name: &str, usual: i64) -> Said<Vec<i64>> {
+/// No classifier that exists has more.
+const MAX_LABELS: usize = 100_000;
+
+/// One id or several. A file that does not say has its family's; null and negative ids are none.
+fn token(f: &mut Fields, name: &str, usual: Option<i64>) -> Said<Vec<i64>> {
     if !f.has(name) {
-        return Ok(vec![usual]);
+        return Ok(usual.into_iter().collect());
     }
     let ids = match f.take::<Value>(name)? {
         None => return Ok(vec![]),
@@ -266,19 +255,24 @@ mod tests {
     #[test]
     fn what_changes_the_model_is_done_or_refused_by_its_name() {
         let (plain, unknown) = read(PLAIN).unwrap();
-        assert_eq!((plain.head_dim, plain.head, unknown.len()), (4, Head::TiedLm, 0));
-        assert_eq!(with("head_dim", json!(6)).unwrap().0.head_dim, 6);
-        assert_eq!(with("rope_scaling", json!({"rope_type": "default", "rope_theta": 5e5})).unwrap().0.rope_theta, 5e5);
-        assert_eq!(with("rope_parameters", json!({"rope_type": "default"})).unwrap().0.rope_theta, 1e4);
+        assert_eq!((plain.shape.head_dim, plain.head, unknown.len()), (4, Head::TiedLm, 0));
+        assert_eq!(with("head_dim", json!(6)).unwrap().0.shape.head_dim, 6);
+        assert_eq!(
+            with("rope_scaling", json!({"rope_type": "default", "rope_theta": 5e5})).unwrap().0.shape.ropes[0].theta,
+            5e5
+        );
+        assert_eq!(with("rope_parameters", json!({"rope_type": "default"})).unwrap().0.shape.ropes[0].theta, 1e4);
         assert_eq!(with("eos_token_id", json!([3, -1, 4])).unwrap().0.eos, [3, 4]);
         let table = [
-            ("rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            ("rope_scaling", json!({"type": "linear"})),
+            ("rope_scaling", json!({"type": "linear", "factor": 0.0})),
+            ("rope_scaling", json!({"type": "ntk", "factor": 2.0})),
+            ("rope_scaling", json!({"type": "longrope", "short_factor": [1.0], "long_factor": [1.0]})),
             ("rope_parameters", json!({"rope_type": "llama3", "factor": 8.0})),
             ("rope_parameters", json!({"full_attention": {"rope_type": "default"}})),
             ("rope_parameters", json!({"rope_type": "default", "partial_rotary_factor": 0.5})),
-            ("attention_bias", json!(true)),
-            ("mlp_bias", json!(true)),
-            ("hidden_act", json!("gelu")),
+            ("attention_bias", json!("yes")),
+            ("hidden_act", json!("mish")),
             ("sliding_window", json!(8)),
             ("partial_rotary_factor", json!(0.5)),
             ("logit_scale", json!(0.0625)),
@@ -287,6 +281,7 @@ mod tests {
             ("num_local_experts", json!(8)),
             ("architectures", json!(["LlamaModel"])),
             ("model_type", json!("mistral")),
+            ("model_type", json!("mixtral")),
             ("model_type", Value::Null),
             ("num_key_value_heads", json!(3)),
             ("num_attention_heads", json!(0)),
@@ -314,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn reward_models_have_one_label() {
+    fn labels_have_names() {
         let score = |name: &str, value: Value| {
             let mut map: Map<String, Value> = serde_json::from_str(PLAIN).unwrap();
             map.insert("architectures".into(), json!(["LlamaForSequenceClassification"]));
@@ -322,9 +317,17 @@ mod tests {
             read(&Value::Object(map).to_string())
         };
         assert_eq!(score("id2label", json!({"0": "reward"})).unwrap().0.head, Head::Score);
-        assert_eq!(score("num_labels", json!(1)).unwrap().0.head, Head::Score);
-        assert!(score("id2label", json!({"0": "bad", "1": "good"})).unwrap_err().contains("says 2 labels"));
-        assert!(score("num_labels", json!(5)).unwrap_err().contains("says 5 labels"));
+        assert_eq!(score("num_labels", json!(1)).unwrap().0.labels, ["LABEL_0"]);
+        assert_eq!(score("id2label", json!({"0": "bad", "1": "good"})).unwrap().0.labels, ["bad", "good"]);
+        assert_eq!(score("colour", json!("red")).unwrap().0.labels, ["LABEL_0", "LABEL_1"]);
+        for (name, odd) in [
+            ("id2label", json!({"0": "bad", "2": "good"})),
+            ("id2label", json!({})),
+            ("num_labels", json!(0)),
+            ("num_labels", json!(-1)),
+        ] {
+            assert!(score(name, odd.clone()).is_err(), "{name} {odd}");
+        }
     }
 
     #[test]

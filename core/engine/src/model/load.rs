@@ -1,49 +1,48 @@
 //! From a checkpoint's tensors to the fused layout.
 
+use super::Model;
 use super::config::{Config, Head};
-use super::llama::{Llama, slots};
+use super::slots::{Part, SCORE, Slot, slots};
 use super::weights::{Tensors, read_folder};
 use crate::Result;
 use motrain_core::stop;
 use std::path::Path;
 use tch::{Device, Tensor};
 
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
-
-impl Llama {
+impl Model {
     /// Loads `config.json` and the weights as f32 masters. Missing, unexpected and misshapen tensors are all listed.
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
         let config = Config::load(folder)?;
-        let tensors = read_folder(folder)?;
+        let tensors = read_folder(folder, &|name| says_nothing(name, &config))?;
         Self::assemble(config, tensors, device).map_err(|what| stop::or(motrain_core::Error::file(folder, what)).into())
     }
 
     /// Stacks the checkpoint's tensors into the fused layout.
     pub fn assemble(mut config: Config, mut tensors: Tensors, device: Device) -> std::result::Result<Self, String> {
         // Each layer has tensors of its own: a number beyond theirs would only fill the memory with complaints.
-        if config.layers > tensors.len() as i64 {
+        let layers = config.shape.layers.len();
+        if layers > tensors.len() {
             return Err(format!(
-                "holds {} tensors, too few for the {} layers (num_hidden_layers) of its configuration",
+                "holds {} tensors, too few for the {layers} layers ({}) of its configuration",
                 tensors.len(),
-                config.layers
+                config.arch.names().layer_count
             ));
         }
+        prefix(&config, &mut tensors);
         tie(&mut config, &mut tensors).map_err(|e| e.to_string())?;
         let mut problems = Vec::new();
         let mut params = Vec::new();
         for slot in slots(&config) {
             stop::obey().map_err(|e| e.to_string())?;
             let mut parts = Vec::new();
-            for (name, rows) in &slot.parts {
-                let mut shape = slot.shape.clone();
-                shape[0] = *rows;
-                match tensors.remove(name) {
-                    None => problems.push(format!("missing    {name} {shape:?}")),
+            for part in &slot.parts {
+                let shape = shape_of(&slot, part);
+                match tensors.remove(&part.name) {
+                    None => problems.push(format!("missing    {} {shape:?}", part.name)),
                     Some(t) if t.size() != shape => {
-                        problems.push(format!("misshapen  {name} {:?}, expected {shape:?}", t.size()));
+                        problems.push(format!("misshapen  {} {:?}, expected {shape:?}", part.name, t.size()));
                     }
-                    Some(t) => parts.push(t),
+                    Some(t) => parts.push(part.order.read(&t).map_err(|e| e.to_string())?),
                 }
             }
             if parts.len() == slot.parts.len() {
@@ -62,30 +61,58 @@ impl Llama {
     }
 }
 
+/// The checkpoint's shape of a part.
+fn shape_of(slot: &Slot, part: &Part) -> Vec<i64> {
+    let mut shape = slot.shape.clone();
+    shape[0] = part.rows;
+    part.order.shape(&shape)
+}
+
+/// Files of the bare model leave out what its tensors' names begin with; transformers puts it in front.
+fn prefix(config: &Config, tensors: &mut Tensors) {
+    let names = config.arch.names();
+    if tensors.keys().any(|name| name.starts_with(names.prefix)) {
+        return;
+    }
+    let heads = [names.head, SCORE].map(|head| format!("{head}."));
+    let own = |name: String| match heads.iter().any(|head| name.starts_with(head)) {
+        true => name,
+        false => format!("{}{name}", names.prefix),
+    };
+    *tensors = std::mem::take(tensors).into_iter().map(|(name, t)| (own(name), t)).collect();
+}
+
 /// As transformers ties: one matrix serves as both where the checkpoint has only one of them; two that are equal become one, and two that
 /// differ stay two, whatever tie_word_embeddings says.
 fn tie(config: &mut Config, tensors: &mut Tensors) -> Result<()> {
     if config.head != Head::TiedLm {
         return Ok(());
     }
-    let Some(head) = tensors.remove(HEAD) else { return Ok(()) };
-    match tensors.get(EMBEDDING) {
-        None => drop(tensors.insert(EMBEDDING.into(), head)),
+    let names = config.arch.names();
+    let (own, embed) = (format!("{}.weight", names.head), format!("{}.weight", names.embed));
+    let Some(head) = tensors.remove(&own) else { return Ok(()) };
+    match tensors.get(&embed) {
+        None => drop(tensors.insert(embed, head)),
         Some(embedding) if embedding.size() == head.size() && embedding.f_equal(&head)? => {}
         Some(_) => {
-            tracing::warn!("{HEAD} differs from {EMBEDDING}: both are used, although tie_word_embeddings is true");
+            tracing::warn!("{own} differs from {embed}: both are used, although tie_word_embeddings is true");
             config.head = Head::Lm;
-            tensors.insert(HEAD.into(), head);
+            tensors.insert(own, head);
         }
     }
     Ok(())
 }
 
-/// Tensors that the model can do without: a buffer of old versions, the output head below a reward model's, a value head beside a policy's
-/// (TRL saves one with it).
+/// Buffers that older versions saved beside the weights.
+fn says_nothing(name: &str, config: &Config) -> bool {
+    config.arch.names().buffers.iter().any(|end| format!(".{name}").ends_with(end))
+}
+
+/// Tensors that the model can do without: buffers, the output head below a reward model's, a value head beside a policy's (TRL saves one
+/// with it).
 fn harmless(name: &str, config: &Config) -> bool {
-    name.ends_with("rotary_emb.inv_freq")
-        || (config.head == Head::Score && name == HEAD)
+    says_nothing(name, config)
+        || (config.head == Head::Score && name == format!("{}.weight", config.arch.names().head))
         || (config.head != Head::Score && name.starts_with("v_head."))
 }
 
@@ -95,22 +122,25 @@ mod tests {
     use super::*;
     use tch::Kind;
 
+    const EMBEDDING: &str = "model.embed_tokens.weight";
+    const HEAD: &str = "lm_head.weight";
+
     /// The checkpoint's tensors of the small model.
     fn tensors() -> Tensors {
         let model = base();
         let mut out = Tensors::new();
         for (slot, (_, param)) in slots(&model.config).iter().zip(&model.params) {
             let mut row = 0;
-            for (name, rows) in &slot.parts {
-                out.insert(name.clone(), param.narrow(0, row, *rows).copy());
-                row += rows;
+            for part in &slot.parts {
+                out.insert(part.name.clone(), param.narrow(0, row, part.rows).copy());
+                row += part.rows;
             }
         }
         out
     }
 
-    fn assemble(config: Config, tensors: Tensors) -> std::result::Result<Llama, String> {
-        Llama::assemble(config, tensors, Device::Cpu)
+    fn assemble(config: Config, tensors: Tensors) -> std::result::Result<Model, String> {
+        Model::assemble(config, tensors, Device::Cpu)
     }
 
     #[test]
@@ -160,7 +190,9 @@ mod tests {
         missing.remove("model.layers.1.mlp.up_proj.weight");
         said.push(assemble(config.clone(), missing).err().unwrap());
         said.push(assemble(Config { head: Head::Lm, ..config.clone() }, tensors()).err().unwrap());
-        said.push(assemble(Config { layers: 1 << 30, ..config }, tensors()).err().unwrap());
+        let mut deep = config;
+        deep.shape.layers = vec![deep.shape.layers[0].clone(); 1000];
+        said.push(assemble(deep, tensors()).err().unwrap());
         insta::assert_snapshot!(said.join("\n"));
     }
 }

@@ -1,6 +1,6 @@
 //! Parameter mixes of specialists (Rewarded Soups, Ramé et al. 2023): `θ(w) = θ₀ + Σ wₖ·(θₖ − θ₀)`. The inputs are left as they are.
 
-use super::Llama;
+use super::Model;
 use super::adapter::Adapter;
 use super::config::Config;
 use crate::finite::not_finite;
@@ -14,19 +14,19 @@ const SAME_START: f64 = 0.5;
 
 /// Specialists in memory, ready to be mixed at any weights.
 pub struct Mix {
-    base: Llama,
+    base: Model,
     parts: Parts,
 }
 
 enum Parts {
-    Models(Vec<Llama>),
+    Models(Vec<Model>),
     /// LoRA factors, mixed before they are multiplied.
     Factors(Vec<Adapter>),
 }
 
 impl Mix {
     /// From whole models, by their differences to `base`. `names` are for messages.
-    pub fn of_models(base: Llama, parts: Vec<Llama>, names: &[String]) -> Result<Self> {
+    pub fn of_models(base: Model, parts: Vec<Model>, names: &[String]) -> Result<Self> {
         for (part, name) in parts.iter().zip(names) {
             same_shapes(&base, part, name)?;
             same_start(&base, part, name)?;
@@ -35,7 +35,7 @@ impl Mix {
     }
 
     /// From LoRA adapters, by the changes that they make to `base`: these need no check of where they began.
-    pub fn of_adapters(base: Llama, parts: Vec<Adapter>, names: &[String]) -> Result<Self> {
+    pub fn of_adapters(base: Model, parts: Vec<Adapter>, names: &[String]) -> Result<Self> {
         let models = parts.iter().map(|a| a.applied_to(&base)).collect::<Result<Vec<_>>>()?;
         for (part, name) in models.iter().zip(names) {
             same_shapes(&base, part, name)?;
@@ -44,7 +44,7 @@ impl Mix {
     }
 
     /// From LoRA adapters by their factors, `(Σ wₖBₖ)(Σ wₖAₖ)`, which holds cross terms that differences do not.
-    pub fn of_factors(base: Llama, parts: Vec<Adapter>) -> Result<Self> {
+    pub fn of_factors(base: Model, parts: Vec<Adapter>) -> Result<Self> {
         // Each is applied once, to see that it fits the base.
         parts.iter().try_for_each(|part| part.applied_to(&base).map(|_| ()))?;
         if let Some(odd) = parts.iter().find(|p| !p.same_shape(&parts[0])) {
@@ -62,7 +62,7 @@ impl Mix {
     }
 
     /// The mix at `weights`, one per part.
-    pub fn at(&self, weights: &[f64]) -> Result<Llama> {
+    pub fn at(&self, weights: &[f64]) -> Result<Model> {
         let parts = match &self.parts {
             Parts::Models(models) => models,
             Parts::Factors(adapters) => {
@@ -95,7 +95,7 @@ impl Mix {
                     None => Ok((name.clone(), sum)),
                 }
             });
-            Ok(Llama { config: self.base.config.clone(), params: params.collect::<Result<_>>()? })
+            Ok(Model { config: self.base.config.clone(), params: params.collect::<Result<_>>()? })
         })
     }
 
@@ -107,8 +107,8 @@ impl Mix {
     }
 }
 
-fn same_shapes(base: &Llama, part: &Llama, name: &str) -> Result<()> {
-    let shapes = |m: &Llama| m.params.iter().map(|(n, p)| (n.clone(), p.size())).collect::<Vec<_>>();
+fn same_shapes(base: &Model, part: &Model, name: &str) -> Result<()> {
+    let shapes = |m: &Model| m.params.iter().map(|(n, p)| (n.clone(), p.size())).collect::<Vec<_>>();
     let (wanted, found) = (shapes(base), shapes(part));
     for (i, (wanted, shape)) in wanted.iter().enumerate() {
         if found.get(i) != Some(&(wanted.clone(), shape.clone())) {
@@ -122,7 +122,7 @@ fn same_shapes(base: &Llama, part: &Llama, name: &str) -> Result<()> {
 }
 
 /// Norms are near 1 whatever the initialisation, so only matrices tell.
-fn same_start(base: &Llama, part: &Llama, name: &str) -> Result<()> {
+fn same_start(base: &Model, part: &Model, name: &str) -> Result<()> {
     let (mut dot, mut own, mut other) = (0.0, 0.0, 0.0);
     for ((_, a), (_, b)) in base.params.iter().zip(&part.params).filter(|((_, a), _)| a.dim() > 1) {
         obey()?;
@@ -145,14 +145,18 @@ fn same_start(base: &Llama, part: &Llama, name: &str) -> Result<()> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::model::Head;
+    use crate::model::{Head, LlamaSizes};
     use tch::Device;
 
     fn config() -> Config {
-        Config {
+        with_width(12)
+    }
+
+    fn with_width(intermediate_size: i64) -> Config {
+        let sizes = LlamaSizes {
             vocab_size: 11,
             hidden_size: 8,
-            intermediate_size: 12,
+            intermediate_size,
             layers: 2,
             heads: 2,
             kv_heads: 1,
@@ -164,15 +168,16 @@ pub(super) mod tests {
             eos: vec![0],
             pad: None,
             head: Head::TiedLm,
-        }
+        };
+        sizes.config().unwrap()
     }
 
-    pub fn base() -> Llama {
-        Llama::init(config(), 1, Device::Cpu).unwrap()
+    pub fn base() -> Model {
+        Model::init(config(), 1, Device::Cpu).unwrap()
     }
 
     /// The base with every parameter moved by `step`.
-    fn moved(step: f64) -> Llama {
+    fn moved(step: f64) -> Model {
         let mut model = base();
         for (_, p) in &mut model.params {
             *p = p.f_add_scalar(step).unwrap();
@@ -184,7 +189,7 @@ pub(super) mod tests {
         vec!["one".into(), "two".into()]
     }
 
-    fn first(model: &Llama) -> f64 {
+    fn first(model: &Model) -> f64 {
         model.params[0].1.double_value(&[0, 0])
     }
 
@@ -208,7 +213,7 @@ pub(super) mod tests {
 
     #[test]
     fn other_shapes_beginnings_and_counts_are_refused() {
-        let stranger = Llama::init(config(), 2, Device::Cpu).unwrap();
+        let stranger = Model::init(config(), 2, Device::Cpu).unwrap();
         let start = Mix::of_models(base(), vec![moved(0.001), stranger], &names()).err().unwrap().to_string();
         assert!(start.contains("two did not begin at the base"), "{start}");
         let mut zeros = base();
@@ -217,7 +222,7 @@ pub(super) mod tests {
         }
         let start = Mix::of_models(base(), vec![zeros], &names()).err().unwrap().to_string();
         assert!(start.contains("one did not begin at the base"), "{start}");
-        let wide = Llama::init(Config { intermediate_size: 16, ..config() }, 1, Device::Cpu).unwrap();
+        let wide = Model::init(with_width(16), 1, Device::Cpu).unwrap();
         let shape = Mix::of_models(base(), vec![wide], &names()).err().unwrap().to_string();
         assert!(shape.contains("one has another shape than the base"), "{shape}");
         let mix = Mix::of_models(base(), vec![moved(0.001)], &names()).unwrap();

@@ -1,21 +1,120 @@
-//! Models: one family a file, read top-down, names mirroring the checkpoint's.
+//! Models: one network (`net.rs`, read top-down) for all families (`arch.rs`, `family/`), with parameters under the checkpoint's names.
 
 mod adapter;
+mod arch;
+mod attention;
+mod cache;
 mod config;
 mod config_json;
-mod llama;
+mod family;
+mod layers;
 mod load;
 mod mix;
+mod net;
 mod peft;
+mod rope;
 mod save;
+mod shape;
+mod slots;
 mod weights;
 
 pub use adapter::Adapter;
+pub use arch::{Arch, FAMILIES};
+pub use cache::Cache;
 pub use config::{Config, Head};
-pub use llama::{Cache, Llama, Mask, Net};
+pub use family::llama::LlamaSizes;
 pub use mix::Mix;
+pub use net::{Mask, Net};
 pub use peft::LoraConfig;
 pub use save::write_json;
 pub(crate) use save::write_tensors;
 pub use weights::check_safetensors;
 pub(crate) use weights::read_file;
+
+use crate::Result;
+use motrain_core::rng::Rng;
+use rand::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+use shape::Norm;
+use slots::{SCORE, slots};
+use tch::{Device, Kind, Tensor};
+
+/// A model: its configuration and named f32 master weights.
+pub struct Model {
+    pub config: Config,
+    pub params: Vec<(String, Tensor)>,
+}
+
+impl Model {
+    /// A model with random weights: normal with deviation 0.02 (residual projections scaled down by depth), norms that scale by 1, no bias.
+    pub fn init(config: Config, seed: u64, device: Device) -> Result<Self> {
+        let mut rng = Rng::seed_from_u64(seed);
+        let residual = 0.02 / (2.0 * config.shape.layers.len() as f64).sqrt();
+        let names = config.arch.names();
+        let into_residual = [names.o, names.down].map(|name| format!("{name}.weight"));
+        let scale = if matches!(config.shape.norm, Norm::RmsPlusOne(_)) { 0.0 } else { 1.0 };
+        let params = slots(&config)
+            .into_iter()
+            .map(|slot| {
+                let std = if into_residual.iter().any(|end| slot.name.ends_with(end)) { residual } else { 0.02 };
+                let tensor = match slot.shape.len() {
+                    1 if slot.name.ends_with(".bias") => Tensor::f_zeros(&slot.shape, (Kind::Float, device))?,
+                    1 => Tensor::f_full(&slot.shape, scale, (Kind::Float, device))?,
+                    _ => normal(&slot.shape, std, &mut rng)?.f_to_device(device)?,
+                };
+                Ok((slot.name, tensor))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { config, params })
+    }
+
+    /// The backbone's first `layers` layers (0: all) with a new scalar head of deviation 1/√(d+1).
+    pub fn into_reward_model(mut self, layers: i64, seed: u64) -> Result<Self> {
+        let shape = &mut self.config.shape;
+        let keep = if layers == 0 { shape.layers.len() } else { shape.layers.len().min(layers as usize) };
+        shape.layers.truncate(keep);
+        let width = shape.hidden_size;
+        self.config.head = Head::Score;
+        self.config.labels = vec!["reward".into()];
+        let wanted = slots(&self.config);
+        let device = self.device();
+        let score = normal(&[1, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
+        self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
+        self.params.push((format!("{SCORE}.weight"), score.f_to_device(device)?));
+        Ok(self)
+    }
+
+    pub fn device(&self) -> Device {
+        self.params[0].1.device()
+    }
+
+    /// A copy that training does not move.
+    pub fn frozen_copy(&self) -> Result<Self> {
+        let copy = |(name, p): &(String, Tensor)| Ok((name.clone(), p.f_detach_copy()?));
+        Ok(Self { config: self.config.clone(), params: self.params.iter().map(copy).collect::<Result<_>>()? })
+    }
+
+    pub fn require_grad(&mut self) -> Result<()> {
+        for (_, p) in &mut self.params {
+            *p = p.f_set_requires_grad(true)?;
+        }
+        Ok(())
+    }
+
+    pub fn parameter_count(&self) -> usize {
+        self.params.iter().map(|(_, p)| p.numel()).sum()
+    }
+
+    /// The network, computing in `dtype`.
+    pub fn net(&self, dtype: Kind) -> Result<Net> {
+        Net::of(self, dtype)
+    }
+}
+
+/// Normal numbers of mean 0, `shape`: drawn here, since libtorch's generator is one for the whole process.
+fn normal(shape: &[i64], std: f64, rng: &mut Rng) -> Result<Tensor> {
+    let count: i64 = shape.iter().product();
+    let numbers: Vec<f32> =
+        (0..count).map(|_| std as f32 * Distribution::<f32>::sample(&StandardNormal, rng)).collect();
+    Ok(Tensor::f_from_slice(&numbers)?.f_view(shape)?)
+}

@@ -1,5 +1,6 @@
 //! `adapter_config.json` of a LoRA adapter, as PEFT reads it: each field is done, known to change nothing, or refused by its name.
 
+use super::arch::Names;
 use crate::fields::{Fields, Said};
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -14,7 +15,8 @@ pub struct LoraConfig {
     rslora: bool,
     ranks: Vec<(Regex, i64)>,
     alphas: Vec<(Regex, f64)>,
-    targets: Modules,
+    /// None: PEFT's own choice for the family.
+    targets: Option<Modules>,
     excluded: Option<Modules>,
     /// Layers that are changed; empty for all.
     layers: Vec<i64>,
@@ -29,8 +31,23 @@ enum Modules {
     Ends(Vec<String>),
     /// A pattern of the whole name.
     Whole(Regex),
-    /// Every matrix but the head.
+    /// Every matrix but embeddings and head.
     AllLinear,
+}
+
+/// Where a module stands in its base.
+pub struct Place<'a> {
+    pub names: &'a Names,
+    /// Whether it is a matrix of a layer.
+    pub linear: bool,
+}
+
+impl Place<'_> {
+    /// Whether PEFT changes the module where adapter_config.json does not say which: queries and values, or the matrix that holds them.
+    fn is_usual(&self, module: &str) -> bool {
+        let qkv = self.names.qkv;
+        self.linear && [qkv[0], qkv[qkv.len() - 1]].iter().any(|end| module.ends_with(end))
+    }
 }
 
 /// Fields that change nothing once an adapter is trained.
@@ -82,9 +99,7 @@ impl LoraConfig {
             rslora: f.take("use_rslora")?.unwrap_or(false),
             ranks: patterns(&mut f, "rank_pattern")?,
             alphas: patterns(&mut f, "alpha_pattern")?,
-            // PEFT's own choice for Llama.
-            targets: modules(&mut f, "target_modules")?
-                .unwrap_or_else(|| Modules::Ends(vec!["q_proj".into(), "v_proj".into()])),
+            targets: modules(&mut f, "target_modules")?,
             excluded: modules(&mut f, "exclude_modules")?,
             layers: one_or_more(&mut f, "layers_to_transform")?,
             layers_pattern: one_or_more::<String>(&mut f, "layers_pattern")?
@@ -98,7 +113,7 @@ impl LoraConfig {
             return Err(format!("says a rank of {r} (r, rank_pattern); it must be at least 1"));
         }
         let by_layer = !config.layers.is_empty() || !config.layers_pattern.is_empty();
-        if by_layer && !matches!(config.targets, Modules::Ends(_)) {
+        if by_layer && !matches!(config.targets, None | Some(Modules::Ends(_))) {
             return Err("says layers_to_transform beside a pattern in target_modules, which PEFT refuses too".into());
         }
         f.harmless(&HARMLESS);
@@ -123,9 +138,10 @@ impl LoraConfig {
     }
 
     /// Whether the adapter changes a module of the base by factors.
-    pub fn changes(&self, module: &str) -> bool {
-        let excluded = self.excluded.as_ref().is_some_and(|e| e.contain(module)) || self.replaces(module);
-        !excluded && self.targets.contain(module) && self.in_layers(module)
+    pub fn changes(&self, module: &str, place: &Place) -> bool {
+        let excluded = self.excluded.as_ref().is_some_and(|e| e.contain(module, place)) || self.replaces(module);
+        let targeted = self.targets.as_ref().map_or_else(|| place.is_usual(module), |t| t.contain(module, place));
+        !excluded && targeted && self.in_layers(module)
     }
 
     /// Whether the adapter holds a module as a whole.
@@ -148,13 +164,13 @@ impl LoraConfig {
 }
 
 impl Modules {
-    fn contain(&self, module: &str) -> bool {
+    fn contain(&self, module: &str, place: &Place) -> bool {
         match self {
             Modules::Ends(ends) => ends.iter().any(|end| {
                 module.strip_suffix(end.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
             }),
             Modules::Whole(pattern) => pattern.is_match(module),
-            Modules::AllLinear => module.ends_with("_proj"),
+            Modules::AllLinear => place.linear,
         }
     }
 }
@@ -278,7 +294,9 @@ mod tests {
         let changed = |config: &LoraConfig| -> Vec<String> {
             let modules = ["q_proj", "k_proj", "v_proj", "o_proj"].map(|m| format!("self_attn.{m}"));
             let all = (0..3).flat_map(|i| modules.iter().map(move |m| format!("model.layers.{i}.{m}")));
-            let found = all.chain(["lm_head".into(), "model.embed_tokens".into()]).filter(|m| config.changes(m));
+            let found = all
+                .chain(["lm_head".into(), "model.embed_tokens".into()])
+                .filter(|m| config.changes(m, &Place { names: &Names::LLAMA, linear: m.ends_with("_proj") }));
             found.map(|m| m.replace("model.layers.", "").replace("self_attn.", "")).collect()
         };
         let of = |name: &str, value: Value| changed(&with(name, value).unwrap());

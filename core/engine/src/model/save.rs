@@ -1,6 +1,7 @@
 //! Writes Hugging Face folders that `transformers` loads unchanged.
 
-use super::llama::{Llama, slots};
+use super::Model;
+use super::slots::slots;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
@@ -11,21 +12,26 @@ use std::fs::File;
 use std::path::Path;
 use tch::{Kind, Tensor};
 
-impl Llama {
+impl Model {
     /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`.
     pub fn save(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
+        self.save_weights(folder)?;
+        tokenizer.save(folder)
+    }
+
+    /// The same without the tokenizer's files.
+    pub fn save_weights(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         write_json(&folder.join("config.json"), &self.config.to_json())?;
         let mut tensors = Vec::new();
         for (slot, (_, param)) in slots(&self.config).iter().zip(&self.params) {
             let mut start = 0;
-            for (name, rows) in &slot.parts {
-                tensors.push((name.clone(), param.f_narrow(0, start, *rows)?));
-                start += rows;
+            for part in &slot.parts {
+                tensors.push((part.name.clone(), part.order.write(&param.f_narrow(0, start, part.rows)?)?));
+                start += part.rows;
             }
         }
-        write_tensors(&folder.join("model.safetensors"), &tensors)?;
-        tokenizer.save(folder)
+        write_tensors(&folder.join("model.safetensors"), &tensors)
     }
 }
 

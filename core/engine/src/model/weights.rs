@@ -16,13 +16,16 @@ pub type Tensors = BTreeMap<String, Tensor>;
 const FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Names of tensors that are left out.
+pub type Skip<'a> = &'a dyn Fn(&str) -> bool;
+
 /// All weights of a Hugging Face folder.
-pub fn read_folder(folder: &Path) -> Result<Tensors> {
+pub fn read_folder(folder: &Path, skip: Skip) -> Result<Tensors> {
     let mut tensors = Tensors::new();
     let index = folder.join(INDEX);
     // As transformers: with both, the single file counts.
     if folder.join(FILE).is_file() {
-        read_weights(&folder.join(FILE), &mut tensors)?;
+        read(&folder.join(FILE), false, skip, &mut tensors)?;
         return Ok(tensors);
     }
     if !index.is_file() {
@@ -31,9 +34,9 @@ pub fn read_folder(folder: &Path) -> Result<Tensors> {
     let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
     let map = weight_map(&text).map_err(|what| Error::file(&index, what))?;
     for shard in map.values().collect::<BTreeSet<_>>() {
-        read_shard(folder, shard, &map, &mut tensors)?;
+        read_shard(folder, shard, &map, skip, &mut tensors)?;
     }
-    let lost: Vec<&String> = map.keys().filter(|name| !tensors.contains_key(*name)).collect();
+    let lost: Vec<&String> = map.keys().filter(|name| !tensors.contains_key(*name) && !skip(name)).collect();
     if let Some(first) = lost.first() {
         let count = lost.len();
         let what =
@@ -44,13 +47,19 @@ pub fn read_folder(folder: &Path) -> Result<Tensors> {
 }
 
 /// One file of several: it holds what the index says, and nothing else.
-fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, into: &mut Tensors) -> Result<()> {
+fn read_shard(
+    folder: &Path,
+    shard: &str,
+    map: &BTreeMap<String, String>,
+    skip: Skip,
+    into: &mut Tensors,
+) -> Result<()> {
     let path = folder.join(shard);
     if !path.is_file() {
         return Err(Error::file(&path, format!("is missing, and {INDEX} names it; fetch or save the model again")));
     }
     let mut own = Tensors::new();
-    read_weights(&path, &mut own)?;
+    read(&path, false, skip, &mut own)?;
     for (name, tensor) in own {
         if map.get(&name).map(String::as_str) != Some(shard) {
             let said = map.get(&name).map_or("in no file".into(), |other| format!("in {other}"));
@@ -88,20 +97,20 @@ fn no_weights(folder: &Path) -> String {
 
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
 pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, false, into)
+    read(path, false, &|_| false, into)
 }
 
 /// The same for a file that also holds counters (I64).
 pub fn read_file(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, true, into)
+    read(path, true, &|_| false, into)
 }
 
-fn read(path: &Path, counters: bool, into: &mut Tensors) -> Result<()> {
+fn read(path: &Path, counters: bool, skip: Skip, into: &mut Tensors) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the map is only read, and copied into tensors before this function returns.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
-    for (name, view) in tensors.iter() {
+    for (name, view) in tensors.iter().filter(|(name, _)| !skip(name)) {
         stop::obey()?;
         let bad = |what: String| Error::file(path, format!("tensor {name}: {what}"));
         let kind = match view.dtype() {
@@ -150,7 +159,7 @@ mod tests {
     }
 
     fn said(folder: &Path) -> String {
-        read_folder(folder).unwrap_err().to_string().replace(&folder.display().to_string(), "[model]")
+        read_folder(folder, &|_| false).unwrap_err().to_string().replace(&folder.display().to_string(), "[model]")
     }
 
     #[test]
@@ -162,7 +171,7 @@ mod tests {
         save(folder, "1.safetensors", &[("a", ones(&[2]))]);
         save(folder, "2.safetensors", &[("b", ones(&[3]))]);
         index(json!({"a": "1.safetensors", "b": "2.safetensors"}));
-        assert_eq!(read_folder(folder).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(read_folder(folder, &|_| false).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
         for map in [
             json!({"a": "1.safetensors", "b": "1.safetensors"}),
             json!({"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}),
@@ -210,7 +219,7 @@ mod tests {
         {
             let view = TensorView::new(dtype, vec![1], &bytes).unwrap();
             std::fs::write(folder.join(FILE), serialize([("w", view)], None).unwrap()).unwrap();
-            assert_eq!(read_folder(folder).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
+            assert_eq!(read_folder(folder, &|_| false).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
         }
     }
 
@@ -226,7 +235,7 @@ mod tests {
             // Those whose head is whole reach the tensors.
             if good || i % 20 == 0 {
                 std::fs::write(dir.path().join(FILE), &bytes).unwrap();
-                let _ = read_folder(dir.path());
+                let _ = read_folder(dir.path(), &|_| false);
             }
         }
         assert!(read > 100 && refused > 1000, "{read} {refused}");

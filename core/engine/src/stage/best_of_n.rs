@@ -82,7 +82,8 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let set = rewards::load(session, &options.rewards)?;
     let objectives = set.objectives();
     let (policy, text) = stage.load(&options.policy)?;
-    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &plain)?;
+    let rows =
+        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &plain)?;
     set.check_rows(&options.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());

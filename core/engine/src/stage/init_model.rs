@@ -1,7 +1,7 @@
 //! A new model: a byte-level BPE tokenizer trained on a corpus, a plain chat template, random weights.
 
 use super::{Makes, Ref, Work};
-use crate::model::{Config, Head, Llama};
+use crate::model::{Head, LlamaSizes, Model};
 use crate::session::Cx;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -86,7 +86,7 @@ fn run(stage: Cx, options: &InitModel) -> Result<()> {
     let size = options.vocab_size;
     let tokenizer = stop::unless_asked(move || train_tokenizer(lines, size))??;
     let id = |token: &str| tokenizer.token_to_id(token).map(i64::from);
-    let config = Config {
+    let sizes = LlamaSizes {
         vocab_size: tokenizer.get_vocab_size(true) as i64,
         hidden_size: options.hidden_size,
         intermediate_size: options.intermediate_size,
@@ -102,6 +102,7 @@ fn run(stage: Cx, options: &InitModel) -> Result<()> {
         pad: id("<|pad|>"),
         head: Head::TiedLm,
     };
+    let config = sizes.config().map_err(Error::Invalid)?;
     let tokenizer_config = json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": "<|end|>",
@@ -111,8 +112,8 @@ fn run(stage: Cx, options: &InitModel) -> Result<()> {
     let eos = config.eos.iter().map(|&id| id as u32).collect();
     let tokenizer =
         Tokenizer::new(tokenizer, tokenizer_config, Some(TEMPLATE.into()), eos, &config).map_err(Error::Invalid)?;
-    let model = Llama::init(config, stage.seed("weights", 0), stage.session.device)?;
-    tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.vocab_size);
+    let model = Model::init(config, stage.seed("weights", 0), stage.session.device)?;
+    tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.shape.vocab_size);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
     stage.save_model(&model, &tokenizer)
 }

@@ -76,7 +76,7 @@ fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     let session = stage.session;
     let (train, heldout) = read_pairs(options)?;
     let (backbone, tokenizer) = stage.load(&options.model)?;
-    let max_tokens = options.max_tokens.min(backbone.config.context as usize);
+    let max_tokens = options.max_tokens.min(backbone.config.shape.context as usize);
     let model = backbone.into_reward_model(options.layers as i64, stage.seed("head", 0))?;
     let train = encode_all(&tokenizer, &options.data, &train, max_tokens)?;
     let heldout = encode_all(&tokenizer, options.heldout.as_ref().unwrap_or(&options.data), &heldout, max_tokens)?;

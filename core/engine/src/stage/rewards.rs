@@ -114,7 +114,8 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(options, session.registry, |o| session.resolve(o), BTreeMap::new())?;
     let (policy, text) = stage.load(&options.policy)?;
-    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &plain)?;
+    let rows =
+        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &plain)?;
     set.check_rows(&options.prompts, &rows)?;
     let chosen: Vec<&Row> = (0..options.samples).map(|i| &rows[i % rows.len()]).collect();
     let bar = stage.progress(options.samples);

@@ -153,7 +153,8 @@ fn draw(stage: Cx, options: &RicData, ask: Option<&Statistics>) -> Result<Vec<An
         Some(statistics) => Ok(with_scores(prompt, &statistics.low)?),
         None => plain(prompt),
     };
-    let rows = load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.context, &seen)?;
+    let rows =
+        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &seen)?;
     set.check_rows(&options.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.dtype))?;
     let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, options.completions)).collect();

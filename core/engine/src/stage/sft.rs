@@ -83,7 +83,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
         (None, kept) => samples(session, kept.as_deref().unwrap_or_default()),
     };
     let (model, tokenizer) = stage.load(&options.model)?;
-    let rows = encode(&data, &tokenizer, model.config.context)?;
+    let rows = encode(&data, &tokenizer, model.config.shape.context)?;
     let total = options.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
     t.run(|t| {

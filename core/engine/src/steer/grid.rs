@@ -2,7 +2,7 @@
 
 use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -40,7 +40,7 @@ impl Steer for Grid {
         let grid = Policies {
             weights: self.0.iter().map(|at| at.weights.clone()).collect(),
             folders: self.0.iter().map(|at| (from.folder)(&at.policy)).collect(),
-            context: policy.config.context,
+            context: policy.config.shape.context,
             device: from.device,
             dtype: from.dtype,
         };
@@ -92,7 +92,7 @@ impl Steerable for Policies {
             return Err(Error::invalid("a grid of policies answers at weights only; give one per objective"));
         };
         let folder = &self.folders[*which];
-        Ok(Box::new(no_grad(|| Llama::load(folder, self.device)?.net(self.dtype))?))
+        Ok(Box::new(no_grad(|| Model::load(folder, self.device)?.net(self.dtype))?))
     }
 
     fn context(&self) -> i64 {

@@ -12,7 +12,7 @@ pub use file::{Judged, Opened, Steering, publish, said_by, save};
 
 use crate::Result;
 use crate::decode::Decoder;
-use crate::model::Llama;
+use crate::model::Model;
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use motrain_core::Weights;
@@ -55,9 +55,9 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    pub fn load(&self, model: &ModelRef) -> Result<(Llama, Tokenizer)> {
+    pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
         let folder = (self.folder)(model);
-        let model = Llama::load(&folder, self.device)?;
+        let model = Model::load(&folder, self.device)?;
         let tokenizer = Tokenizer::load(&folder, &model.config)?;
         Ok((model, tokenizer))
     }

@@ -43,6 +43,6 @@ impl Steerable for Net {
     }
 
     fn context(&self) -> i64 {
-        self.config.context
+        self.config.shape.context
     }
 }

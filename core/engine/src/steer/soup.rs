@@ -109,6 +109,6 @@ impl Steerable for Soup {
     }
 
     fn context(&self) -> i64 {
-        self.mix.config().context
+        self.mix.config().shape.context
     }
 }

@@ -94,7 +94,7 @@ impl Tokenizer {
     ) -> std::result::Result<Self, String> {
         let set = |key: &str| config.get(key) == Some(&Value::Bool(true));
         tokenizer.set_encode_special_tokens(set("split_special_tokens"));
-        let codec = Codec::new(tokenizer, model.vocab_size, set("clean_up_tokenization_spaces"))?;
+        let codec = Codec::new(tokenizer, model.shape.vocab_size, set("clean_up_tokenization_spaces"))?;
         let last = model.eos.first().and_then(|&id| u32::try_from(id).ok());
         let Some(ending) = Ending::find(templates.default.as_ref(), &special, &codec, &stops, last) else {
             return Err("no end-of-sequence token: set eos_token_id in config.json".into());
@@ -105,7 +105,7 @@ impl Tokenizer {
                 eos.push(id);
             }
         }
-        let row = |id: i64| u32::try_from(id).ok().filter(|_| id < model.vocab_size);
+        let row = |id: i64| u32::try_from(id).ok().filter(|_| id < model.shape.vocab_size);
         let unscored = model.pad.and_then(row);
         let named = || special.get("pad_token").and_then(|token| codec.id(token));
         let pad = unscored.or_else(named).unwrap_or(ending.id);

@@ -2,7 +2,7 @@
 //! folder with the optimiser's state and the position beside it. Randomness needs no state: every draw is seeded by its step.
 
 use super::optim::Optim;
-use crate::model::{Llama, write_json};
+use crate::model::{Model, write_json};
 use crate::names;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -57,7 +57,7 @@ const KEEP: usize = 2;
 const SMALL: u64 = 1 << 24;
 
 /// Saves `checkpoint-<step>` in the stage's folder and removes all but the newest two.
-pub fn save(stage: &Path, model: &Llama, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
+pub fn save(stage: &Path, model: &Model, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
     let folder = stage.join(format!("{}{}", names::CHECKPOINT, state.step));
     if folder.exists() {
         return Ok(());
@@ -86,7 +86,7 @@ fn prune(stage: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(folder: &Path, model: &Llama, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
+fn write(folder: &Path, model: &Model, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
     model.save(folder, tokenizer)?;
     crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
@@ -117,7 +117,7 @@ fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
 }
 
 /// Model, optimiser state and position.
-pub type Loaded = (Llama, BTreeMap<String, tch::Tensor>, State);
+pub type Loaded = (Model, BTreeMap<String, tch::Tensor>, State);
 
 /// The newest whole checkpoint of a stage: model, optimiser state and position. `None` where there is none.
 pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
@@ -165,7 +165,7 @@ fn whole(folder: &Path) -> std::result::Result<State, String> {
 }
 
 fn read(folder: &Path, device: Device, state: State) -> Result<Loaded> {
-    let model = Llama::load(folder, device)?;
+    let model = Model::load(folder, device)?;
     let mut optimizer = BTreeMap::new();
     crate::model::read_file(&folder.join(names::OPTIMIZER), &mut optimizer)?;
     Ok((model, optimizer, state))
@@ -188,9 +188,9 @@ mod tests {
         assert_eq!(bits(&read.state), bits(&state));
     }
 
-    fn model(step: usize) -> (Llama, Tokenizer, Box<dyn Optim>, State) {
+    fn model(step: usize) -> (Model, Tokenizer, Box<dyn Optim>, State) {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
-        let model = Llama::load(folder, Device::Cpu).unwrap();
+        let model = Model::load(folder, Device::Cpu).unwrap();
         let tokenizer = Tokenizer::load(folder, &model.config).unwrap();
         let optim = crate::train::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
         (model, tokenizer, optim, State { step, kept: json!({ "bias": 0.25 }), ..State::default() })

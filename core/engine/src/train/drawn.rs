@@ -2,7 +2,7 @@
 
 use super::log::Metrics;
 use super::logprob::{Group, Packed, pack, to_vec};
-use crate::model::{Llama, Net};
+use crate::model::{Model, Net};
 use crate::session::obey;
 use crate::{Error, Result};
 use motrain_core::metrics::stats::mean;
@@ -73,7 +73,7 @@ impl LogProbs {
     }
 
     /// What completions that are not trained on say of how far the policy has moved.
-    pub fn measure(&self, model: &Llama, dtype: Kind, mut rest: Vec<Drawn>) -> Result<Moved> {
+    pub fn measure(&self, model: &Model, dtype: Kind, mut rest: Vec<Drawn>) -> Result<Moved> {
         let mut moved = Moved::default();
         rest.retain(|d| !d.completions.is_empty());
         if rest.is_empty() {

@@ -102,7 +102,7 @@ impl Packed {
     pub fn hidden(&self, net: &Net) -> Result<Tensor> {
         let mask = self.mask.f_to_kind(net.dtype())?;
         let hidden = net.hidden(&self.ids, &self.positions, &Mask::Additive(&mask), None)?;
-        Ok(hidden.f_reshape([-1, net.config.hidden_size])?)
+        Ok(hidden.f_reshape([-1, net.config.shape.hidden_size])?)
     }
 
     /// A reward model's score of each completion, read at its last token, `[completions]` (f32).

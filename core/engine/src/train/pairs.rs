@@ -140,13 +140,13 @@ mod tests {
     use super::super::optim::{Params, zero_gradients};
     use super::super::trainer::accumulate;
     use super::*;
-    use crate::model::{Config, Head, Llama};
+    use crate::model::{Head, LlamaSizes, Model};
     use motrain_core::Registry;
     use serde_json::json;
     use tch::{Device, Kind, no_grad};
 
-    fn model(seed: u64, head: Head) -> Llama {
-        let config = Config {
+    fn model(seed: u64, head: Head) -> Model {
+        let sizes = LlamaSizes {
             vocab_size: 11,
             hidden_size: 16,
             intermediate_size: 24,
@@ -162,7 +162,7 @@ mod tests {
             pad: None,
             head,
         };
-        let mut model = Llama::init(config, seed, Device::Cpu).unwrap();
+        let mut model = Model::init(sizes.config().unwrap(), seed, Device::Cpu).unwrap();
         for (_, p) in model.params.iter_mut().filter(|(_, p)| p.dim() > 1) {
             *p = p.f_mul_scalar(10.0).unwrap();
         }
@@ -195,7 +195,7 @@ mod tests {
         let pairs = pairs();
         for head in [Head::TiedLm, Head::Lm] {
             let log_probs = log_probs(head);
-            let mean_loss = |model: &Llama| {
+            let mean_loss = |model: &Model| {
                 let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
                 let sums = no_grad(|| log_probs.policy(&model.net(Kind::Float).unwrap(), &drawn)).unwrap();
                 let batch = pair_batch(&pairs, &to_vec(&sums).unwrap(), &log_probs.reference(&drawn).unwrap());

@@ -5,7 +5,7 @@ use super::comm::{Comm, Local};
 use super::log::{Log, Metrics};
 use super::optim::{self, Optim};
 use super::{checkpoint, checkpoint::State};
-use crate::model::{Llama, Net};
+use crate::model::{Model, Net};
 use crate::plan::Optimizer;
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 pub struct Trainer<'a> {
     stage: Cx<'a>,
     comm: &'a dyn Comm,
-    pub model: Llama,
+    pub model: Model,
     pub tokenizer: Tokenizer,
     optim: Box<dyn Optim>,
     options: Optimizer,
@@ -37,7 +37,7 @@ impl<'a> Trainer<'a> {
     /// Starts from `model`, or from the stage's newest checkpoint.
     pub fn start(
         stage: Cx<'a>,
-        model: Llama,
+        model: Model,
         tokenizer: Tokenizer,
         options: &Optimizer,
         total: usize,
@@ -178,7 +178,7 @@ impl<'a> Trainer<'a> {
 /// Adds up the gradient of the mean loss, micro-batch by micro-batch and rank by rank. `count` are this rank's examples. Returns the mean;
 /// nothing where no rank has an example.
 pub(super) fn accumulate<M>(
-    model: &Llama,
+    model: &Model,
     dtype: Kind,
     comm: &dyn Comm,
     micros: impl IntoIterator<Item = M>,

@@ -6,7 +6,7 @@
 
 use motrain_core::{Prompt, Registry};
 use motrain_engine::folder::RunFolder;
-use motrain_engine::model::{Config, Head, Llama};
+use motrain_engine::model::{Config, Head, LlamaSizes, Model};
 use motrain_engine::plan::Plan;
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack, to_vec};
@@ -22,7 +22,7 @@ const PREFIX: [&str; 7] = ["[Begin", "System", "Instruction]", "A:", "B:", "[End
 
 pub fn config(head: Head) -> Config {
     let numbers = 2 * 11;
-    Config {
+    let sizes = LlamaSizes {
         vocab_size: (1 + WORDS.len() + PREFIX.len() + numbers) as i64,
         hidden_size: 16,
         intermediate_size: 32,
@@ -37,7 +37,8 @@ pub fn config(head: Head) -> Config {
         eos: vec![0],
         pad: None,
         head,
-    }
+    };
+    sizes.config().unwrap()
 }
 
 /// Writes a tokenizer to a model folder and reads it back.
@@ -60,10 +61,10 @@ pub fn text(folder: &Path, config: &Config) -> Tokenizer {
 }
 
 /// A policy whose preferences among words are strong enough to differ between seeds.
-pub fn policy(seed: u64, head: Head) -> Llama {
+pub fn policy(seed: u64, head: Head) -> Model {
     // Threads of so small a model only wait for each other, and tests run side by side.
     tch::set_num_threads(1);
-    let mut model = Llama::init(config(head), seed, Device::Cpu).unwrap();
+    let mut model = Model::init(config(head), seed, Device::Cpu).unwrap();
     for (name, p) in &mut model.params {
         if !name.contains("norm") {
             *p = p.f_mul_scalar(12.0).unwrap();
@@ -73,7 +74,7 @@ pub fn policy(seed: u64, head: Head) -> Llama {
 }
 
 /// Log-prob sums of completions of one prompt at a temperature, each in a row of its own.
-pub fn log_probs(model: &Llama, prompt: &[u32], completions: &[Vec<u32>], temperature: f64) -> Vec<f64> {
+pub fn log_probs(model: &Model, prompt: &[u32], completions: &[Vec<u32>], temperature: f64) -> Vec<f64> {
     let net = model.net(Kind::Float).unwrap();
     let groups: Vec<Group> =
         completions.iter().map(|alone| Group { prompt, completions: vec![alone.as_slice()] }).collect();

@@ -1,0 +1,195 @@
+//! Models of every family compute what transformers computes of them, decode and pack alike, and are written as transformers reads them
+//! (goldens from tests/goldens/families.py).
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::disallowed_methods, reason = "a test may panic")]
+
+use motrain_engine::model::{Adapter, Config, Mask, Model, Net};
+use motrain_engine::train::logprob::{Group, pack, to_vec};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Largest absolute difference of logits, which lie between −10 and 10.
+const TOLERANCE: f64 = 2e-3;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
+}
+
+struct Goldens(Value);
+
+impl Goldens {
+    fn read() -> Self {
+        tch::set_num_threads(1);
+        Self(serde_json::from_str(&std::fs::read_to_string(root().join("goldens/families.json")).unwrap()).unwrap())
+    }
+
+    /// Cases of a kind, by name.
+    fn cases<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = (&'a str, &'a Value)> {
+        let all = self.0["cases"].as_object().unwrap();
+        let of_kind = all.iter().filter(move |(_, case)| case["kind"] == kind);
+        of_kind.map(|(name, case)| (name.as_str(), case["same"].as_str().map_or(case, |same| &all[same])))
+    }
+
+    /// A case's model; a folder without weights of its own has those of another case.
+    fn folder(&self, name: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let from = root().join("fixtures/families");
+        let own = |file: &str| from.join(name).join(file);
+        let weights = self.0["cases"][name]["weights"].as_str().map(|other| from.join(other).join("model.safetensors"));
+        std::fs::copy(own("config.json"), folder.path().join("config.json")).unwrap();
+        std::fs::copy(weights.unwrap_or(own("model.safetensors")), folder.path().join("model.safetensors")).unwrap();
+        folder
+    }
+
+    fn model(&self, name: &str) -> Model {
+        Model::load(self.folder(name).path(), Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    fn rows<'a>(&'a self, case: &'a Value) -> Vec<Vec<u32>> {
+        let own = &case["rows"];
+        serde_json::from_value(if own[0].is_array() { own.clone() } else { self.0["rows"].clone() }).unwrap()
+    }
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(list) => list.iter().flat_map(numbers).collect(),
+        one => vec![one.as_f64().unwrap()],
+    }
+}
+
+/// Logits or scores at all positions of a row.
+fn logits(net: &Net, row: &[u32]) -> Tensor {
+    let ids = Tensor::from_slice(&row.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).unsqueeze(0);
+    let positions = Tensor::arange(row.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+    no_grad(|| net.head(&net.hidden(&ids, &positions, &Mask::Causal, None).unwrap()).unwrap()).squeeze_dim(0)
+}
+
+fn worst(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// What differs of a language model's case.
+fn differences(name: &str, model: &Model, case: &Value, goldens: &Goldens) -> Vec<String> {
+    let net = no_grad(|| model.net(Kind::Float)).unwrap();
+    let mut wrong = Vec::new();
+    for (row, expected) in goldens.rows(case).iter().zip(case["rows"].as_array().unwrap()) {
+        if row.len() as i64 > net.config.shape.context {
+            continue;
+        }
+        let all = logits(&net, row);
+        let length = row.len() as i64;
+        let gap = worst(&to_vec(&all.narrow(0, length - 2, 2).reshape([-1])).unwrap(), &numbers(&expected["logits"]));
+        if gap > TOLERANCE {
+            wrong.push(format!("{name}: logits of {length} tokens differ by {gap}"));
+        }
+        let greedy = greedy(&net, row, 8.min(net.config.shape.context as usize - row.len()));
+        let wanted: Vec<u32> = serde_json::from_value(expected["greedy"].clone()).unwrap();
+        if greedy != wanted[..greedy.len()] {
+            wrong.push(format!("{name}: greedy tokens {greedy:?} instead of {wanted:?}"));
+        }
+    }
+    let (prompt, completions): (Vec<u32>, Vec<Vec<u32>>) = (
+        serde_json::from_value(goldens.0["prompt"].clone()).unwrap(),
+        serde_json::from_value(goldens.0["completions"].clone()).unwrap(),
+    );
+    // A shorter neighbour, so that there is padding.
+    let groups = [
+        Group { prompt: &prompt, completions: completions.iter().map(Vec::as_slice).collect() },
+        Group { prompt: &prompt[..4], completions: vec![&completions[0][..2]] },
+    ];
+    let packed = pack(&groups, 0, Device::Cpu).unwrap();
+    let sums = no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, 1.0).unwrap()).unwrap())).unwrap();
+    // Beyond the context, transformers rotates otherwise (or not at all) where motrain draws no token.
+    let fits = |c: &&Vec<u32>| (prompt.len() + c.len()) as i64 <= net.config.shape.context;
+    let within = completions.iter().take_while(fits).count();
+    let gap = worst(&sums[..within], &numbers(&case["log_probs"])[..within]);
+    if gap > 10.0 * TOLERANCE {
+        wrong.push(format!("{name}: packed log-probs differ by {gap}: {sums:?}"));
+    }
+    wrong
+}
+
+/// With a key-value cache, beside a longer row.
+fn greedy(net: &Net, row: &[u32], count: usize) -> Vec<u32> {
+    use motrain_engine::decode::Decoder;
+    let longer: Vec<u32> = row.iter().chain(row).copied().take((row.len() + 3).min(2 * row.len())).collect();
+    no_grad(|| {
+        let (mut logits, mut rows) = net.prefill(&[row, &longer], &[0, 1], count).unwrap();
+        let mut out = Vec::new();
+        for _ in 0..count {
+            let next = logits.argmax(-1, false);
+            out.push(next.int64_value(&[0]) as u32);
+            if out.len() < count {
+                logits = rows.step(&next).unwrap();
+            }
+        }
+        out
+    })
+}
+
+#[test]
+fn language_models_of_every_family_compute_what_transformers_does() {
+    let goldens = Goldens::read();
+    let mut wrong = Vec::new();
+    let mut families = std::collections::BTreeSet::new();
+    for (name, case) in goldens.cases("lm") {
+        let model = goldens.model(name);
+        families.insert(model.config.arch.model_type());
+        wrong.extend(differences(name, &model, case, &goldens));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(families.len(), motrain_engine::model::FAMILIES.len(), "a family without a golden");
+}
+
+#[test]
+fn classifiers_of_every_family_score_as_transformers_does() {
+    let goldens = Goldens::read();
+    let mut wrong = Vec::new();
+    for (name, case) in goldens.cases("score").filter(|(name, _)| !name.starts_with("beaver") && *name != "armorm") {
+        let net = no_grad(|| goldens.model(name).net(Kind::Float)).unwrap();
+        for (row, expected) in goldens.rows(case).iter().zip(case["scores"].as_array().unwrap()) {
+            // The last token that is no padding.
+            let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
+            let found = to_vec(&logits(&net, row).select(0, end as i64)).unwrap();
+            let gap = worst(&found, &numbers(expected));
+            if gap > TOLERANCE {
+                wrong.push(format!("{name}: scores of {} tokens differ by {gap}", row.len()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn adapters_change_every_family_as_peft_does() {
+    let goldens = Goldens::read();
+    let mut wrong = Vec::new();
+    for (name, case) in goldens.cases("adapter") {
+        let base = goldens.model(case["base"].as_str().unwrap());
+        let adapter = Adapter::load(&root().join("fixtures/families").join(name), Device::Cpu).unwrap();
+        wrong.extend(differences(name, &adapter.applied_to(&base).unwrap(), case, &goldens));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// What is saved is what was read: the same tensors under the same names, and the same configuration.
+#[test]
+fn every_family_is_written_as_it_was_read() {
+    let goldens = Goldens::read();
+    for kind in ["lm", "score"] {
+        for (name, _) in goldens.cases(kind).filter(|(name, _)| !name.starts_with("beaver") && *name != "armorm") {
+            let model = goldens.model(name);
+            let folder = tempfile::tempdir().unwrap();
+            model.save_weights(folder.path()).unwrap();
+            let again = Model::load(folder.path(), Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"));
+            assert_eq!(again.config, model.config, "{name}");
+            assert!(again.params.iter().zip(&model.params).all(|(a, b)| a == b), "{name}");
+            let said = std::fs::read_to_string(folder.path().join("config.json")).unwrap();
+            assert_eq!(Config::parse(&said).unwrap().0, model.config, "{name}");
+        }
+    }
+}
