@@ -7,7 +7,13 @@ use std::path::Path;
 #[cfg(target_os = "linux")]
 fn environment_of(folder: &Path, variables: &[(&str, &str)]) -> Vec<String> {
     let mut command = small_run(folder, "run");
-    for name in ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"] {
+    for name in [
+        "GOMP_SPINCOUNT",
+        "OMP_WAIT_POLICY",
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+        "LRU_CACHE_CAPACITY",
+        "RAYON_NUM_THREADS",
+    ] {
         command.env_remove(name);
     }
     let mut child = start(command.envs(variables.iter().copied()));
@@ -26,8 +32,13 @@ fn threads_spin_briefly_unless_the_user_says_otherwise() {
     let plain = environment_of(folder.path(), &[]);
     assert!(plain.contains(&"GOMP_SPINCOUNT=2000".into()), "{plain:?}");
     assert!(plain.contains(&"ONEDNN_PRIMITIVE_CACHE_CAPACITY=64".into()), "{plain:?}");
+    // The helper sets OMP_NUM_THREADS=1.
+    assert!(plain.contains(&"RAYON_NUM_THREADS=1".into()), "{plain:?}");
     let folder = tempfile::tempdir().unwrap();
-    let own = environment_of(folder.path(), &[("OMP_WAIT_POLICY", "ACTIVE"), ("LRU_CACHE_CAPACITY", "7")]);
+    let own = environment_of(
+        folder.path(),
+        &[("OMP_WAIT_POLICY", "ACTIVE"), ("LRU_CACHE_CAPACITY", "7"), ("RAYON_NUM_THREADS", "3")],
+    );
     assert!(own.iter().all(|v| !v.starts_with("GOMP_SPINCOUNT")), "{own:?}");
-    assert!(own.contains(&"LRU_CACHE_CAPACITY=7".into()), "{own:?}");
+    assert!(own.contains(&"LRU_CACHE_CAPACITY=7".into()) && own.contains(&"RAYON_NUM_THREADS=3".into()), "{own:?}");
 }

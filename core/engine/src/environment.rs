@@ -1,6 +1,6 @@
-//! What libtorch's libraries read from the environment, once, when they are loaded: before `main`, so that a change needs a new start.
+//! What libtorch's libraries and others read from the environment, once, when they are loaded: before `main`, so that a change needs a new start.
 
-use std::env::var_os;
+use std::env::{var, var_os};
 use std::process;
 
 /// Name, value, and the variable by which a user may decide the same otherwise.
@@ -17,11 +17,14 @@ const DEFAULTS: [(&str, &str, Option<&str>); 3] = [
 /// Starts the command again, in this process, with the defaults that the user has not set.
 pub fn settle() {
     let unset = |name: &str| var_os(name).is_none();
-    let missing: Vec<(&str, &str)> = DEFAULTS
+    let mut missing: Vec<(&str, String)> = DEFAULTS
         .iter()
         .filter(|(name, _, other)| unset(name) && other.is_none_or(unset))
-        .map(|(name, value, _)| (*name, *value))
+        .map(|(name, value, _)| (*name, (*value).to_owned()))
         .collect();
+    // Tokenizers and plugins that count threads by rayon's variable keep to the number that libtorch is given.
+    let threads = var("OMP_NUM_THREADS").ok().filter(|n| unset("RAYON_NUM_THREADS") && n.parse::<usize>().is_ok());
+    missing.extend(threads.map(|n| ("RAYON_NUM_THREADS", n)));
     if missing.is_empty() {
         return;
     }
@@ -33,7 +36,7 @@ pub fn settle() {
 
 /// Comes back only with an error.
 #[cfg(unix)]
-fn again(variables: &[(&str, &str)]) -> std::io::Error {
+fn again(variables: &[(&str, String)]) -> std::io::Error {
     use std::os::unix::process::CommandExt;
     let mut given = std::env::args_os();
     let name = given.next().unwrap_or_else(|| "motrain".into());
@@ -41,12 +44,12 @@ fn again(variables: &[(&str, &str)]) -> std::io::Error {
     let kernels = std::path::Path::new("/proc/self/exe");
     let program = if kernels.exists() { Ok(kernels.to_owned()) } else { std::env::current_exe() };
     match program {
-        Ok(program) => process::Command::new(program).arg0(name).args(given).envs(variables.iter().copied()).exec(),
+        Ok(program) => process::Command::new(program).arg0(name).args(given).envs(variables.iter().cloned()).exec(),
         Err(error) => error,
     }
 }
 
 #[cfg(not(unix))]
-fn again(_variables: &[(&str, &str)]) -> std::io::Error {
+fn again(_variables: &[(&str, String)]) -> std::io::Error {
     std::io::ErrorKind::Unsupported.into()
 }
