@@ -91,10 +91,10 @@ enum Command {
         #[arg(long)]
         task: Option<String>,
     },
-    /// Fetch a language model and import it as a Hugging Face folder
+    /// Fetch a model as a Hugging Face folder: SmolLM2-135M-Instruct, or the encoder all-MiniLM-L6-v2
     FetchModel {
         /// The model's name
-        #[arg(value_parser = ["smollm2"])]
+        #[arg(value_parser = models::NAMES)]
         name: String,
     },
 }
@@ -123,8 +123,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Codegen => plugins::codegen(),
         Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),
         Command::FetchModel { name } => {
-            libtorch::setup(false)?;
-            models::fetch(&name, commands::release_binary).map(|_| ())
+            let motrain = || libtorch::setup(false).and_then(|_| commands::release_binary());
+            models::fetch(&name, motrain).map(|_| ())
         }
     }
 }
