@@ -6,8 +6,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-const RUST: [&str; 5] =
-    ["conditioner-words", "loss-robust", "reward-readability", "reward-toxicity", "sampler-hypervolume"];
+const RUST: [&str; 6] = [
+    "conditioner-words",
+    "loss-robust",
+    "reward-encoder",
+    "reward-readability",
+    "reward-toxicity",
+    "sampler-hypervolume",
+];
 const C: [(&str, &str); 1] = [("reward-repetition", "repetition.c")];
 
 /// Builds every plugin into target/plugins/ and returns that folder. Needs no libtorch.
