@@ -27,7 +27,7 @@ PAIRS = [
     ("How do I boil an egg?", "Put it into boiling water for seven minutes. Then cool it under the tap."),
     ("The post says that the cat sat on the mat all day and slept.", "A cat slept on a mat."),
     ("Déjà vu… in 1998, 42 cats!", "Naïve cats ate 3 fish, didn't they?"),
-    ("word " * 60 + "and the end of a long premise.", "A short hypothesis about words."),
+    ("word " * 400 + "and the end of a long premise.", "A short hypothesis about words."),
     ("", "An answer to nothing at all."),
     ("A question without an answer?", ""),
     ("You are kind.", "No, you are.\n\nYou  are\tkind: thank you, [SEP] friend."),
@@ -99,7 +99,7 @@ def like_xlm():
 
 SMALL = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24)
 NLI = {0: "entailment", 1: "neutral", 2: "contradiction"}
-DEBERTA = dict(**SMALL, max_position_embeddings=80, relative_attention=True, pooler_hidden_size=16)
+DEBERTA = dict(**SMALL, relative_attention=True, pooler_hidden_size=16)
 INPUTS = ["input_ids", "attention_mask"]
 TYPED = ["input_ids", "token_type_ids", "attention_mask"]
 
@@ -127,13 +127,13 @@ def xlm_roberta(n):
 
 def deberta_v3(n):
     return DebertaV2ForSequenceClassification(DebertaV2Config(
-        vocab_size=n, **DEBERTA, position_biased_input=False, pos_att_type="p2c|c2p", share_att_key=True, position_buckets=8,
+        vocab_size=n, **DEBERTA, max_position_embeddings=512, position_biased_input=False, pos_att_type="p2c|c2p", share_att_key=True, position_buckets=256,
         max_relative_positions=-1, norm_rel_ebd="layer_norm", type_vocab_size=0, id2label=NLI))
 
 
 def deberta_v2(n):
     return DebertaV2ForSequenceClassification(DebertaV2Config(
-        vocab_size=n, **DEBERTA, position_biased_input=True, pos_att_type=["c2p", "p2c"], share_att_key=False, type_vocab_size=2,
+        vocab_size=n, **DEBERTA, max_position_embeddings=80, position_biased_input=True, pos_att_type=["c2p", "p2c"], share_att_key=False, type_vocab_size=2,
         pooler_hidden_act="tanh", id2label={0: "score"}))
 
 
@@ -151,7 +151,7 @@ MODELS = {
     "roberta": (bytes_like_roberta, INPUTS, 96, roberta),
     "xlm_roberta": (like_xlm, INPUTS, 80, xlm_roberta),
     "deberta_v2": (like_deberta, TYPED, 80, deberta_v2),
-    "deberta_v3": (like_deberta, TYPED, 80, deberta_v3),
+    "deberta_v3": (like_deberta, TYPED, 512, deberta_v3),
     "modernbert": (bytes_like_modernbert, INPUTS, 96, lambda n: modernbert(n)),
     "modernbert_mean": (bytes_like_modernbert, INPUTS, 96, lambda n: modernbert(n, classifier_pooling="mean")),
 }
@@ -194,4 +194,5 @@ for name, (make, inputs, longest, build) in MODELS.items():
         *rows(tokenizer, model, "first", second, None, longest), *rows(tokenizer, model, "beginning", joined, None, 20),
         *rows(tokenizer, model, "first", first, second, longest), *rows(tokenizer, model, "second", second, first, longest - 4),
     ]
-print(json.dumps(golden, indent=1, ensure_ascii=False))
+rows_of = lambda all: ",\n".join(json.dumps(row, ensure_ascii=False) for row in all)
+print("{\n" + ",\n".join(f'"{name}": [\n{rows_of(all)}\n]' for name, all in golden.items()) + "\n}")

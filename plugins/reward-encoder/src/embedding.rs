@@ -19,7 +19,10 @@ impl Embedding {
         let told = |name: &str, what: String| format!("{}: {what}", folder.join(name).display());
         modules(folder).map_err(|what| told("modules.json", what))?;
         let longest = match optional(folder, "sentence_bert_config.json")? {
-            Some(mut f) => f.take("max_seq_length").map_err(|what| told("sentence_bert_config.json", what))?,
+            Some(mut f) => f
+                .only("do_lower_case", false)
+                .and_then(|()| f.take("max_seq_length"))
+                .map_err(|what| told("sentence_bert_config.json", what))?,
             None => None,
         };
         let pool = pool(folder).map_err(|what| told(POOLING, what))?;

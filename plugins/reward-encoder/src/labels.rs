@@ -159,6 +159,21 @@ mod tests {
         }
     }
 
+    /// As the pipeline of transformers chooses them.
+    #[test]
+    fn the_kind_of_problem_says_what_a_probability_is() {
+        let probability = |count: usize, problem: &str| {
+            let names = ["a", "b", "c"].iter().take(count).map(|n| (*n).to_owned()).collect();
+            let labels = Labels { names, problem: Some(problem.to_owned()).filter(|p| !p.is_empty()) };
+            let options = serde_json::from_value(serde_json::json!({ "model": "m", "label": "A" })).unwrap();
+            labels.score(&options).map(|score| score.of(&vec![0.0; count]))
+        };
+        assert_eq!([probability(1, ""), probability(2, "")], [Ok(0.5), Ok(0.5)]);
+        assert!((probability(3, "single_label_classification").unwrap() - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!(probability(3, "multi_label_classification"), Ok(0.5));
+        assert!(probability(3, "regression").unwrap_err().contains("problem_type is regression"));
+    }
+
     #[test]
     fn what_is_far_away_stays_finite() {
         let far = |output| Score { label: 0, minus: None, output, apart: false, scale: 1.0 }.of(&[-900.0, 900.0]);

@@ -19,6 +19,20 @@ fn tests() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests")
 }
 
+/// transformers refuses such pairs; a run must go on.
+#[test]
+fn a_hypothesis_loses_only_what_does_not_fit_by_itself() {
+    let model = Model::classifier(&tests().join("fixtures/encoders/bert"), Some(20)).unwrap();
+    let ids = |first: &str, second: &str, cut| {
+        model.ids(&Reading { first: first.into(), second: Some(second.into()), cut }).unwrap()
+    };
+    let (short, long) = ("a cat", "word ".repeat(50));
+    let pair = ids(&long, &long, Cut::First);
+    assert_eq!((pair.len(), &pair[..2]), (20, &[pair[0], pair[19]][..]), "no premise, and a hypothesis of 17 tokens");
+    assert_eq!(ids(&long, short, Cut::First).len(), 20);
+    assert_eq!(ids(&long, &long, Cut::Second), [&pair[..1], &pair[2..], &pair[19..]].concat());
+}
+
 #[test]
 fn logits_are_those_of_transformers() {
     let text = std::fs::read_to_string(tests().join("goldens/encoders.json")).unwrap();

@@ -150,7 +150,7 @@ fn tokenizers_without_what_is_needed_are_refused() {
         |change_it: &dyn Fn(&mut Value)| said("bert", None, |f| change(f, "tokenizer.json", |json| change_it(json)));
     let all = [
         tokenizer(&|json| json["post_processor"] = Value::Null),
-        tokenizer(&|json| json["model"]["type"] = json!("Words")),
+        said("bert", None, |f| std::fs::write(f.join("tokenizer.json"), "words").unwrap()),
         said("bert", None, |f| std::fs::remove_file(f.join("tokenizer.json")).unwrap()),
         said("bert", Some(49), |_| {}),
         said("bert", None, |f| change(f, "tokenizer_config.json", |json| json["model_max_length"] = json!(4))),
