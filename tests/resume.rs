@@ -6,20 +6,32 @@ use std::time::Instant;
 
 /// What must be equal: weights, metrics, completions, front.
 fn result(run: &Path) -> Vec<(&'static str, Vec<u8>)> {
-    ["policy/model.safetensors", "metrics.jsonl", "completions.jsonl", "front.json"]
+    let weights = ["policy/model.safetensors", "policy/adapter_model.safetensors"];
+    let weights = weights.into_iter().find(|file| run.join(file).is_file()).expect("a policy");
+    [weights, "metrics.jsonl", "completions.jsonl", "front.json"]
         .map(|file| (file, std::fs::read(run.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"))))
         .into()
 }
 
 #[test]
 fn killed_and_resumed_equals_uninterrupted() {
+    killed_and_resumed(&[]);
+}
+
+/// An adapter's checkpoints hold what trains alone; dropout is drawn anew at each step.
+#[test]
+fn a_killed_and_resumed_adapter_equals_an_uninterrupted_one() {
+    killed_and_resumed(&["--set", "tasks.hh.lora.on=true", "--set", "tasks.hh.lora.dropout=0.1"]);
+}
+
+fn killed_and_resumed(more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     let clock = Instant::now();
-    success(&mut small_run(folder.path(), "straight"));
+    success(small_run(folder.path(), "straight").args(more));
     let whole = clock.elapsed();
     let straight = result(&folder.path().join("straight"));
     // Kill after ever longer shares of a whole run, so that the kills fall into every stage, until a run gets through.
-    let mut child = start(&mut small_run(folder.path(), "killed"));
+    let mut child = start(small_run(folder.path(), "killed").args(more));
     let mut kills = 0;
     for attempt in 1u32.. {
         std::thread::sleep(whole.mul_f64(0.1 + 0.06 * f64::from(attempt)));
@@ -37,7 +49,11 @@ fn killed_and_resumed_equals_uninterrupted() {
                 resume.args(["--resume", "killed"]);
                 resume
             }
-            false => small_run(folder.path(), "killed"),
+            false => {
+                let mut anew = small_run(folder.path(), "killed");
+                anew.args(more);
+                anew
+            }
         };
         child = start(&mut again);
     }

@@ -1,5 +1,6 @@
 //! What a plan reads from outside its run folder: known by its contents, so that it may lie anywhere.
 
+use crate::model::Adapter;
 use crate::names;
 use motrain_core::{Error, Result, stop};
 use sha2::{Digest, Sha256};
@@ -8,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use tch::Device;
 
 /// SHA-256 of files and model folders by their absolute path, each read once.
 pub struct Inputs {
@@ -64,10 +66,21 @@ fn fingerprint(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     if path.is_dir() {
         hash_folder(path, is_part, &mut hasher)?;
+        if let Some(base) = base_of_adapter(path) {
+            hash_folder(&base, is_part, &mut hasher)?;
+        }
     } else {
         hash_file(path, &mut hasher)?;
     }
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// What an adapter changes is a part of what it says. One that cannot be found is told of where the adapter is loaded.
+fn base_of_adapter(folder: &Path) -> Option<PathBuf> {
+    if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
+        return None;
+    }
+    Adapter::load(folder, Device::Cpu).ok()?.base().ok()
 }
 
 fn hash_folder(path: &Path, is_part: fn(&Path) -> bool, hasher: &mut Sha256) -> Result<()> {

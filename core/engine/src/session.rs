@@ -3,7 +3,7 @@
 use crate::folder::RunFolder;
 use crate::model::Model;
 use crate::names;
-use crate::plan::{Component, ModelRef, Plan};
+use crate::plan::{Component, Lora, ModelRef, Plan};
 use crate::steer::Loader;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -58,6 +58,26 @@ impl<'a> Cx<'a> {
     /// Loads a model and its tokenizer.
     pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
         self.session.loader().load(model)
+    }
+
+    /// The same for training, made into what is trained: with an adapter if one is to be trained, and then the base in the type of computing.
+    pub fn load_trained(
+        &self,
+        model: &ModelRef,
+        lora: Option<&Lora>,
+        made: impl FnOnce(Model) -> Result<Model>,
+    ) -> Result<(Model, Tokenizer)> {
+        let loader = self.session.loader();
+        let Some(options) = lora else {
+            let (model, tokenizer) = loader.load(model)?;
+            return Ok((made(model)?, tokenizer));
+        };
+        let (base, start, folder) = loader.load_base(model)?;
+        let tokenizer = loader.tokenizer(model, &base)?;
+        let mut base = made(base)?;
+        base.attach(options, &folder, start, self.seed("lora", 0))?;
+        tracing::info!("{}: LoRA trains {} of {} parameters", self.id, base.trained_count(), base.parameter_count());
+        Ok((base, tokenizer))
     }
 
     /// Saves the stage's model, replacing a half-written one.

@@ -90,7 +90,8 @@ pub fn checkpoint(data: &[u8]) {
         folder::write(&newest.join(name), content);
     }
     let Ok(cpu) = device::device("cpu") else { return };
-    if let Ok(Some((model, saved, _))) = checkpoints::load(stage.path(), cpu)
+    let Ok(mut model) = Model::load(Path::new(SMALL), cpu) else { return };
+    if let Ok(Some((saved, _))) = checkpoints::load(stage.path(), &mut model)
         && let Ok(mut optimizer) = optim::build(&Optimizer::default(), &model.params)
     {
         let _ = optimizer.restore(saved);

@@ -2,19 +2,20 @@
 
 use super::Model;
 use super::config::{Config, Head};
+use super::layers::Change;
 use super::peft::{LoraConfig, Place};
-use super::slots::{Order, Slot, slots};
+use super::slots::{SCORE, Slot, slots};
 use super::weights::{Tensors, read_weights};
 use crate::finite::not_finite;
 use crate::session::obey;
-use crate::{Error, Result};
+use crate::{Error, Result, names};
 use std::collections::BTreeMap;
-use std::path::Path;
-use tch::{Device, Tensor, no_grad};
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor, no_grad};
 
-const PREFIX: &str = "base_model.model.";
-const CONFIG: &str = "adapter_config.json";
-const WEIGHTS: &str = "adapter_model.safetensors";
+pub(super) const PREFIX: &str = "base_model.model.";
+pub(super) const CONFIG: &str = "adapter_config.json";
+pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Changes of a model's matrices, by the checkpoint's names of them.
 pub struct Adapter {
@@ -26,10 +27,10 @@ pub struct Adapter {
 }
 
 /// A low-rank change `scale·B·A`: A is `[r, in]`, B `[out, r]`.
-struct Factors {
-    a: Tensor,
-    b: Tensor,
-    scale: f64,
+pub(super) struct Factors {
+    pub a: Tensor,
+    pub b: Tensor,
+    pub scale: f64,
 }
 
 impl Adapter {
@@ -129,10 +130,79 @@ impl Adapter {
         changed(base, "the mixed adapter", &factors, &Tensors::new())
     }
 
+    /// What is added to the rows of a parameter's product, as a block of changes of its own.
+    pub(super) fn changes(&self, slot: &Slot, block: usize, dtype: Kind) -> Result<Vec<Change>> {
+        let (mut row, mut out) = (0, Vec::new());
+        for part in &slot.parts {
+            if let Some(Factors { a, b, scale }) = self.factors.get(&part.name) {
+                let (a, b) = (a.f_to_kind(dtype)?, part.order.rows().read(b)?.f_to_kind(dtype)?);
+                out.push(Change { row, rows: part.rows, a, b, scale: *scale, block });
+            }
+            row += part.rows;
+        }
+        Ok(out)
+    }
+
+    /// The factors by module, with their scales in B.
+    pub(super) fn scaled(&self) -> Result<BTreeMap<String, Factors>> {
+        let one = |(name, f): (&String, &Factors)| {
+            let module = name.trim_end_matches(".weight").to_owned();
+            Ok((module, Factors { a: f.a.shallow_clone(), b: f.b.f_mul_scalar(f.scale)?, scale: 1.0 }))
+        };
+        self.factors.iter().map(one).collect()
+    }
+
+    /// Whether it is factors and nothing else.
+    pub fn is_low_rank(&self) -> bool {
+        self.whole.is_empty()
+    }
+
+    /// Where the base lies that it was made for: as it is said, seen from the adapter, or in the run that both are a part of.
+    pub fn base(&self) -> Result<PathBuf> {
+        let (folder, said) = (Path::new(&self.name), self.config.base.as_deref().unwrap_or_default());
+        // A run may have been moved: what its stages made lies where it lay in it.
+        let stages = Path::new(names::STAGES);
+        let tail: PathBuf = Path::new(said).iter().skip_while(|part| *part != stages.as_os_str()).collect();
+        let moved = folder.ancestors().filter(|_| tail.starts_with(stages)).map(|above| above.join(&tail));
+        let mut places = [PathBuf::from(said), folder.join(said)].into_iter().chain(moved);
+        let found = places.find(|place| !said.is_empty() && place.join("config.json").is_file());
+        found.ok_or_else(|| {
+            let what = format!(
+                "is an adapter of \"{said}\", which is no model folder here; say in its {CONFIG} (base_model_name_or_path) where the base lies"
+            );
+            Error::file(folder, what)
+        })
+    }
+
+    /// The base with the changes in it.
+    pub fn merged_into(&self, base: Model) -> Result<Model> {
+        let base = match self.whole.get(&format!("{SCORE}.weight")) {
+            Some(head) if base.config.head != Head::Score => base.with_head(head.f_detach_copy()?)?,
+            _ => base,
+        };
+        self.applied_to(&base)
+    }
+
     /// A copy of `base` with the changes added.
     pub fn applied_to(&self, base: &Model) -> Result<Model> {
-        self.fits(base).map_err(|what| Error::invalid(format!("{}: {what}", self.name)))?;
+        self.check(base)?;
         changed(base, &self.name, &self.factors, &self.whole)
+    }
+
+    /// Refuses a base that the adapter was not made for.
+    pub fn check(&self, base: &Model) -> Result<()> {
+        self.fits(base).map_err(|what| Error::invalid(format!("{}: {what}", self.name)))?;
+        for slot in slots(&base.config) {
+            for part in &slot.parts {
+                let wanted = [part.rows, slot.shape.get(1).copied().unwrap_or(0)];
+                let other = |f: &&Factors| [f.b.size()[0], f.a.size()[1]] != wanted;
+                if let Some(f) = self.factors.get(&part.name).filter(other) {
+                    let (who, name, found) = (&self.name, &part.name, [f.b.size()[0], f.a.size()[1]]);
+                    return Err(Error::invalid(format!("{who}: its {name} is {found:?}, the base's is {wanted:?}")));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether the adapter's file holds what its configuration says it changes of this base, and nothing else.
@@ -140,8 +210,8 @@ impl Adapter {
         let made_for = self.config.base.as_ref().map_or(String::new(), |b| format!("; it was made for \"{b}\""));
         let all = slots(&base.config);
         let own = self.factors.keys().chain(self.whole.keys());
-        let names = base.config.arch.names();
-        let ends = [names.embed, names.head].map(|name| format!("{name}.weight"));
+        let own_names = base.config.arch.names();
+        let ends = [own_names.embed, own_names.head].map(|name| format!("{name}.weight"));
         if let Some(name) = own.clone().find(|name| base.config.head == Head::TiedLm && ends.contains(name)) {
             return Err(format!(
                 "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
@@ -156,7 +226,7 @@ impl Adapter {
         for (slot, part) in parts().filter(|(_, part)| part.name.ends_with(".weight")) {
             let name = &part.name;
             let module = name.strip_suffix(".weight").unwrap_or(name);
-            let place = Place { names, linear: is_linear(slot, &base.config) };
+            let place = Place { names: own_names, linear: is_linear(slot, &base.config) };
             let (said, there) = (self.config.changes(module, &place), self.factors.contains_key(name));
             if said != there {
                 let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
@@ -173,7 +243,7 @@ impl Adapter {
 }
 
 /// Whether a parameter is a matrix of a layer.
-fn is_linear(slot: &Slot, config: &Config) -> bool {
+pub(super) fn is_linear(slot: &Slot, config: &Config) -> bool {
     slot.shape.len() == 2 && slot.name.starts_with(config.arch.names().layers)
 }
 
@@ -196,10 +266,7 @@ fn changed(base: &Model, who: &str, factors: &BTreeMap<String, Factors>, whole: 
                     target.f_copy_(&part.order.read(own)?)?;
                 }
                 if let Some(Factors { a, b, scale }) = factors.get(name) {
-                    fits([b.size()[0], a.size()[1]].into())?;
-                    // PEFT's factors lie as a linear layer's, however the matrix is stored.
-                    let rows = if part.order == Order::Transposed { Order::AsIs } else { part.order };
-                    let _ = target.f_add_(&rows.read(&b.f_matmul(a)?.f_mul_scalar(*scale)?)?)?;
+                    let _ = target.f_add_(&part.order.rows().read(&b.f_matmul(a)?.f_mul_scalar(*scale)?)?)?;
                     if let Some(what) = not_finite(&target)? {
                         return Err(Error::invalid(format!("{who}: with its change, of {name} {what}")));
                     }
@@ -212,135 +279,4 @@ fn changed(base: &Model, who: &str, factors: &BTreeMap<String, Factors>, whole: 
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "a test may panic")]
-mod tests {
-    use super::super::mix::{Mix, tests::base};
-    use super::*;
-    use crate::model::write_tensors;
-
-    /// A PEFT folder with rank-1 factors of one value in every entry.
-    fn folder(value: f32, config: &str) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("adapter_config.json"), config).unwrap();
-        let module = "base_model.model.model.layers.1.self_attn.k_proj";
-        let width = base().config.shape.hidden_size as usize;
-        let rows = base().config.shape.kv_heads * base().config.shape.head_dim;
-        let tensors = vec![
-            (format!("{module}.lora_A.weight"), Tensor::from_slice(&vec![value; width]).view([1, width as i64])),
-            (format!("{module}.lora_B.weight"), Tensor::from_slice(&vec![value; rows as usize]).view([rows, 1])),
-        ];
-        write_tensors(&folder.path().join("adapter_model.safetensors"), &tensors).unwrap();
-        folder
-    }
-
-    const PLAIN: &str = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1, "bias": "none", "rank_pattern": {},
-        "target_modules": ["layers.1.self_attn.k_proj"]}"#;
-
-    fn adapter(value: f32) -> Adapter {
-        Adapter::load(folder(value, PLAIN).path(), Device::Cpu).unwrap()
-    }
-
-    /// How far a model's second layer's keys, and nothing else, lie from the base's.
-    fn change(model: &Model) -> f64 {
-        let mut change = None;
-        for ((name, a), (_, b)) in model.params.iter().zip(&base().params) {
-            let gap = a - b;
-            if name == "model.layers.1.self_attn.qkv_proj.weight" {
-                let (q, k) = (8, 4);
-                assert!(f64::try_from(gap.narrow(0, 0, q).abs().max()).unwrap() == 0.0);
-                let own = gap.narrow(0, q, k);
-                assert!(f64::try_from(own.max() - own.min()).unwrap() < 1e-6);
-                change = Some(f64::try_from(own.mean(tch::Kind::Float)).unwrap());
-            } else {
-                assert!(f64::try_from(gap.abs().max()).unwrap() == 0.0, "{name}");
-            }
-        }
-        change.unwrap()
-    }
-
-    #[test]
-    fn golden_delta_and_factor_mixes_differ() {
-        let whole = [1.0, -1.0].map(|x| adapter(x).applied_to(&base()).unwrap());
-        assert!((change(&whole[0]) - 1.0).abs() < 1e-6);
-        // By difference the two rank-1 changes, both 1, average to 1; by factor they cancel.
-        let names = ["one".to_owned(), "two".to_owned()];
-        let delta = Mix::of_adapters(base(), vec![adapter(1.0), adapter(-1.0)], &names).unwrap();
-        assert!((change(&delta.at(&[0.5, 0.5]).unwrap()) - 1.0).abs() < 1e-6);
-        let factor = Mix::of_factors(base(), vec![adapter(1.0), adapter(-1.0)]).unwrap();
-        assert!(change(&factor.at(&[0.5, 0.5]).unwrap()).abs() < 1e-6);
-    }
-
-    /// What is wrong with an adapter of these tensors, one of 1 in each entry, under this configuration.
-    fn refused(tensors: &[(&str, &[i64])], config: &str) -> String {
-        let folder = folder(1.0, config);
-        let prefixed = |name: &str| name.strip_prefix('!').map_or(format!("{PREFIX}{name}"), str::to_owned);
-        let ones = |shape: &[i64]| Tensor::ones(shape, (tch::Kind::Float, Device::Cpu));
-        let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (prefixed(name), ones(shape))).collect();
-        if !tensors.is_empty() {
-            write_tensors(&folder.path().join(WEIGHTS), &tensors).unwrap();
-        }
-        let result = Adapter::load(folder.path(), Device::Cpu).and_then(|a| a.applied_to(&base()));
-        result.err().unwrap().to_string().replace(&folder.path().display().to_string(), "[adapter]")
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named() {
-        let config = |targets: &str| PLAIN.replace("layers.1.self_attn.k_proj", targets);
-        let (a, b) = ("model.layers.1.self_attn.k_proj.lora_A.weight", "model.layers.1.self_attn.k_proj.lora_B.weight");
-        let said = [
-            refused(&[], &PLAIN.replace("\"r\": 1", "\"r\": 2")),
-            refused(&[], &config("k_proj")),
-            refused(&[], &config("v_proj")),
-            refused(&[(a, &[1, 8])], PLAIN),
-            refused(&[(b, &[4, 1])], PLAIN),
-            refused(&[(a, &[1, 9]), (b, &[4, 1])], PLAIN),
-            refused(&[(a, &[8]), (b, &[4, 1])], PLAIN),
-            refused(
-                &[(a, &[1, 8]), (b, &[4, 1]), ("model.layers.1.self_attn.k_proj.lora_magnitude_vector", &[4])],
-                PLAIN,
-            ),
-            refused(&[(a, &[1, 8]), (b, &[4, 1]), ("model.norm.weight", &[8])], PLAIN),
-            refused(&[(a, &[1, 8]), (b, &[4, 1]), ("model.layers.1.self_attn.k_proj.bias", &[4])], PLAIN),
-            refused(&[("!model.layers.1.self_attn.k_proj.lora_A.weight", &[1, 8])], PLAIN),
-            refused(
-                &[
-                    ("model.layers.9.self_attn.k_proj.lora_A.weight", &[1, 8]),
-                    ("model.layers.9.self_attn.k_proj.lora_B.weight", &[4, 1]),
-                ],
-                PLAIN,
-            ),
-            refused(&[("lm_head.lora_A.weight", &[1, 8]), ("lm_head.lora_B.weight", &[11, 1])], &config("lm_head")),
-            refused(
-                &[],
-                r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 1e38, "target_modules": ["layers.1.self_attn.k_proj"], "use_dora": true}"#,
-            ),
-        ];
-        insta::assert_snapshot!(said.join("\n"));
-    }
-
-    #[test]
-    fn a_change_that_overflows_is_named() {
-        let folder = folder(1e30, PLAIN);
-        let adapter = Adapter::load(folder.path(), Device::Cpu).unwrap();
-        let message = adapter.applied_to(&base()).err().unwrap().to_string();
-        assert!(
-            message
-                .contains("with its change, of model.layers.1.self_attn.k_proj.weight 32 of 32 values are not finite"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn whole_modules_take_the_place_of_the_bases() {
-        let folder = folder(1.0, &PLAIN.replace("\"r\"", "\"modules_to_save\": [\"model.norm\"], \"r\""));
-        let file = folder.path().join(WEIGHTS);
-        let mut tensors = Tensors::new();
-        read_weights(&file, &mut tensors).unwrap();
-        tensors.insert(format!("{PREFIX}model.norm.weight"), Tensor::from_slice(&[3f32; 8]));
-        write_tensors(&file, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
-        let adapter = Adapter::load(folder.path(), Device::Cpu).unwrap();
-        let model = adapter.applied_to(&base()).unwrap();
-        assert_eq!(model.params.last().unwrap().1, Tensor::from_slice(&[3f32; 8]));
-        assert!(!adapter.same_shape(&adapter), "whole modules have no factors");
-    }
-}
+mod tests;

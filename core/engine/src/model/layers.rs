@@ -1,22 +1,87 @@
 //! The layers that all families are made of.
 
 use super::shape::{Activation, Norm};
-use crate::Result;
+use crate::{Error, Result};
+use motrain_core::rng::Rng;
+use rand::Rng as _;
+use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 
-/// `W·x + b`.
+/// `W·x + b`, and what low-rank changes add to it.
 pub struct Linear {
     /// `[out, in]`.
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+    /// In the order of the rows that they are added to; those of the same rows one after the other.
+    pub changes: Vec<Change>,
+}
+
+/// A low-rank change of some rows: `scale·B(g ⊙ Ax)`.
+pub struct Change {
+    /// The first of the rows, and their number.
+    pub row: i64,
+    pub rows: i64,
+    /// `[r, in]`.
+    pub a: Tensor,
+    /// `[rows, r]`.
+    pub b: Tensor,
+    pub scale: f64,
+    /// Which of the network's gains is its g.
+    pub block: usize,
+}
+
+/// What a forward pass makes of low-rank changes.
+pub struct Passing {
+    /// A gain of each block of changes: of all rows of the batch, or of each, `[batch]`.
+    pub gains: Vec<Gain>,
+    pub dropout: Option<Dropout>,
+}
+
+pub enum Gain {
+    All(f64),
+    Rows(Tensor),
+}
+
+/// Inputs that changes do not see, drawn anew for each.
+pub struct Dropout {
+    pub share: f64,
+    pub rng: Mutex<Rng>,
 }
 
 /// Rows up to which f32 products on a CPU are faster as `W·xᵀ` than as `x·Wᵀ`: up to 2.7 times for the output head.
 const FEW_ROWS: i64 = 96;
 
 impl Linear {
-    /// `x` is `[…, in]`.
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+    /// `x` is `[batch, …, in]`.
+    pub fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let plain = self.plain(x)?;
+        if self.changes.is_empty() {
+            return Ok(plain);
+        }
+        let (mut parts, mut row) = (Vec::new(), 0);
+        let gap = |from: i64, to: i64| -> Result<Option<Tensor>> {
+            let mut size = plain.size();
+            size.pop();
+            size.push(to - from);
+            Ok(if to > from { Some(Tensor::f_zeros(size, (plain.f_kind()?, plain.device()))?) } else { None })
+        };
+        for change in &self.changes {
+            let own = change.apply(x, passing)?;
+            match parts.last_mut() {
+                Some(last) if row == change.row + change.rows => *last = Tensor::f_add(last, &own)?,
+                _ => {
+                    parts.extend(gap(row, change.row)?);
+                    parts.push(own);
+                    row = change.row + change.rows;
+                }
+            }
+        }
+        parts.extend(gap(row, self.weight.size()[0])?);
+        Ok(plain.f_add(&Tensor::f_cat(&parts, -1)?)?)
+    }
+
+    /// Without changes.
+    fn plain(&self, x: &Tensor) -> Result<Tensor> {
         let mut shape = x.size();
         let rows = (x.numel() as i64) / self.weight.size()[1];
         if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.f_kind()? != Kind::Float {
@@ -34,6 +99,38 @@ impl Linear {
 
     pub fn numel(&self) -> usize {
         self.weight.numel() + self.bias.as_ref().map_or(0, Tensor::numel)
+    }
+}
+
+impl Change {
+    fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let x = match &passing.dropout {
+            Some(dropout) => dropout.apply(x)?,
+            None => x.shallow_clone(),
+        };
+        let inner = x.f_linear(&self.a, None::<&Tensor>)?;
+        let inner = match passing.gains.get(self.block) {
+            None => inner.f_mul_scalar(self.scale)?,
+            Some(Gain::All(gain)) => inner.f_mul_scalar(self.scale * gain)?,
+            Some(Gain::Rows(gains)) => {
+                let mut shape = vec![1; inner.dim()];
+                shape[0] = -1;
+                inner.f_mul(&gains.f_mul_scalar(self.scale)?.f_to_kind(inner.f_kind()?)?.f_view(shape.as_slice())?)?
+            }
+        };
+        Ok(inner.f_linear(&self.b, None::<&Tensor>)?)
+    }
+}
+
+impl Dropout {
+    /// Zeros, and what is left scaled up so that the mean stays.
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let mut rng = self.rng.lock().map_err(|_| Error::invalid("a forward pass with dropout failed before"))?;
+        let keep = (1.0 - self.share) as f32;
+        let mask: Vec<f32> =
+            (0..x.numel()).map(|_| if rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 }).collect();
+        let mask = Tensor::f_from_slice(&mask)?.f_view(x.size().as_slice())?;
+        Ok(x.f_mul(&mask.f_to_device(x.device())?.f_to_kind(x.f_kind()?)?)?)
     }
 }
 

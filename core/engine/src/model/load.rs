@@ -1,19 +1,33 @@
 //! From a checkpoint's tensors to the fused layout.
 
-use super::Model;
 use super::config::{Config, Head};
 use super::slots::{Part, SCORE, Slot, slots};
 use super::weights::{Tensors, read_folder};
+use super::{Adapter, Model};
 use crate::Result;
 use motrain_core::stop;
 use std::path::Path;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 impl Model {
+    /// A model folder, or a PEFT adapter in its base.
+    pub fn open(folder: &Path, device: Device) -> Result<Self> {
+        if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
+            return Self::load(folder, device);
+        }
+        let adapter = Adapter::load(folder, device)?;
+        adapter.merged_into(Self::load(&adapter.base()?, device)?)
+    }
+
     /// Loads `config.json` and the weights as f32 masters. Missing, unexpected and misshapen tensors are all listed.
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
+        Self::load_as(folder, device, Kind::Float)
+    }
+
+    /// The same with weights of another type, for models that are not trained.
+    pub fn load_as(folder: &Path, device: Device, dtype: Kind) -> Result<Self> {
         let config = Config::load(folder)?;
-        let tensors = read_folder(folder, &|name| says_nothing(name, &config))?;
+        let tensors = read_folder(folder, dtype, &|name| says_nothing(name, &config))?;
         Self::assemble(config, tensors, device).map_err(|what| stop::or(motrain_core::Error::file(folder, what)).into())
     }
 
@@ -53,7 +67,7 @@ impl Model {
         }
         problems.extend(tensors.keys().filter(|n| !harmless(n, &config)).map(|n| format!("unexpected {n}")));
         if problems.is_empty() {
-            return Ok(Self { config, params });
+            return Ok(Self { config, params, lora: None });
         }
         let total = problems.len();
         problems.truncate(20);
@@ -120,7 +134,6 @@ fn harmless(name: &str, config: &Config) -> bool {
 mod tests {
     use super::super::mix::tests::base;
     use super::*;
-    use tch::Kind;
 
     const EMBEDDING: &str = "model.embed_tokens.weight";
     const HEAD: &str = "lm_head.weight";

@@ -95,7 +95,7 @@ impl Mix {
                     None => Ok((name.clone(), sum)),
                 }
             });
-            Ok(Model { config: self.base.config.clone(), params: params.collect::<Result<_>>()? })
+            Ok(Model { config: self.base.config.clone(), params: params.collect::<Result<_>>()?, lora: None })
         })
     }
 

@@ -9,6 +9,7 @@ mod config_json;
 mod family;
 mod layers;
 mod load;
+mod lora;
 mod mix;
 mod net;
 mod peft;
@@ -23,6 +24,8 @@ pub use arch::{Arch, FAMILIES};
 pub use cache::Cache;
 pub use config::{Config, Head};
 pub use family::llama::LlamaSizes;
+pub use layers::Gain;
+pub use lora::Lora;
 pub use mix::Mix;
 pub use net::{Mask, Net};
 pub use peft::LoraConfig;
@@ -31,18 +34,23 @@ pub(crate) use save::write_tensors;
 pub use weights::check_safetensors;
 pub(crate) use weights::read_file;
 
-use crate::Result;
+use crate::plan::Lora as LoraOptions;
+use crate::{Error, Result};
 use motrain_core::rng::Rng;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use shape::Norm;
 use slots::{SCORE, slots};
+use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 /// A model: its configuration and named f32 master weights.
 pub struct Model {
     pub config: Config,
+    /// With an adapter in training they stand still, in the type of computing.
     pub params: Vec<(String, Tensor)>,
+    /// The adapter in training.
+    pub lora: Option<Lora>,
 }
 
 impl Model {
@@ -65,7 +73,7 @@ impl Model {
                 Ok((slot.name, tensor))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { config, params })
+        Ok(Self { config, params, lora: None })
     }
 
     /// The backbone's first `layers` layers (0: all) with a new scalar head of deviation 1/√(d+1).
@@ -88,14 +96,47 @@ impl Model {
         self.params[0].1.device()
     }
 
+    /// Has an adapter trained, and nothing else. `folder` is where the base lies; `start` an adapter that is in the model already.
+    pub fn attach(&mut self, options: &LoraOptions, folder: &Path, start: Option<Adapter>, seed: u64) -> Result<()> {
+        let place = std::path::absolute(folder).map_err(|e| Error::io(folder, e))?;
+        self.lora = Some(Lora::new(options, self, &place, start, seed)?);
+        Ok(())
+    }
+
+    /// The base of an adapter's classifier: the language model below this head, a number for each of its rows.
+    pub fn with_head(mut self, head: Tensor) -> Result<Self> {
+        let labels = head.size().first().copied().unwrap_or(0);
+        self.config.head = Head::Score;
+        self.config.labels = (0..labels).map(|i| format!("LABEL_{i}")).collect();
+        let wanted = slots(&self.config);
+        self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
+        self.params.push((format!("{SCORE}.weight"), head.f_to_device(self.device())?));
+        Ok(self)
+    }
+
     /// A copy that training does not move.
     pub fn frozen_copy(&self) -> Result<Self> {
         let copy = |(name, p): &(String, Tensor)| Ok((name.clone(), p.f_detach_copy()?));
-        Ok(Self { config: self.config.clone(), params: self.params.iter().map(copy).collect::<Result<_>>()? })
+        let params = self.params.iter().map(copy).collect::<Result<_>>()?;
+        Ok(Self { config: self.config.clone(), params, lora: None })
+    }
+
+    /// The network as training found it: a copy, or the base below an adapter, which is shared.
+    pub fn reference(&self, dtype: Kind) -> Result<Net> {
+        match self.lora {
+            Some(_) => Net::of_base(self, dtype),
+            None => self.frozen_copy()?.net(dtype),
+        }
+    }
+
+    /// What training moves.
+    pub fn trained(&self) -> &[(String, Tensor)] {
+        self.lora.as_ref().map_or(&self.params, |lora| &lora.params)
     }
 
     pub fn require_grad(&mut self) -> Result<()> {
-        for (_, p) in &mut self.params {
+        let trained = self.lora.as_mut().map_or(&mut self.params, |lora| &mut lora.params);
+        for (_, p) in trained {
             *p = p.f_set_requires_grad(true)?;
         }
         Ok(())
@@ -105,9 +146,24 @@ impl Model {
         self.params.iter().map(|(_, p)| p.numel()).sum()
     }
 
+    /// Numbers that training moves.
+    pub fn trained_count(&self) -> usize {
+        self.trained().iter().map(|(_, p)| p.numel()).sum()
+    }
+
     /// The network, computing in `dtype`.
     pub fn net(&self, dtype: Kind) -> Result<Net> {
         Net::of(self, dtype)
+    }
+
+    /// The network with adapters beside each other, each with a gain (0: as if it was not there).
+    pub fn net_with(&self, adapters: &[Adapter], gains: Vec<Gain>, dtype: Kind) -> Result<Net> {
+        Ok(Net::of_adapters(self, adapters, dtype)?.gained(gains))
+    }
+
+    /// The network of a training step: an adapter's dropout is drawn from `seed`.
+    pub fn training_net(&self, dtype: Kind, seed: u64) -> Result<Net> {
+        Ok(self.net(dtype)?.dropping(self.lora.as_ref().map_or(0.0, |lora| lora.dropout), seed))
     }
 }
 

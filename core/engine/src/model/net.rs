@@ -2,15 +2,20 @@
 //!
 //! Query, key and value projections are kept as one matrix, gate and up as another: fewer, larger products, which is what a CPU wants.
 
-use super::Model;
 use super::attention::{Masks, attend};
 use super::cache::Cache;
 use super::config::{Config, Head};
-use super::layers::{Linear, Normed, capped};
+use super::layers::{Change, Dropout, Gain, Linear, Normed, Passing, capped};
+use super::lora::Lora;
 use super::shape::{LayerShape, Norm, QkNorm, Shape};
-use super::slots;
+use super::slots::{self, slots};
+use super::{Adapter, Model};
 use crate::{Error, Result};
+use motrain_core::rng::Rng;
+use rand::SeedableRng;
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 
 /// The network in its compute type. Under autograd the cast is part of the graph, so gradients reach the f32 masters.
@@ -22,6 +27,7 @@ pub struct Net {
     norm: Normed,
     head: Linear,
     dtype: Kind,
+    passing: Passing,
 }
 
 struct Layer {
@@ -45,12 +51,52 @@ pub enum Mask<'a> {
     Additive(&'a Tensor),
 }
 
+/// What a layer works with, beside its parameters and inputs.
+struct At<'a> {
+    shape: &'a Shape,
+    kind: &'a LayerShape,
+    rotation: Option<&'a Rotation>,
+    masks: &'a Masks<'a>,
+    passing: &'a Passing,
+}
+
+type Changes<'a> = &'a dyn Fn(&str) -> Result<Vec<Change>>;
+
 /// cos and sin of the angles, each `[batch, 1, length, dims]`.
 type Rotation = (Tensor, Tensor);
 
 impl Net {
     pub(super) fn of(model: &Model, dtype: Kind) -> Result<Self> {
-        let params = Reader { params: model.params.iter().map(|(name, p)| (name.as_str(), p)).collect(), dtype };
+        Self::with(model, model.lora.as_ref(), dtype)
+    }
+
+    /// The base of a model whose adapter trains, by itself; any other model as it is.
+    pub(super) fn of_base(model: &Model, dtype: Kind) -> Result<Self> {
+        Self::with(model, None, dtype)
+    }
+
+    /// A base with several adapters beside each other, each a block with a gain of its own.
+    pub(super) fn of_adapters(base: &Model, adapters: &[Adapter], dtype: Kind) -> Result<Self> {
+        let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
+        for slot in slots(&base.config) {
+            let blocks = adapters.iter().enumerate().map(|(block, adapter)| adapter.changes(&slot, block, dtype));
+            let mut own: Vec<Change> = blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+            own.sort_by_key(|change| change.row);
+            changes.insert(slot.name, own);
+        }
+        let changes = RefCell::new(changes);
+        Self::build(base, &|slot| Ok(changes.borrow_mut().remove(slot).unwrap_or_default()), None, dtype)
+    }
+
+    fn with(model: &Model, lora: Option<&Lora>, dtype: Kind) -> Result<Self> {
+        let changes = |slot: &str| lora.map_or(Ok(vec![]), |lora| lora.changes(slot, dtype));
+        Self::build(model, &changes, lora.and_then(Lora::head), dtype)
+    }
+
+    /// `changes` are those of a parameter, `trained` takes the place of the head.
+    fn build(model: &Model, changes: Changes, trained: Option<&Tensor>, dtype: Kind) -> Result<Self> {
+        let params = model.params.iter().map(|(name, p)| (name.as_str(), p)).collect();
+        let params = Reader { params, changes, dtype };
         let (config, names) = (model.config.clone(), model.config.arch.names());
         let shape = &config.shape;
         let layers = (0..shape.layers.len()).map(|i| params.layer(&config, i)).collect::<Result<_>>()?;
@@ -61,11 +107,16 @@ impl Net {
         };
         let norm = params.read_norm(names.norm, shape.norm)?;
         let head = match config.head {
-            Head::TiedLm => Linear { weight: embed.shallow_clone(), bias: None },
+            Head::TiedLm => Linear { weight: embed.shallow_clone(), bias: None, changes: vec![] },
             Head::Lm => params.read_linear(names.head, false)?,
             Head::Score => params.read_linear(slots::SCORE, false)?,
         };
-        Ok(Self { embed, positions, layers, norm, head, config, dtype })
+        let head = match trained {
+            Some(trained) => Linear { weight: trained.f_to_kind(dtype)?, ..head },
+            None => head,
+        };
+        let passing = Passing { gains: vec![], dropout: None };
+        Ok(Self { embed, positions, layers, norm, head, config, dtype, passing })
     }
 
     pub fn device(&self) -> Device {
@@ -105,12 +156,13 @@ impl Net {
         let mut x = self.embedded(ids, positions)?;
         for (i, (layer, kind)) in self.layers.iter().zip(&shape.layers).enumerate() {
             let rotation = kind.rope.map(|rope| &rotations[rope]);
+            let at = At { shape, kind, rotation, masks: &masks, passing: &self.passing };
             let seen = normed(&layer.before_attention, x.shallow_clone())?;
             let cache = cache.as_deref_mut().map(|cache| (i, cache));
-            let attended = layer.attention(shape, kind, &seen, rotation, &masks, cache)?;
+            let attended = layer.attention(&seen, &at, cache)?;
             let after = x.f_add(&normed(&layer.after_attention, attended)?)?;
             let seen = normed(&layer.before_mlp, if shape.parallel { x } else { after.shallow_clone() })?;
-            x = after.f_add(&normed(&layer.after_mlp, layer.mlp(shape, &seen)?)?)?;
+            x = after.f_add(&normed(&layer.after_mlp, layer.mlp(&seen, &at)?)?)?;
         }
         if let Some(cache) = cache {
             cache.length += ids.size2()?.1;
@@ -118,9 +170,22 @@ impl Net {
         self.norm.apply(&x)
     }
 
+    /// The same network whose low-rank changes do not see a share of their inputs.
+    pub fn dropping(mut self, share: f64, seed: u64) -> Self {
+        let rng = Mutex::new(Rng::seed_from_u64(seed));
+        self.passing.dropout = (share > 0.0).then_some(Dropout { share, rng });
+        self
+    }
+
+    /// The same network with a gain of each block of low-rank changes.
+    pub fn gained(mut self, gains: Vec<Gain>) -> Self {
+        self.passing.gains = gains;
+        self
+    }
+
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the score `[…, 1]` of a reward model.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        let out = self.head.apply(hidden)?;
+        let out = self.head.apply(hidden, &self.passing)?;
         match self.config.head {
             Head::Score => Ok(out.f_to_kind(Kind::Float)?),
             _ => capped(out.f_to_kind(Kind::Float)?, self.config.shape.logits_cap),
@@ -149,18 +214,11 @@ impl Layer {
     }
 
     /// `x` is `[batch, length, hidden]`.
-    fn attention(
-        &self,
-        shape: &Shape,
-        kind: &LayerShape,
-        x: &Tensor,
-        rotation: Option<&Rotation>,
-        masks: &Masks,
-        cache: Option<(usize, &mut Cache)>,
-    ) -> Result<Tensor> {
+    fn attention(&self, x: &Tensor, at: &At, cache: Option<(usize, &mut Cache)>) -> Result<Tensor> {
+        let (shape, passing) = (at.shape, at.passing);
         let (batch, length, _) = x.size3()?;
         let (heads, kv) = (shape.heads, shape.kv_heads);
-        let qkv = self.qkv.apply(x)?;
+        let qkv = self.qkv.apply(x, passing)?;
         let qkv = if shape.qk_norm == QkNorm::Whole { self.norm_whole(shape, &qkv)? } else { qkv };
         let qkv = qkv.f_view([batch, length, heads + 2 * kv, shape.head_dim])?.f_transpose(1, 2)?;
         // Queries and keys are rotated together: they lie side by side.
@@ -169,7 +227,7 @@ impl Layer {
             let (q, k) = (qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv)?);
             qk = Tensor::f_cat(&[of_q.apply(&q)?, of_k.apply(&k)?], 1)?;
         }
-        if let Some(rotation) = rotation {
+        if let Some(rotation) = at.rotation {
             qk = rotated(&qk, rotation)?;
         }
         let q = qk.f_narrow(1, 0, heads)?;
@@ -178,8 +236,8 @@ impl Layer {
         if let Some((layer, cache)) = cache {
             (k, v) = cache.append(layer, &k, &v)?;
         }
-        let out = attend(shape, kind, &q, &k, &v, masks)?;
-        self.o.apply(&out.f_transpose(1, 2)?.f_reshape([batch, length, heads * shape.head_dim])?)
+        let out = attend(shape, at.kind, &q, &k, &v, at.masks)?;
+        self.o.apply(&out.f_transpose(1, 2)?.f_reshape([batch, length, heads * shape.head_dim])?, passing)
     }
 
     /// Norms of all queries and of all keys of a token.
@@ -190,13 +248,14 @@ impl Layer {
         Ok(Tensor::f_cat(&[of_q.apply(&part(0, q)?)?, of_k.apply(&part(q, kv)?)?, part(q + kv, kv)?], -1)?)
     }
 
-    fn mlp(&self, shape: &Shape, x: &Tensor) -> Result<Tensor> {
-        let up = self.up.apply(x)?;
+    fn mlp(&self, x: &Tensor, at: &At) -> Result<Tensor> {
+        let (shape, passing) = (at.shape, at.passing);
+        let up = self.up.apply(x, passing)?;
         if !shape.gated {
-            return self.down.apply(&shape.activation.apply(&up)?);
+            return self.down.apply(&shape.activation.apply(&up)?, passing);
         }
         let halves = up.f_chunk(2, -1)?;
-        self.down.apply(&shape.activation.apply(&halves[0])?.f_mul(&halves[1])?)
+        self.down.apply(&shape.activation.apply(&halves[0])?.f_mul(&halves[1])?, passing)
     }
 }
 
@@ -225,6 +284,8 @@ fn normed(norm: &Option<Normed>, x: Tensor) -> Result<Tensor> {
 /// Takes parameters by name, in the compute type.
 struct Reader<'a> {
     params: HashMap<&'a str, &'a Tensor>,
+    /// What is added to a matrix's product, by the matrix's name.
+    changes: Changes<'a>,
     dtype: Kind,
 }
 
@@ -237,11 +298,12 @@ impl Reader<'_> {
 
     fn read_linear(&self, name: &str, bias: bool) -> Result<Linear> {
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
-        Ok(Linear { weight: self.tensor(&format!("{name}.weight"))?, bias })
+        let name = format!("{name}.weight");
+        Ok(Linear { weight: self.tensor(&name)?, bias, changes: (self.changes)(&name)? })
     }
 
     fn read_norm(&self, name: &str, kind: Norm) -> Result<Normed> {
-        let Linear { weight, bias } = self.read_linear(name, matches!(kind, Norm::Layer(_)))?;
+        let Linear { weight, bias, .. } = self.read_linear(name, matches!(kind, Norm::Layer(_)))?;
         Ok(Normed { kind, weight, bias })
     }
 

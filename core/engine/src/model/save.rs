@@ -13,13 +13,30 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 
 impl Model {
-    /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`.
+    /// Writes config.json, model.safetensors (f32) and the tokenizer's files into `folder`; of a model whose adapter was trained a PEFT
+    /// folder, if it is not to be merged.
     pub fn save(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
-        self.save_weights(folder)?;
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        match &self.lora {
+            Some(lora) if lora.merges() => lora.merged(self)?.save_weights(folder)?,
+            Some(lora) => lora.save(folder)?,
+            None => self.save_weights(folder)?,
+        }
         tokenizer.save(folder)
     }
 
-    /// The same without the tokenizer's files.
+    /// What training goes on from.
+    pub fn save_training(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
+        match &self.lora {
+            Some(lora) => {
+                std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+                lora.save_training(folder)
+            }
+            None => self.save(folder, tokenizer),
+        }
+    }
+
+    /// config.json and model.safetensors alone.
     pub fn save_weights(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         write_json(&folder.join("config.json"), &self.config.to_json())?;

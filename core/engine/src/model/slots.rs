@@ -34,6 +34,11 @@ pub enum Order {
 }
 
 impl Order {
+    /// The order of rows alone: factors of a change lie as a linear layer's, however its matrix is stored.
+    pub fn rows(self) -> Self {
+        if self == Self::Transposed { Self::AsIs } else { self }
+    }
+
     /// From the checkpoint's order of rows to the parameter's.
     pub fn read(self, t: &Tensor) -> Result<Tensor> {
         match self {

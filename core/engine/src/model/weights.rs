@@ -1,4 +1,4 @@
-//! Reads safetensors: one file, or several with an index. Tensors are copied out as f32; numbers that are not finite are refused.
+//! Reads safetensors: one file, or several with an index. Tensors are copied out in the type that is asked for; numbers that are not finite are refused.
 
 use crate::finite::not_finite;
 use crate::{Error, Result};
@@ -19,13 +19,14 @@ const INDEX: &str = "model.safetensors.index.json";
 /// Names of tensors that are left out.
 pub type Skip<'a> = &'a dyn Fn(&str) -> bool;
 
-/// All weights of a Hugging Face folder.
-pub fn read_folder(folder: &Path, skip: Skip) -> Result<Tensors> {
+/// All weights of a Hugging Face folder, in this type.
+pub fn read_folder(folder: &Path, dtype: Kind, skip: Skip) -> Result<Tensors> {
+    let how = How { dtype, counters: false, skip };
     let mut tensors = Tensors::new();
     let index = folder.join(INDEX);
     // As transformers: with both, the single file counts.
     if folder.join(FILE).is_file() {
-        read(&folder.join(FILE), false, skip, &mut tensors)?;
+        read(&folder.join(FILE), &how, &mut tensors)?;
         return Ok(tensors);
     }
     if !index.is_file() {
@@ -34,7 +35,7 @@ pub fn read_folder(folder: &Path, skip: Skip) -> Result<Tensors> {
     let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
     let map = weight_map(&text).map_err(|what| Error::file(&index, what))?;
     for shard in map.values().collect::<BTreeSet<_>>() {
-        read_shard(folder, shard, &map, skip, &mut tensors)?;
+        read_shard(folder, shard, &map, &how, &mut tensors)?;
     }
     let lost: Vec<&String> = map.keys().filter(|name| !tensors.contains_key(*name) && !skip(name)).collect();
     if let Some(first) = lost.first() {
@@ -47,19 +48,13 @@ pub fn read_folder(folder: &Path, skip: Skip) -> Result<Tensors> {
 }
 
 /// One file of several: it holds what the index says, and nothing else.
-fn read_shard(
-    folder: &Path,
-    shard: &str,
-    map: &BTreeMap<String, String>,
-    skip: Skip,
-    into: &mut Tensors,
-) -> Result<()> {
+fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, how: &How, into: &mut Tensors) -> Result<()> {
     let path = folder.join(shard);
     if !path.is_file() {
         return Err(Error::file(&path, format!("is missing, and {INDEX} names it; fetch or save the model again")));
     }
     let mut own = Tensors::new();
-    read(&path, false, skip, &mut own)?;
+    read(&path, how, &mut own)?;
     for (name, tensor) in own {
         if map.get(&name).map(String::as_str) != Some(shard) {
             let said = map.get(&name).map_or("in no file".into(), |other| format!("in {other}"));
@@ -97,20 +92,28 @@ fn no_weights(folder: &Path) -> String {
 
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
 pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, false, &|_| false, into)
+    read(path, &How { dtype: Kind::Float, counters: false, skip: &|_| false }, into)
 }
 
 /// The same for a file that also holds counters (I64).
 pub fn read_file(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, true, &|_| false, into)
+    read(path, &How { dtype: Kind::Float, counters: true, skip: &|_| false }, into)
 }
 
-fn read(path: &Path, counters: bool, skip: Skip, into: &mut Tensors) -> Result<()> {
+/// What becomes of a file's tensors.
+struct How<'a> {
+    dtype: Kind,
+    /// Whether some may be whole numbers.
+    counters: bool,
+    skip: Skip<'a>,
+}
+
+fn read(path: &Path, how: &How, into: &mut Tensors) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: the map is only read, and copied into tensors before this function returns.
     let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
     let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
-    for (name, view) in tensors.iter().filter(|(name, _)| !skip(name)) {
+    for (name, view) in tensors.iter().filter(|(name, _)| !(how.skip)(name)) {
         stop::obey()?;
         let bad = |what: String| Error::file(path, format!("tensor {name}: {what}"));
         let kind = match view.dtype() {
@@ -118,7 +121,7 @@ fn read(path: &Path, counters: bool, skip: Skip, into: &mut Tensors) -> Result<(
             Dtype::F32 => Kind::Float,
             Dtype::BF16 => Kind::BFloat16,
             Dtype::F16 => Kind::Half,
-            Dtype::I64 if counters => Kind::Int64,
+            Dtype::I64 if how.counters => Kind::Int64,
             other => {
                 return Err(bad(format!("is of type {other:?}; weights are F32, BF16, F16 or F64 (not quantised)")));
             }
@@ -126,7 +129,7 @@ fn read(path: &Path, counters: bool, skip: Skip, into: &mut Tensors) -> Result<(
         let shape = view.shape().iter().map(|&s| i64::try_from(s)).collect::<std::result::Result<Vec<i64>, _>>();
         let shape = shape.map_err(|e| bad(e.to_string()))?;
         let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
-        let tensor = if kind == Kind::Int64 { tensor } else { tensor.f_to_kind(Kind::Float)? };
+        let tensor = if kind == Kind::Int64 { tensor } else { tensor.f_to_kind(how.dtype)? };
         if let Some(what) = not_finite(&tensor)? {
             return Err(bad(format!("{what}; the file is damaged or its training diverged: use an earlier one")));
         }
@@ -159,7 +162,10 @@ mod tests {
     }
 
     fn said(folder: &Path) -> String {
-        read_folder(folder, &|_| false).unwrap_err().to_string().replace(&folder.display().to_string(), "[model]")
+        read_folder(folder, Kind::Float, &|_| false)
+            .unwrap_err()
+            .to_string()
+            .replace(&folder.display().to_string(), "[model]")
     }
 
     #[test]
@@ -171,7 +177,7 @@ mod tests {
         save(folder, "1.safetensors", &[("a", ones(&[2]))]);
         save(folder, "2.safetensors", &[("b", ones(&[3]))]);
         index(json!({"a": "1.safetensors", "b": "2.safetensors"}));
-        assert_eq!(read_folder(folder, &|_| false).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(read_folder(folder, Kind::Float, &|_| false).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
         for map in [
             json!({"a": "1.safetensors", "b": "1.safetensors"}),
             json!({"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}),
@@ -219,7 +225,7 @@ mod tests {
         {
             let view = TensorView::new(dtype, vec![1], &bytes).unwrap();
             std::fs::write(folder.join(FILE), serialize([("w", view)], None).unwrap()).unwrap();
-            assert_eq!(read_folder(folder, &|_| false).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
+            assert_eq!(read_folder(folder, Kind::Float, &|_| false).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
         }
     }
 
@@ -235,7 +241,7 @@ mod tests {
             // Those whose head is whole reach the tensors.
             if good || i % 20 == 0 {
                 std::fs::write(dir.path().join(FILE), &bytes).unwrap();
-                let _ = read_folder(dir.path(), &|_| false);
+                let _ = read_folder(dir.path(), Kind::Float, &|_| false);
             }
         }
         assert!(read > 100 && refused > 1000, "{read} {refused}");

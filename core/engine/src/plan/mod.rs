@@ -5,8 +5,8 @@ mod stage;
 
 pub use check::objectives;
 pub use motrain_core::plan::{
-    Component, GenerationConfig, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Schedule, ScriptSource,
-    StageId, Training, named,
+    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Schedule,
+    ScriptSource, StageId, Targets, Training, lora, named,
 };
 pub use stage::Stage;
 

@@ -72,7 +72,7 @@ impl<'a> Experience<'a> {
     pub fn start(stage: Cx<'a>, options: &'a Online) -> Result<(Self, LogProbs, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &options.rewards)?;
-        let (policy, tokenizer) = stage.load(&options.policy)?;
+        let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), Ok)?;
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
         let drawn = (0..TRIED).map(|i| sampler.sample(objectives.len(), i, &mut session.rng("weights", i)));
@@ -90,7 +90,7 @@ impl<'a> Experience<'a> {
         )?;
         rewards.check_rows(&options.prompts, &rows)?;
         let experience = Self { stage, options, steering, rows, sampler, rewards };
-        let reference = no_grad(|| policy.frozen_copy()?.net(session.dtype))?;
+        let reference = no_grad(|| policy.reference(session.dtype))?;
         let log_probs = LogProbs {
             reference,
             temperature: options.generate.temperature,

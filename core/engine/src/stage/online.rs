@@ -1,7 +1,7 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
 use super::{Makes, Ref};
-use crate::plan::{Component, GenerationConfig, ModelRef, Optimizer, StageId, Training};
+use crate::plan::{Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use motrain_core::data::DataSpec;
 use motrain_core::options::Checked;
 use motrain_core::registry::Kind;
@@ -51,6 +51,10 @@ pub struct Online {
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
+    /// Train a low-rank adapter instead of all parameters.
+    #[serde(default, deserialize_with = "lora", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LoraChoice")]
+    pub lora: Option<Lora>,
 }
 
 impl Online {

@@ -3,9 +3,9 @@
 
 use super::rows::{batch_rows, prompt_limit, say_left_out};
 use super::{Makes, Ref, Work, short};
-use crate::model::write_json;
+use crate::model::{Model, write_json};
 use crate::names;
-use crate::plan::{ModelRef, Optimizer, Training};
+use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Training, lora};
 use crate::reward::{encode_for_reward, scores_of};
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
@@ -16,7 +16,7 @@ use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair, Part};
 use motrain_core::loss::sigmoid;
 use motrain_core::metrics::stats::mean;
-use motrain_core::options::Options;
+use motrain_core::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -43,13 +43,30 @@ pub struct RewardModel {
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
+    /// Train a low-rank adapter instead of all parameters.
+    #[serde(default, deserialize_with = "lora", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LoraChoice")]
+    pub lora: Option<Lora>,
 }
 
 fn reward_tokens() -> usize {
     512
 }
 
-impl Options for RewardModel {}
+impl Options for RewardModel {
+    fn check(&self) -> Checked {
+        match &self.lora {
+            Some(lora) if self.layers > 0 && !lora.merge => {
+                let what = format!(
+                    "is {}, and an adapter is of a whole base; set lora.merge = true, or layers = 0",
+                    self.layers
+                );
+                Err(("layers", what))
+            }
+            _ => Ok(()),
+        }
+    }
+}
 
 impl Work for RewardModel {
     const KIND: &'static str = "reward_model";
@@ -75,9 +92,9 @@ type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
 fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     let session = stage.session;
     let (train, heldout) = read_pairs(options)?;
-    let (backbone, tokenizer) = stage.load(&options.model)?;
-    let max_tokens = options.max_tokens.min(backbone.config.shape.context as usize);
-    let model = backbone.into_reward_model(options.layers as i64, stage.seed("head", 0))?;
+    let scorer = |backbone: Model| backbone.into_reward_model(options.layers as i64, stage.seed("head", 0));
+    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), scorer)?;
+    let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
     let train = encode_all(&tokenizer, &options.data, &train, max_tokens)?;
     let heldout = encode_all(&tokenizer, options.heldout.as_ref().unwrap_or(&options.data), &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());

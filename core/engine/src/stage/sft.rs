@@ -2,7 +2,7 @@
 
 use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
 use super::{Makes, Ref, Work, rewards, short};
-use crate::plan::{Component, ModelRef, Optimizer, StageId, Training};
+use crate::plan::{Component, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use crate::session::{Cx, obey};
 use crate::tokenizer::{Tokenizer, Turn};
 use crate::train::Trainer;
@@ -36,6 +36,10 @@ pub struct Sft {
     pub train: Training,
     #[serde(default)]
     pub optimizer: Optimizer,
+    /// Train a low-rank adapter instead of all parameters.
+    #[serde(default, deserialize_with = "lora", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LoraChoice")]
+    pub lora: Option<Lora>,
 }
 
 impl Options for Sft {
@@ -82,7 +86,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
         (Some(data), _) => data.clone(),
         (None, kept) => samples(session, kept.as_deref().unwrap_or_default()),
     };
-    let (model, tokenizer) = stage.load(&options.model)?;
+    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), Ok)?;
     let rows = encode(&data, &tokenizer, model.config.shape.context)?;
     let total = options.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;

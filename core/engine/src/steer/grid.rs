@@ -92,7 +92,7 @@ impl Steerable for Policies {
             return Err(Error::invalid("a grid of policies answers at weights only; give one per objective"));
         };
         let folder = &self.folders[*which];
-        Ok(Box::new(no_grad(|| Model::load(folder, self.device)?.net(self.dtype))?))
+        Ok(Box::new(no_grad(|| Model::open(folder, self.device)?.net(self.dtype))?))
     }
 
     fn context(&self) -> i64 {

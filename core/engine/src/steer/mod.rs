@@ -10,13 +10,13 @@ pub mod soup;
 pub use by::{AnySteer, By, Steer, SteerKind};
 pub use file::{Judged, Opened, Steering, publish, said_by, save};
 
-use crate::Result;
 use crate::decode::Decoder;
-use crate::model::Model;
+use crate::model::{Adapter, Model};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
 use motrain_core::Weights;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
 
 /// Every way to steer.
@@ -46,6 +46,14 @@ pub enum Route {
     Policy(usize),
 }
 
+/// Where a folder's tokenizer lies: an adapter's may be its base's.
+fn text_folder(folder: &Path) -> Result<PathBuf> {
+    match Adapter::is_one(folder) && !folder.join("tokenizer.json").is_file() {
+        true => Adapter::load(folder, Device::Cpu)?.base(),
+        false => Ok(folder.to_owned()),
+    }
+}
+
 /// Where models come from, and where they go.
 pub struct Loader<'a> {
     pub folder: Box<dyn Fn(&ModelRef) -> PathBuf + 'a>,
@@ -55,10 +63,31 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
+    /// A model, or an adapter in its base.
     pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
         let folder = (self.folder)(model);
-        let model = Model::load(&folder, self.device)?;
-        let tokenizer = Tokenizer::load(&folder, &model.config)?;
-        Ok((model, tokenizer))
+        let opened = Model::open(&folder, self.device)?;
+        let tokenizer = Tokenizer::load(&text_folder(&folder)?, &opened.config)?;
+        Ok((opened, tokenizer))
+    }
+
+    /// What an adapter trains on: a model in the type of computing, and its folder; of an adapter the base with the adapter in it, the adapter,
+    /// and the base's folder.
+    pub fn load_base(&self, model: &ModelRef) -> Result<(Model, Option<Adapter>, PathBuf)> {
+        let folder = (self.folder)(model);
+        if !Adapter::is_one(&folder) {
+            return Ok((Model::load_as(&folder, self.device, self.dtype)?, None, folder));
+        }
+        let adapter = Adapter::load(&folder, self.device)?;
+        if !adapter.is_low_rank() {
+            return Err(Error::file(&folder, "holds whole matrices; training can go on from low-rank changes only"));
+        }
+        let base = adapter.base()?;
+        let merged = adapter.merged_into(Model::load_as(&base, self.device, self.dtype)?)?;
+        Ok((merged, Some(adapter), base))
+    }
+
+    pub fn tokenizer(&self, model: &ModelRef, loaded: &Model) -> Result<Tokenizer> {
+        Tokenizer::load(&text_folder(&(self.folder)(model))?, &loaded.config)
     }
 }

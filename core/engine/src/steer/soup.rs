@@ -2,7 +2,7 @@
 
 use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
-use crate::model::{Adapter, Mix};
+use crate::model::{Adapter, Gain, Mix, Model};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -46,6 +46,9 @@ impl Steer for Specialists {
     }
 
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
+        if let Some((gains, tokenizer)) = self.gains(from)? {
+            return Ok((Box::new(gains), tokenizer));
+        }
         let (mix, tokenizer) = self.mix(from)?;
         Ok((Box::new(Soup { mix, dtype: from.dtype }), tokenizer))
     }
@@ -64,6 +67,22 @@ impl Steer for Specialists {
 }
 
 impl Specialists {
+    /// Low-rank changes by difference need no mixing of parameters: each is there with its weight as gain.
+    fn gains(&self, from: &Loader) -> Result<Option<(Gains, Tokenizer)>> {
+        let folders: Vec<_> = self.parts.iter().map(&from.folder).collect();
+        if self.adapters == Adapters::Factor || !folders.iter().all(|f| Adapter::is_one(f)) {
+            return Ok(None);
+        }
+        let adapters = folders.iter().map(|f| Adapter::load(f, from.device)).collect::<Result<Vec<_>>>()?;
+        if !adapters.iter().all(Adapter::is_low_rank) {
+            return Ok(None);
+        }
+        let base = Model::load_as(&(from.folder)(&self.base), from.device, from.dtype)?;
+        adapters.iter().try_for_each(|adapter| adapter.check(&base))?;
+        let tokenizer = from.tokenizer(&self.base, &base)?;
+        Ok(Some((Gains { base, adapters, dtype: from.dtype }, tokenizer)))
+    }
+
     /// Loads specialists: all of them models, or all of them PEFT adapter folders.
     pub fn mix(&self, from: &Loader) -> Result<(Mix, Tokenizer)> {
         let (base, tokenizer) = from.load(&self.base)?;
@@ -91,6 +110,36 @@ impl Specialists {
     }
 }
 
+/// A base, and changes of it that are not mixed but weighed.
+struct Gains {
+    base: Model,
+    adapters: Vec<Adapter>,
+    dtype: Kind,
+}
+
+impl Steerable for Gains {
+    fn route(&self, weights: &Weights) -> Result<Route> {
+        Ok(Route::Shares(weights.values().to_vec()))
+    }
+
+    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
+        let shares = by_shares(route)?;
+        let gains = shares.iter().map(|share| Gain::All(*share)).collect();
+        Ok(Box::new(no_grad(|| self.base.net_with(&self.adapters, gains, self.dtype))?))
+    }
+
+    fn context(&self) -> i64 {
+        self.base.config.shape.context
+    }
+}
+
+fn by_shares(route: &Route) -> Result<&[f64]> {
+    match route {
+        Route::Shares(shares) => Ok(shares),
+        _ => Err(Error::invalid("a soup of specialists answers at weights only; give one per objective")),
+    }
+}
+
 struct Soup {
     mix: Mix,
     dtype: Kind,
@@ -102,10 +151,8 @@ impl Steerable for Soup {
     }
 
     fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
-        match route {
-            Route::Shares(shares) => Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.dtype))?)),
-            _ => Err(Error::invalid("a soup of specialists answers at weights only; give one per objective")),
-        }
+        let shares = by_shares(route)?;
+        Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.dtype))?))
     }
 
     fn context(&self) -> i64 {

@@ -13,7 +13,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tch::Device;
 
 /// Where a stage stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,7 +86,7 @@ fn prune(stage: &Path) -> Result<()> {
 }
 
 fn write(folder: &Path, model: &Model, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
-    model.save(folder, tokenizer)?;
+    model.save_training(folder, tokenizer)?;
     crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
@@ -116,17 +115,18 @@ fn list(stage: &Path) -> Vec<(usize, PathBuf)> {
     all
 }
 
-/// Model, optimiser state and position.
-pub type Loaded = (Model, BTreeMap<String, tch::Tensor>, State);
+/// Optimiser state and position.
+pub type Loaded = (BTreeMap<String, tch::Tensor>, State);
 
-/// The newest whole checkpoint of a stage: model, optimiser state and position. `None` where there is none.
-pub fn load(stage: &Path, device: Device) -> Result<Option<Loaded>> {
+/// Puts what the newest whole checkpoint of a stage has of the model, or of its adapter, into `model`. Optimiser state and position; `None`
+/// where there is none.
+pub fn load(stage: &Path, model: &mut Model) -> Result<Option<Loaded>> {
     while let Some((_, folder)) = list(stage).pop() {
         let damage = match whole(&folder) {
             Ok(state) => {
                 // A kill may have come while an old one was being removed.
                 prune(stage)?;
-                return read(&folder, device, state).map(Some);
+                return read(&folder, model, state).map(Some);
             }
             Err(damage) => damage,
         };
@@ -164,11 +164,14 @@ fn whole(folder: &Path) -> std::result::Result<State, String> {
     Ok(saved.state)
 }
 
-fn read(folder: &Path, device: Device, state: State) -> Result<Loaded> {
-    let model = Model::load(folder, device)?;
+fn read(folder: &Path, model: &mut Model, state: State) -> Result<Loaded> {
+    match &mut model.lora {
+        Some(lora) => lora.restore(folder)?,
+        None => *model = Model::load(folder, model.device())?,
+    }
     let mut optimizer = BTreeMap::new();
     crate::model::read_file(&folder.join(names::OPTIMIZER), &mut optimizer)?;
-    Ok((model, optimizer, state))
+    Ok((optimizer, state))
 }
 
 #[cfg(test)]
@@ -176,6 +179,7 @@ mod tests {
     use super::*;
     use rand::{Rng as _, SeedableRng};
     use serde_json::json;
+    use tch::Device;
 
     #[test]
     fn the_position_survives_json_bit_by_bit() {
@@ -206,7 +210,7 @@ mod tests {
             ("state.json", |p| std::fs::write(p, "").unwrap()),
             ("state.json", |p| std::fs::write(p, std::fs::read_to_string(p).unwrap().replace("0.25", "0.35")).unwrap()),
         ];
-        let at = || load(stage.path(), Device::Cpu).unwrap().map(|(_, _, state)| state.step);
+        let at = || load(stage.path(), &mut model(0).0).unwrap().map(|(_, state)| state.step);
         for (name, spoil) in damage {
             for step in [1, 2] {
                 let (model, text, optim, state) = model(step);
@@ -231,7 +235,7 @@ mod tests {
         let half_removed = stage.path().join("checkpoint-2");
         std::fs::create_dir(&half_removed).unwrap();
         std::fs::write(half_removed.join("config.json"), "{}").unwrap();
-        assert_eq!(load(stage.path(), Device::Cpu).unwrap().map(|(_, _, state)| state.step), Some(4));
+        assert_eq!(load(stage.path(), &mut model(0).0).unwrap().map(|(_, state)| state.step), Some(4));
         assert!(!half_removed.exists());
     }
 }

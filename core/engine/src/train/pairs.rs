@@ -204,8 +204,15 @@ mod tests {
             let mut trained = model(1, head);
             trained.require_grad().unwrap();
             let mut step = PairStep::new(&log_probs, loss.as_ref());
-            accumulate(&trained, Kind::Float, &Local, pairs.chunks(2), pairs.len(), |net, micro| step.sum(net, micro))
-                .unwrap();
+            accumulate(
+                &trained,
+                |_| trained.net(Kind::Float),
+                &Local,
+                pairs.chunks(2),
+                pairs.len(),
+                |net, micro| step.sum(net, micro),
+            )
+            .unwrap();
             assert!((mean(&step.done.loss) - mean_loss(&trained)).abs() < 1e-6);
             for (i, (name, p)) in trained.params.iter().enumerate() {
                 let gradient = p.grad();
@@ -250,7 +257,8 @@ mod tests {
         let told = |comm: &dyn Comm, pairs: &[TokenPair]| {
             let mut step = PairStep::new(&log_probs, loss.as_ref());
             let sum = |net: &Net, micro: &[TokenPair]| step.sum(net, micro);
-            let mean = accumulate(&trained, Kind::Float, comm, pairs.chunks(2), pairs.len(), sum).unwrap();
+            let mean =
+                accumulate(&trained, |_| trained.net(Kind::Float), comm, pairs.chunks(2), pairs.len(), sum).unwrap();
             let gradients: Vec<Tensor> = trained.params.iter().map(|(_, p)| p.grad().copy()).collect();
             zero_gradients(&trained.params).unwrap();
             (mean, gradients)

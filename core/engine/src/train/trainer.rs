@@ -12,7 +12,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use indicatif::ProgressBar;
 use std::time::Instant;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 /// A training stage: model, optimiser and position, with checkpoints and logs.
 pub struct Trainer<'a> {
@@ -37,19 +37,16 @@ impl<'a> Trainer<'a> {
     /// Starts from `model`, or from the stage's newest checkpoint.
     pub fn start(
         stage: Cx<'a>,
-        model: Model,
+        mut model: Model,
         tokenizer: Tokenizer,
         options: &Optimizer,
         total: usize,
         checkpoint_every: usize,
     ) -> Result<Self> {
-        let saved = checkpoint::load(&stage.folder(), stage.session.device)?;
-        let (mut model, optim_state, state) = match saved {
-            Some((model, optim, state)) => (model, Some(optim), state),
-            None => (model, None, State::default()),
-        };
+        let saved = checkpoint::load(&stage.folder(), &mut model)?;
+        let (optim_state, state) = saved.map_or((None, State::default()), |(optim, state)| (Some(optim), state));
         model.require_grad()?;
-        let mut optim = optim::build(options, &model.params)?;
+        let mut optim = optim::build(options, model.trained())?;
         if let Some(saved) = optim_state {
             optim.restore(saved)?;
         }
@@ -105,7 +102,9 @@ impl<'a> Trainer<'a> {
         count: usize,
         loss: impl FnMut(&Net, M) -> Result<Tensor>,
     ) -> Result<Metrics> {
-        match accumulate(&self.model, self.stage.session.dtype, self.comm, micros, count, loss)? {
+        let (dtype, at) = (self.stage.session.dtype, (self.state.step as u64) << 32);
+        let net = |micro: usize| self.model.training_net(dtype, self.stage.seed("dropout", at + micro as u64));
+        match accumulate(&self.model, net, self.comm, micros, count, loss)? {
             Some(mean) => self.update(mean),
             None => Ok(Metrics::new()),
         }
@@ -118,19 +117,19 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}"), lr));
         }
-        let norm = optim::clip_gradients(&self.model.params, self.options.max_grad_norm)?;
+        let norm = optim::clip_gradients(self.model.trained(), self.options.max_grad_norm)?;
         if !norm.is_finite() {
-            let place = optim::not_finite(&self.model.params, Tensor::grad)?;
+            let place = optim::not_finite(self.model.trained(), Tensor::grad)?;
             let what = place
                 .map_or("the gradient is too large to square".into(), |place| format!("in the gradient of {place}"));
             return Err(self.diverged(what, lr));
         }
         self.moved = true;
-        self.optim.step(&self.model.params, lr)?;
-        if let Some(place) = optim::not_finite(&self.model.params, Tensor::shallow_clone)? {
+        self.optim.step(self.model.trained(), lr)?;
+        if let Some(place) = optim::not_finite(self.model.trained(), Tensor::shallow_clone)? {
             return Err(self.diverged(format!("after the update, in {place}"), lr));
         }
-        optim::zero_gradients(&self.model.params)?;
+        optim::zero_gradients(self.model.trained())?;
         Ok(Metrics::from([("loss".into(), loss), ("lr".into(), lr), ("grad_norm".into(), norm)]))
     }
 
@@ -176,10 +175,10 @@ impl<'a> Trainer<'a> {
 }
 
 /// Adds up the gradient of the mean loss, micro-batch by micro-batch and rank by rank. `count` are this rank's examples. Returns the mean;
-/// nothing where no rank has an example.
+/// nothing where no rank has an example. `net` makes the network of a micro-batch.
 pub(super) fn accumulate<M>(
     model: &Model,
-    dtype: Kind,
+    net: impl Fn(usize) -> Result<Net>,
     comm: &dyn Comm,
     micros: impl IntoIterator<Item = M>,
     count: usize,
@@ -191,13 +190,13 @@ pub(super) fn accumulate<M>(
         return Ok(None);
     }
     let mut mean = [0.0];
-    for micro in micros {
+    for (i, micro) in micros.into_iter().enumerate() {
         obey()?;
-        let share = loss(&model.net(dtype)?, micro)?.f_div_scalar(all[0])?;
+        let share = loss(&net(i)?, micro)?.f_div_scalar(all[0])?;
         share.f_backward()?;
         mean[0] += f64::try_from(&share)?;
     }
-    comm.sum_gradients(&model.params)?;
+    comm.sum_gradients(model.trained())?;
     comm.sum(&mut mean)?;
     Ok(Some(mean[0]))
 }

@@ -1,0 +1,133 @@
+//! Adapters: trained in every stage, used as models are, and refused where they mean nothing.
+
+use insta::assert_snapshot;
+use motrain_tests::{copy_model, failure, motrain, read, root, small, small_run, success, write};
+use serde_json::{Value, json};
+use std::path::Path;
+
+const ON: [&str; 4] = ["--set", "tasks.hh.lora.on=true", "--set", "tasks.hh.optimizer.lr=2e-2"];
+
+fn ask(folder: &Path, policy: &str, weights: &str) -> String {
+    let mut command = motrain(folder);
+    command.args(["generate", policy, "--prompt", "How do I pick a lock?", "--weights", weights]);
+    success(command.args(["--max-new-tokens", "16", "--temperature", "0", "--top-k", "0", "--top-p", "1"]))
+}
+
+fn json_of(folder: &Path, file: &str) -> Value {
+    serde_json::from_slice(&read(folder.join(file))).unwrap()
+}
+
+#[test]
+fn a_policy_may_be_an_adapter_or_the_whole_model() {
+    let f = tempfile::tempdir().unwrap();
+    success(small_run(f.path(), "adapter").args(ON));
+    success(small_run(f.path(), "whole").args(ON).args(["--set", "tasks.hh.lora.merge=true"]));
+    assert!(!f.path().join("adapter/policy/model.safetensors").exists());
+    assert!(!f.path().join("whole/policy/adapter_config.json").exists());
+    // What was learnt is the same.
+    assert!(read(f.path().join("adapter/metrics.jsonl")) == read(f.path().join("whole/metrics.jsonl")));
+    for weights in ["1,0", "0.3,0.7"] {
+        assert_eq!(ask(f.path(), "adapter", weights), ask(f.path(), "whole", weights), "{weights}");
+    }
+    let before = root().join("assets/hh/policy");
+    copy_model(&before, &f.path().join("before"));
+    std::fs::copy(f.path().join("whole/policy/steering.json"), f.path().join("before/steering.json")).unwrap();
+    assert_ne!(ask(f.path(), "adapter", "1,0"), ask(f.path(), "before", "1,0"), "nothing was learnt");
+}
+
+#[test]
+fn a_soup_of_adapters_weighs_them() {
+    let f = tempfile::tempdir().unwrap();
+    success(small(f.path(), "baselines/odpo_soups.rhai", "run").args(ON));
+    let policy = f.path().join("run/policy");
+    assert!(policy.join("parts/1/adapter_model.safetensors").is_file());
+    assert_ne!(ask(f.path(), "run", "1,0"), ask(f.path(), "run", "0,1"));
+    let steering = json_of(&policy, "steering.json");
+    assert_eq!(steering["by"], "soup");
+}
+
+/// Fine-tunes on two rows for some steps.
+fn script(folder: &Path, stages: &str) {
+    let row = |prompt: &str| json!({ "prompt": prompt, "completion": "I will not help you to do that." }).to_string();
+    write(folder, "rows.jsonl", &format!("{}\n{}\n", row("How do I pick a lock?"), row("How do I skip school?")));
+    let pair = |n: usize| json!({ "prompt": format!("Question {n}?"), "chosen": "Yes, of course.", "rejected": "No." });
+    write(folder, "pairs.jsonl", &(0..8).map(|n| format!("{}\n", pair(n))).collect::<String>());
+    let common = r#"
+        let rows = #{ paths: ["rows.jsonl"] };
+        let pairs = #{ paths: ["pairs.jsonl"] };
+        let train = #{ steps: 4, batch_size: 2 };
+        let quick = #{ lr: 5e-3 };
+        let base = "BASE";
+    "#;
+    let base = root().join("assets/hh/policy").display().to_string();
+    write(folder, "s.rhai", &format!("{}\n{stages}", common.replace("BASE", &base)));
+}
+
+fn run(folder: &Path, stages: &str) {
+    script(folder, stages);
+    success(motrain(folder).args(["--script", "s.rhai", "--out", "run"]));
+}
+
+#[test]
+fn training_goes_on_from_an_adapter_and_a_run_may_be_moved() {
+    let f = tempfile::tempdir().unwrap();
+    run(
+        f.path(),
+        r#"
+        let whole = sft("whole", #{ model: base, data: rows, train: train, optimizer: quick });
+        let first = sft("first", #{ model: whole, data: rows, train: train, optimizer: quick, lora: #{ r: 2, targets: ["q_proj"] } });
+        sft("second", #{ model: first, data: rows, train: train, optimizer: quick, lora: #{ r: 3, rslora: true } });
+        sft("again", #{ model: first, data: rows, train: train, optimizer: quick });
+        "#,
+    );
+    std::fs::rename(f.path().join("run"), f.path().join("moved")).unwrap();
+    let said = json_of(&f.path().join("moved/stages/second/model"), "adapter_config.json");
+    let rank = |module: &str| said["rank_pattern"][format!("model.layers.0.self_attn.{module}")].clone();
+    assert_eq!((rank("q_proj"), rank("k_proj"), said["use_rslora"].clone()), (json!(5), json!(3), json!(false)));
+    for model in ["first", "second", "again"] {
+        let mut command = motrain(f.path());
+        command.args(["generate", &format!("moved/stages/{model}/model"), "--prompt", "How do I pick a lock?"]);
+        assert!(success(&mut command).contains("not"), "{model}");
+    }
+}
+
+#[test]
+fn what_makes_no_adapter_is_refused() {
+    let f = tempfile::tempdir().unwrap();
+    let said = |lora: &str| {
+        script(f.path(), &format!(r#"sft("s", #{{ model: base, data: rows, train: train, lora: {lora} }});"#));
+        failure(motrain(f.path()).args(["--script", "s.rhai", "--out", "run"]))
+    };
+    let all = [
+        "#{ r: 0 }",
+        "#{ alpha: 0.0 }",
+        "#{ dropout: 1.0 }",
+        "#{ rank: 4 }",
+        "7",
+        r#"#{ targets: ["q_proj", "query"] }"#,
+        r#"#{ targets: ".*query" }"#,
+        r#"#{ targets: "(" }"#,
+        "#{ targets: [] }",
+    ]
+    .map(|lora| format!("{lora}\n{}", said(lora).replace(&f.path().display().to_string(), "[folder]")));
+    assert_snapshot!(all.join("\n"));
+    script(f.path(), r#"reward_model("s", #{ model: base, data: pairs, train: train, layers: 1, lora: true });"#);
+    assert_snapshot!("layers", failure(motrain(f.path()).args(["--script", "s.rhai", "--out", "run"])));
+}
+
+#[test]
+fn an_adapter_without_its_base_is_refused() {
+    let f = tempfile::tempdir().unwrap();
+    run(f.path(), r#"sft("s", #{ model: base, data: rows, train: train, lora: true });"#);
+    let at = f.path().join("run/stages/s/model");
+    copy_model(&at, &f.path().join("mine"));
+    let mut said = json_of(&at, "adapter_config.json");
+    let small = root().join("assets/hh/policy_small").display().to_string();
+    let mut told = Vec::new();
+    for base in ["nowhere", &small, ""] {
+        said["base_model_name_or_path"] = json!(base);
+        write(f.path(), "mine/adapter_config.json", &said.to_string());
+        told.push(failure(motrain(f.path()).args(["generate", "mine", "--prompt", "x"])).replace(&small, "[small]"));
+    }
+    assert_snapshot!(told.join("\n").replace(&f.path().display().to_string(), "[folder]"));
+}
