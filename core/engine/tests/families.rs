@@ -220,7 +220,7 @@ fn adapters_in_training_compute_what_peft_does_and_have_its_gradients() {
         let mut model = attached(&goldens, name, case);
         wrong.extend(differences(name, &model, case, &goldens));
         model.require_grad().unwrap();
-        let net = model.training_net(Kind::Float, 1).unwrap();
+        let net = model.training_net(Kind::Float, 1, false).unwrap();
         let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
         let completion: Vec<u32> = serde_json::from_value(goldens.0["completions"][0].clone()).unwrap();
         let packed = pack(&[Group { prompt: &prompt, completions: vec![&completion] }], 0, Device::Cpu).unwrap();
@@ -301,5 +301,45 @@ fn gains_weigh_adapters_row_by_row() {
         let alone = logits(&mix.at(w).unwrap().net(Kind::Float).unwrap(), &plain);
         let gap = f64::try_from((together.get(i as i64) - alone).abs().max()).unwrap();
         assert!(gap < 1e-3, "{w:?}: {gap}");
+    }
+}
+
+/// Gradients by the name of what trains.
+fn gradients(model: &Model, net: &Net, goldens: &Goldens) -> Vec<(String, Tensor)> {
+    let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
+    let completions: Vec<Vec<u32>> = serde_json::from_value(goldens.0["completions"].clone()).unwrap();
+    // Two forward passes before the gradient, as losses of several parts have.
+    let groups = completions.iter().map(|c| [Group { prompt: &prompt, completions: vec![c] }]);
+    let sums = groups.map(|g| pack(&g, 0, Device::Cpu).unwrap().token_log_probs(net, 1.0).unwrap().sum(Kind::Float));
+    sums.reduce(|a, b| a + b * 0.5).unwrap().backward();
+    net.backpropagate().unwrap();
+    let taken = |(name, p): &(String, Tensor)| {
+        let gradient = p.grad().copy();
+        p.shallow_clone().zero_grad();
+        (name.clone(), gradient)
+    };
+    model.trained().iter().filter(|(_, p)| p.grad().defined()).map(taken).collect()
+}
+
+#[test]
+fn layers_that_are_computed_again_have_the_same_gradients() {
+    let goldens = Goldens::read();
+    let names = ["llama", "gemma2", "gpt2", "gpt_neox", "olmo2", "qwen3", "phi3", "llama_lora", "gpt_neox_lora"];
+    for name in names {
+        let case = &goldens.0["cases"][name];
+        let mut model = if name.ends_with("_lora") { attached(&goldens, name, case) } else { goldens.model(name) };
+        if let Some(lora) = &mut model.lora {
+            lora.dropout = 0.3;
+        }
+        model.require_grad().unwrap();
+        let all =
+            |recompute: bool| gradients(&model, &model.training_net(Kind::Float, 7, recompute).unwrap(), &goldens);
+        let (kept, again) = (all(false), all(true));
+        assert!(kept.len() > 8 && kept.len() == again.len(), "{name}: {} and {}", kept.len(), again.len());
+        for ((tensor, a), (_, b)) in kept.iter().zip(&again) {
+            let (gap, norm) = ((a - b).norm(), a.norm());
+            let (gap, norm) = (f64::try_from(gap).unwrap(), f64::try_from(norm).unwrap());
+            assert!(gap <= 1e-5 * norm.max(1e-3), "{name}: gradient of {tensor} differs by {gap} of {norm}");
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use super::shape::{Activation, Norm};
 use crate::{Error, Result};
-use motrain_core::rng::Rng;
+use motrain_core::rng::{Rng, rng};
 use rand::Rng as _;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use tch::{Device, Kind, Tensor};
 
 /// `W·x + b`, and what low-rank changes add to it.
@@ -42,10 +43,12 @@ pub enum Gain {
     Rows(Tensor),
 }
 
-/// Inputs that changes do not see, drawn anew for each.
+/// Inputs that changes do not see, drawn anew for each matrix, and again the same where a layer is computed again.
 pub struct Dropout {
-    pub share: f64,
-    pub rng: Mutex<Rng>,
+    share: f64,
+    seed: u64,
+    passes: AtomicUsize,
+    rng: Mutex<Rng>,
 }
 
 /// Rows up to which f32 products on a CPU are faster as `W·xᵀ` than as `x·Wᵀ`: up to 2.7 times for the output head.
@@ -123,9 +126,28 @@ impl Change {
 }
 
 impl Dropout {
+    pub fn new(share: f64, seed: u64) -> Self {
+        Self { share, seed, passes: AtomicUsize::new(0), rng: Mutex::new(rng(seed, "dropout", 0)) }
+    }
+
+    /// A number for a forward pass of its own.
+    pub fn next_pass(&self) -> usize {
+        self.passes.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What a layer draws in one of the forward passes of a network.
+    pub fn begin(&self, pass: usize, layer: usize) -> Result<()> {
+        *self.lock()? = rng(self.seed, "dropout", ((pass as u64) << 32) + layer as u64);
+        Ok(())
+    }
+
+    fn lock(&self) -> Result<MutexGuard<'_, Rng>> {
+        self.rng.lock().map_err(|_| Error::invalid("a forward pass with dropout failed before"))
+    }
+
     /// Zeros, and what is left scaled up so that the mean stays.
     fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let mut rng = self.rng.lock().map_err(|_| Error::invalid("a forward pass with dropout failed before"))?;
+        let mut rng = self.lock()?;
         let keep = (1.0 - self.share) as f32;
         let mask: Vec<f32> =
             (0..x.numel()).map(|_| if rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 }).collect();

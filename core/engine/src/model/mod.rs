@@ -3,6 +3,7 @@
 mod adapter;
 mod arch;
 mod attention;
+mod block;
 mod cache;
 mod config;
 mod config_json;
@@ -17,6 +18,7 @@ mod rope;
 mod save;
 mod shape;
 mod slots;
+mod tape;
 mod weights;
 
 pub use adapter::Adapter;
@@ -161,9 +163,10 @@ impl Model {
         Ok(Net::of_adapters(self, adapters, dtype)?.gained(gains))
     }
 
-    /// The network of a training step: an adapter's dropout is drawn from `seed`.
-    pub fn training_net(&self, dtype: Kind, seed: u64) -> Result<Net> {
-        Ok(self.net(dtype)?.dropping(self.lora.as_ref().map_or(0.0, |lora| lora.dropout), seed))
+    /// The network of a training step: an adapter's dropout is drawn from `seed`; with `recompute` layers are computed again for their gradient.
+    pub fn training_net(&self, dtype: Kind, seed: u64, recompute: bool) -> Result<Net> {
+        let net = self.net(dtype)?.dropping(self.lora.as_ref().map_or(0.0, |lora| lora.dropout), seed);
+        Ok(if recompute { net.recomputing() } else { net })
     }
 }
 

@@ -2,20 +2,19 @@
 //!
 //! Query, key and value projections are kept as one matrix, gate and up as another: fewer, larger products, which is what a CPU wants.
 
-use super::attention::{Masks, attend};
+use super::attention::Masks;
+use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
 use super::config::{Config, Head};
 use super::layers::{Change, Dropout, Gain, Linear, Normed, Passing, capped};
 use super::lora::Lora;
-use super::shape::{LayerShape, Norm, QkNorm, Shape};
+use super::shape::{Norm, QkNorm};
 use super::slots::{self, slots};
+use super::tape::Tape;
 use super::{Adapter, Model};
 use crate::{Error, Result};
-use motrain_core::rng::Rng;
-use rand::SeedableRng;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::Mutex;
 use tch::{Device, Kind, Tensor};
 
 /// The network in its compute type. Under autograd the cast is part of the graph, so gradients reach the f32 masters.
@@ -28,19 +27,7 @@ pub struct Net {
     head: Linear,
     dtype: Kind,
     passing: Passing,
-}
-
-struct Layer {
-    before_attention: Option<Normed>,
-    qkv: Linear,
-    /// Of queries and of keys.
-    qk_norms: Option<[Normed; 2]>,
-    o: Linear,
-    after_attention: Option<Normed>,
-    before_mlp: Option<Normed>,
-    up: Linear,
-    down: Linear,
-    after_mlp: Option<Normed>,
+    tape: Option<Tape>,
 }
 
 /// What a token may attend to.
@@ -51,19 +38,16 @@ pub enum Mask<'a> {
     Additive(&'a Tensor),
 }
 
-/// What a layer works with, beside its parameters and inputs.
-struct At<'a> {
-    shape: &'a Shape,
-    kind: &'a LayerShape,
-    rotation: Option<&'a Rotation>,
-    masks: &'a Masks<'a>,
-    passing: &'a Passing,
+/// What all layers of a forward pass share.
+pub(super) struct Around<'a> {
+    masks: Masks<'a>,
+    rotations: Vec<Rotation>,
 }
 
 type Changes<'a> = &'a dyn Fn(&str) -> Result<Vec<Change>>;
 
-/// cos and sin of the angles, each `[batch, 1, length, dims]`.
-type Rotation = (Tensor, Tensor);
+/// Rows of the output head computed at once: bounds the memory for logits.
+pub(super) const HEAD_ROWS: i64 = 512;
 
 impl Net {
     pub(super) fn of(model: &Model, dtype: Kind) -> Result<Self> {
@@ -116,7 +100,7 @@ impl Net {
             None => head,
         };
         let passing = Passing { gains: vec![], dropout: None };
-        Ok(Self { embed, positions, layers, norm, head, config, dtype, passing })
+        Ok(Self { embed, positions, layers, norm, head, config, dtype, passing, tape: None })
     }
 
     pub fn device(&self) -> Device {
@@ -148,21 +132,14 @@ impl Net {
         mask: &Mask,
         mut cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
-        let shape = &self.config.shape;
+        if let (Some(tape), None) = (&self.tape, &cache) {
+            return tape.hidden(self, ids, positions, mask);
+        }
         let keys = cache.as_deref_mut().map(|cache| cache.place(positions)).transpose()?;
-        let masks = Masks::new(shape, mask, positions, keys.as_ref().unwrap_or(positions), self.dtype)?;
-        let rotations = shape.ropes.iter().map(|rope| rope.rotation(positions, self.dtype));
-        let rotations: Vec<Rotation> = rotations.collect::<Result<_>>()?;
-        let mut x = self.embedded(ids, positions)?;
-        for (i, (layer, kind)) in self.layers.iter().zip(&shape.layers).enumerate() {
-            let rotation = kind.rope.map(|rope| &rotations[rope]);
-            let at = At { shape, kind, rotation, masks: &masks, passing: &self.passing };
-            let seen = normed(&layer.before_attention, x.shallow_clone())?;
-            let cache = cache.as_deref_mut().map(|cache| (i, cache));
-            let attended = layer.attention(&seen, &at, cache)?;
-            let after = x.f_add(&normed(&layer.after_attention, attended)?)?;
-            let seen = normed(&layer.before_mlp, if shape.parallel { x } else { after.shallow_clone() })?;
-            x = after.f_add(&normed(&layer.after_mlp, layer.mlp(&seen, &at)?)?)?;
+        let around = self.around(mask, positions, keys.as_ref().unwrap_or(positions))?;
+        let (mut x, pass) = (self.embedded(ids, positions)?, self.next_pass());
+        for layer in 0..self.layers.len() {
+            x = self.block(layer, x, &around, pass, cache.as_deref_mut())?;
         }
         if let Some(cache) = cache {
             cache.length += ids.size2()?.1;
@@ -170,10 +147,59 @@ impl Net {
         self.norm.apply(&x)
     }
 
+    /// What all layers of a forward pass share.
+    pub(super) fn around<'a>(&self, mask: &Mask<'a>, positions: &Tensor, keys: &Tensor) -> Result<Around<'a>> {
+        let shape = &self.config.shape;
+        let rotations = shape.ropes.iter().map(|rope| rope.rotation(positions, self.dtype)).collect::<Result<_>>()?;
+        Ok(Around { masks: Masks::new(shape, mask, positions, keys, self.dtype)?, rotations })
+    }
+
+    /// One layer's output, `[batch, length, hidden]`. `pass` counts forward passes whose dropout is another.
+    pub(super) fn block(
+        &self,
+        index: usize,
+        x: Tensor,
+        around: &Around,
+        pass: usize,
+        cache: Option<&mut Cache>,
+    ) -> Result<Tensor> {
+        let (layer, shape, kind) = (&self.layers[index], &self.config.shape, &self.config.shape.layers[index]);
+        let rotation = kind.rope.map(|rope| &around.rotations[rope]);
+        let at = At { shape, kind, rotation, masks: &around.masks, passing: &self.passing };
+        if let Some(dropout) = &self.passing.dropout {
+            dropout.begin(pass, index)?;
+        }
+        layer.apply(x, &at, cache.map(|cache| (index, cache)))
+    }
+
+    /// A number for a forward pass, if passes differ.
+    pub(super) fn next_pass(&self) -> usize {
+        self.passing.dropout.as_ref().map_or(0, Dropout::next_pass)
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The final norm.
+    pub(super) fn end(&self, x: &Tensor) -> Result<Tensor> {
+        self.norm.apply(x)
+    }
+
+    /// The same network, of whose forward passes only the layers' inputs are kept. `backpropagate` computes each layer again.
+    pub fn recomputing(mut self) -> Self {
+        self.tape = Some(Tape::default());
+        self
+    }
+
+    /// What is left to do after the gradient of a loss has reached this network's hidden states.
+    pub fn backpropagate(&self) -> Result<()> {
+        self.tape.as_ref().map_or(Ok(()), |tape| tape.backpropagate(self))
+    }
+
     /// The same network whose low-rank changes do not see a share of their inputs.
     pub fn dropping(mut self, share: f64, seed: u64) -> Self {
-        let rng = Mutex::new(Rng::seed_from_u64(seed));
-        self.passing.dropout = (share > 0.0).then_some(Dropout { share, rng });
+        self.passing.dropout = (share > 0.0).then(|| Dropout::new(share, seed));
         self
     }
 
@@ -181,6 +207,34 @@ impl Net {
     pub fn gained(mut self, gains: Vec<Gain>) -> Self {
         self.passing.gains = gains;
         self
+    }
+
+    /// The log-prob of each target when tokens are drawn at `temperature`, `[rows]` (f32): `hidden` is `[rows, hidden]`, `targets` `[rows]`.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tensor> {
+        if let Some(tape) = &self.tape {
+            return tape.log_probs(self, hidden, targets, temperature);
+        }
+        let rows = hidden.size2()?.0;
+        let part = |start: i64| self.some_log_probs(hidden, targets, temperature, start);
+        let parts = (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_cat(&parts, 0)?)
+    }
+
+    /// The same of `HEAD_ROWS` rows from `start` on, or of those that are left.
+    pub(super) fn some_log_probs(
+        &self,
+        hidden: &Tensor,
+        targets: &Tensor,
+        temperature: f64,
+        start: i64,
+    ) -> Result<Tensor> {
+        let count = HEAD_ROWS.min(hidden.size2()?.0 - start);
+        let mut logits = self.head(&hidden.f_narrow(0, start, count)?)?;
+        if temperature != 1.0 {
+            logits = logits.f_div_scalar(temperature)?;
+        }
+        let target = targets.f_narrow(0, start, count)?.f_unsqueeze(1)?;
+        Ok(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?)
     }
 
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the score `[…, 1]` of a reward model.
@@ -192,7 +246,7 @@ impl Net {
         }
     }
 
-    fn embedded(&self, ids: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor) -> Result<Tensor> {
         let x = Tensor::f_embedding(&self.embed, ids, -1, false, false)?;
         let x = match self.config.shape.embed_scale {
             Some(scale) => x.f_mul(&Tensor::f_from_slice(&[scale])?.f_to_kind(self.dtype)?.f_to_device(x.device())?)?,
@@ -202,82 +256,6 @@ impl Net {
             Some(table) => Ok(x.f_add(&Tensor::f_embedding(table, positions, -1, false, false)?)?),
             None => Ok(x),
         }
-    }
-}
-
-impl Layer {
-    fn numel(&self) -> usize {
-        let linears = [&self.qkv, &self.o, &self.up, &self.down].map(Linear::numel).iter().sum::<usize>();
-        let norms = [&self.before_attention, &self.after_attention, &self.before_mlp, &self.after_mlp];
-        let norms = norms.into_iter().flatten().chain(self.qk_norms.iter().flatten());
-        linears + norms.map(Normed::numel).sum::<usize>()
-    }
-
-    /// `x` is `[batch, length, hidden]`.
-    fn attention(&self, x: &Tensor, at: &At, cache: Option<(usize, &mut Cache)>) -> Result<Tensor> {
-        let (shape, passing) = (at.shape, at.passing);
-        let (batch, length, _) = x.size3()?;
-        let (heads, kv) = (shape.heads, shape.kv_heads);
-        let qkv = self.qkv.apply(x, passing)?;
-        let qkv = if shape.qk_norm == QkNorm::Whole { self.norm_whole(shape, &qkv)? } else { qkv };
-        let qkv = qkv.f_view([batch, length, heads + 2 * kv, shape.head_dim])?.f_transpose(1, 2)?;
-        // Queries and keys are rotated together: they lie side by side.
-        let mut qk = qkv.f_narrow(1, 0, heads + kv)?;
-        if let (QkNorm::Heads, Some([of_q, of_k])) = (shape.qk_norm, &self.qk_norms) {
-            let (q, k) = (qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv)?);
-            qk = Tensor::f_cat(&[of_q.apply(&q)?, of_k.apply(&k)?], 1)?;
-        }
-        if let Some(rotation) = at.rotation {
-            qk = rotated(&qk, rotation)?;
-        }
-        let q = qk.f_narrow(1, 0, heads)?;
-        let mut k = qk.f_narrow(1, heads, kv)?;
-        let mut v = qkv.f_narrow(1, heads + kv, kv)?;
-        if let Some((layer, cache)) = cache {
-            (k, v) = cache.append(layer, &k, &v)?;
-        }
-        let out = attend(shape, at.kind, &q, &k, &v, at.masks)?;
-        self.o.apply(&out.f_transpose(1, 2)?.f_reshape([batch, length, heads * shape.head_dim])?, passing)
-    }
-
-    /// Norms of all queries and of all keys of a token.
-    fn norm_whole(&self, shape: &Shape, qkv: &Tensor) -> Result<Tensor> {
-        let Some([of_q, of_k]) = &self.qk_norms else { return Ok(qkv.shallow_clone()) };
-        let [q, kv] = [shape.heads, shape.kv_heads].map(|n| n * shape.head_dim);
-        let part = |start: i64, length: i64| qkv.f_narrow(-1, start, length);
-        Ok(Tensor::f_cat(&[of_q.apply(&part(0, q)?)?, of_k.apply(&part(q, kv)?)?, part(q + kv, kv)?], -1)?)
-    }
-
-    fn mlp(&self, x: &Tensor, at: &At) -> Result<Tensor> {
-        let (shape, passing) = (at.shape, at.passing);
-        let up = self.up.apply(x, passing)?;
-        if !shape.gated {
-            return self.down.apply(&shape.activation.apply(&up)?, passing);
-        }
-        let halves = up.f_chunk(2, -1)?;
-        self.down.apply(&shape.activation.apply(&halves[0])?.f_mul(&halves[1])?, passing)
-    }
-}
-
-/// Rotates the first dimensions of each head, `[batch, heads, length, head_dim]`.
-fn rotated(x: &Tensor, (cos, sin): &Rotation) -> Result<Tensor> {
-    let (dims, all) = (cos.size4()?.3, x.size4()?.3);
-    let turn = |x: &Tensor| -> Result<Tensor> {
-        let halves = x.f_chunk(2, -1)?;
-        let turned = Tensor::f_cat(&[halves[1].f_neg()?, halves[0].shallow_clone()], -1)?;
-        Ok(x.f_mul(cos)?.f_add(&turned.f_mul(sin)?)?)
-    };
-    if dims == all {
-        return turn(x);
-    }
-    Ok(Tensor::f_cat(&[turn(&x.f_narrow(-1, 0, dims)?)?, x.f_narrow(-1, dims, all - dims)?], -1)?)
-}
-
-/// What a norm makes of `x`, if there is one.
-fn normed(norm: &Option<Normed>, x: Tensor) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.apply(&x),
-        None => Ok(x),
     }
 }
 

@@ -99,7 +99,7 @@ impl<'a> Experience<'a> {
             pad: tokenizer.pad,
         };
         let total = options.train.total_steps(experience.rows.len());
-        let t = Trainer::start(stage, policy, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
+        let t = Trainer::start(stage, policy, tokenizer, &options.optimizer, total, &options.train)?;
         experience.sampler.feedback(&t.state.front)?;
         Ok((experience, log_probs, t))
     }

@@ -98,7 +98,7 @@ fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     let train = encode_all(&tokenizer, &options.data, &train, max_tokens)?;
     let heldout = encode_all(&tokenizer, options.heldout.as_ref().unwrap_or(&options.data), &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
-    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
+    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, &options.train)?;
     t.run(|t| {
         let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), options.train.batch_size, t.state.step)
             .into_iter()

@@ -89,7 +89,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
     let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), Ok)?;
     let rows = encode(&data, &tokenizer, model.config.shape.context)?;
     let total = options.train.total_steps(rows.len());
-    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, options.train.checkpoint_every)?;
+    let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, &options.train)?;
     t.run(|t| {
         let drawn = batch_rows(stage, rows.len(), options.train.batch_size, t.state.step);
         let mut examples: Vec<&Turn> = drawn.into_iter().map(|i| &rows[i]).collect();

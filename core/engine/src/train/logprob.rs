@@ -30,9 +30,6 @@ pub struct Packed {
     lengths: Vec<i64>,
 }
 
-/// Rows of the output head computed at once: bounds the memory for logits.
-const HEAD_ROWS: i64 = 512;
-
 /// Packs groups, padding rows on the right with `pad`.
 pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
     let total = |g: &Group| g.prompt.len() + g.completions.iter().map(|c| c.len()).sum::<usize>();
@@ -125,21 +122,7 @@ impl Packed {
 
     /// The same from hidden states that are computed already.
     pub fn log_probs_of(&self, net: &Net, hidden: &Tensor, temperature: f64) -> Result<Tensor> {
-        let hidden = hidden.f_index_select(0, &self.predictors)?;
-        let rows = hidden.size2()?.0;
-        let mut parts = Vec::new();
-        let mut start = 0;
-        while start < rows {
-            let count = HEAD_ROWS.min(rows - start);
-            let mut logits = net.head(&hidden.f_narrow(0, start, count)?)?;
-            if temperature != 1.0 {
-                logits = logits.f_div_scalar(temperature)?;
-            }
-            let target = self.targets.f_narrow(0, start, count)?.f_unsqueeze(1)?;
-            parts.push(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?);
-            start += count;
-        }
-        Ok(Tensor::f_cat(&parts, 0)?)
+        net.log_probs(&hidden.f_index_select(0, &self.predictors)?, &self.targets, temperature)
     }
 
     /// Sums token log-probs per completion, `[completions]`.

@@ -6,7 +6,7 @@ use super::log::{Log, Metrics};
 use super::optim::{self, Optim};
 use super::{checkpoint, checkpoint::State};
 use crate::model::{Model, Net};
-use crate::plan::Optimizer;
+use crate::plan::{Optimizer, Training};
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -28,6 +28,7 @@ pub struct Trainer<'a> {
     moved: bool,
     total: usize,
     checkpoint_every: usize,
+    recompute: bool,
     pub log: Log,
     bar: ProgressBar,
     started: Instant,
@@ -41,7 +42,7 @@ impl<'a> Trainer<'a> {
         tokenizer: Tokenizer,
         options: &Optimizer,
         total: usize,
-        checkpoint_every: usize,
+        train: &Training,
     ) -> Result<Self> {
         let saved = checkpoint::load(&stage.folder(), &mut model)?;
         let (optim_state, state) = saved.map_or((None, State::default()), |(optim, state)| (Some(optim), state));
@@ -65,7 +66,8 @@ impl<'a> Trainer<'a> {
             moved: false,
             state,
             total,
-            checkpoint_every,
+            checkpoint_every: train.checkpoint_every,
+            recompute: train.gradient_checkpointing,
             log,
             bar,
             started: Instant::now(),
@@ -103,7 +105,9 @@ impl<'a> Trainer<'a> {
         loss: impl FnMut(&Net, M) -> Result<Tensor>,
     ) -> Result<Metrics> {
         let (dtype, at) = (self.stage.session.dtype, (self.state.step as u64) << 32);
-        let net = |micro: usize| self.model.training_net(dtype, self.stage.seed("dropout", at + micro as u64));
+        let net = |micro: usize| {
+            self.model.training_net(dtype, self.stage.seed("dropout", at + micro as u64), self.recompute)
+        };
         match accumulate(&self.model, net, self.comm, micros, count, loss)? {
             Some(mean) => self.update(mean),
             None => Ok(Metrics::new()),
@@ -192,8 +196,10 @@ pub(super) fn accumulate<M>(
     let mut mean = [0.0];
     for (i, micro) in micros.into_iter().enumerate() {
         obey()?;
-        let share = loss(&net(i)?, micro)?.f_div_scalar(all[0])?;
+        let net = net(i)?;
+        let share = loss(&net, micro)?.f_div_scalar(all[0])?;
         share.f_backward()?;
+        net.backpropagate()?;
         mean[0] += f64::try_from(&share)?;
     }
     comm.sum_gradients(model.trained())?;

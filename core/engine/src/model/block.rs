@@ -1,0 +1,118 @@
+//! One layer of a network: attention and MLP, with norms before and after them where a family has them.
+
+use super::attention::{Masks, attend};
+use super::cache::Cache;
+use super::layers::{Linear, Normed, Passing};
+use super::shape::{LayerShape, QkNorm, Shape};
+use crate::Result;
+use tch::Tensor;
+
+/// cos and sin of the angles, each `[batch, 1, length, dims]`.
+pub type Rotation = (Tensor, Tensor);
+
+pub struct Layer {
+    pub before_attention: Option<Normed>,
+    pub qkv: Linear,
+    /// Of queries and of keys.
+    pub qk_norms: Option<[Normed; 2]>,
+    pub o: Linear,
+    pub after_attention: Option<Normed>,
+    pub before_mlp: Option<Normed>,
+    pub up: Linear,
+    pub down: Linear,
+    pub after_mlp: Option<Normed>,
+}
+
+/// What a layer works with, beside its parameters and inputs.
+pub struct At<'a> {
+    pub shape: &'a Shape,
+    pub kind: &'a LayerShape,
+    pub rotation: Option<&'a Rotation>,
+    pub masks: &'a Masks<'a>,
+    pub passing: &'a Passing,
+}
+
+impl Layer {
+    /// `x` is `[batch, length, hidden]`; with a cache comes the layer's index.
+    pub fn apply(&self, x: Tensor, at: &At, cache: Option<(usize, &mut Cache)>) -> Result<Tensor> {
+        let seen = normed(&self.before_attention, x.shallow_clone())?;
+        let attended = self.attention(&seen, at, cache)?;
+        let after = x.f_add(&normed(&self.after_attention, attended)?)?;
+        let seen = normed(&self.before_mlp, if at.shape.parallel { x } else { after.shallow_clone() })?;
+        Ok(after.f_add(&normed(&self.after_mlp, self.mlp(&seen, at)?)?)?)
+    }
+
+    pub fn numel(&self) -> usize {
+        let linears = [&self.qkv, &self.o, &self.up, &self.down].map(Linear::numel).iter().sum::<usize>();
+        let norms = [&self.before_attention, &self.after_attention, &self.before_mlp, &self.after_mlp];
+        let norms = norms.into_iter().flatten().chain(self.qk_norms.iter().flatten());
+        linears + norms.map(Normed::numel).sum::<usize>()
+    }
+
+    /// `x` is `[batch, length, hidden]`.
+    fn attention(&self, x: &Tensor, at: &At, cache: Option<(usize, &mut Cache)>) -> Result<Tensor> {
+        let (shape, passing) = (at.shape, at.passing);
+        let (batch, length, _) = x.size3()?;
+        let (heads, kv) = (shape.heads, shape.kv_heads);
+        let qkv = self.qkv.apply(x, passing)?;
+        let qkv = if shape.qk_norm == QkNorm::Whole { self.norm_whole(shape, &qkv)? } else { qkv };
+        let qkv = qkv.f_view([batch, length, heads + 2 * kv, shape.head_dim])?.f_transpose(1, 2)?;
+        // Queries and keys are rotated together: they lie side by side.
+        let mut qk = qkv.f_narrow(1, 0, heads + kv)?;
+        if let (QkNorm::Heads, Some([of_q, of_k])) = (shape.qk_norm, &self.qk_norms) {
+            let (q, k) = (qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv)?);
+            qk = Tensor::f_cat(&[of_q.apply(&q)?, of_k.apply(&k)?], 1)?;
+        }
+        if let Some(rotation) = at.rotation {
+            qk = rotated(&qk, rotation)?;
+        }
+        let q = qk.f_narrow(1, 0, heads)?;
+        let mut k = qk.f_narrow(1, heads, kv)?;
+        let mut v = qkv.f_narrow(1, heads + kv, kv)?;
+        if let Some((layer, cache)) = cache {
+            (k, v) = cache.append(layer, &k, &v)?;
+        }
+        let out = attend(shape, at.kind, &q, &k, &v, at.masks)?;
+        self.o.apply(&out.f_transpose(1, 2)?.f_reshape([batch, length, heads * shape.head_dim])?, passing)
+    }
+
+    /// Norms of all queries and of all keys of a token.
+    fn norm_whole(&self, shape: &Shape, qkv: &Tensor) -> Result<Tensor> {
+        let Some([of_q, of_k]) = &self.qk_norms else { return Ok(qkv.shallow_clone()) };
+        let [q, kv] = [shape.heads, shape.kv_heads].map(|n| n * shape.head_dim);
+        let part = |start: i64, length: i64| qkv.f_narrow(-1, start, length);
+        Ok(Tensor::f_cat(&[of_q.apply(&part(0, q)?)?, of_k.apply(&part(q, kv)?)?, part(q + kv, kv)?], -1)?)
+    }
+
+    fn mlp(&self, x: &Tensor, at: &At) -> Result<Tensor> {
+        let (shape, passing) = (at.shape, at.passing);
+        let up = self.up.apply(x, passing)?;
+        if !shape.gated {
+            return self.down.apply(&shape.activation.apply(&up)?, passing);
+        }
+        let halves = up.f_chunk(2, -1)?;
+        self.down.apply(&shape.activation.apply(&halves[0])?.f_mul(&halves[1])?, passing)
+    }
+}
+
+/// Rotates the first dimensions of each head, `[batch, heads, length, head_dim]`.
+fn rotated(x: &Tensor, (cos, sin): &Rotation) -> Result<Tensor> {
+    let (dims, all) = (cos.size4()?.3, x.size4()?.3);
+    let turn = |x: &Tensor| -> Result<Tensor> {
+        let halves = x.f_chunk(2, -1)?;
+        let turned = Tensor::f_cat(&[halves[1].f_neg()?, halves[0].shallow_clone()], -1)?;
+        Ok(x.f_mul(cos)?.f_add(&turned.f_mul(sin)?)?)
+    };
+    if dims == all {
+        return turn(x);
+    }
+    Ok(Tensor::f_cat(&[turn(&x.f_narrow(-1, 0, dims)?)?, x.f_narrow(-1, dims, all - dims)?], -1)?)
+}
+
+/// What a norm makes of `x`, if there is one.
+fn normed(norm: &Option<Normed>, x: Tensor) -> Result<Tensor> {
+    match norm {
+        Some(norm) => norm.apply(&x),
+        None => Ok(x),
+    }
+}
