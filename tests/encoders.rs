@@ -4,7 +4,7 @@
 use motrain_core::reward::Sample;
 use motrain_core::{Prompt, Registry};
 use motrain_host::{Request, load};
-use motrain_tests::{failure, library, motrain, result, root, small_run, success, write};
+use motrain_tests::{copy_model, failure, library, motrain, result, reused, root, small_run, success, told, write};
 use serde_json::json;
 use std::path::Path;
 
@@ -60,6 +60,27 @@ fn a_run_scores_the_same_on_any_number_of_threads() {
         let mean: f64 = number.parse().unwrap_or_else(|e| panic!("{name}: {number:?}: {e}"));
         assert!(low < mean && mean < high, "{name}: {mean}");
     }
+}
+
+#[test]
+fn a_run_follows_the_contents_of_its_model() {
+    let f = tempfile::tempdir().unwrap();
+    copy_model(Path::new(&fixture("distilbert")), &f.path().join("models/d"));
+    let reused_with = |model: &str| {
+        let mut run = small_run(f.path(), "out");
+        let options = format!("{{ model = \"models/{model}\", label = 1 }}");
+        let watch = format!("tasks.hh.watch=[{{ name = \"D\", source = \"motrain.encoder\", options = {options} }}]");
+        reused(&told(run.args(["--set", &watch, "--plugin"]).arg(library("reward_encoder"))))
+    };
+    assert_eq!(reused_with("d"), 0);
+    let all = reused_with("d");
+    std::fs::rename(f.path().join("models/d"), f.path().join("models/e")).unwrap();
+    assert_eq!(reused_with("e"), all, "the same model elsewhere");
+    let settings = f.path().join("models/e/tokenizer_config.json");
+    let text = std::fs::read_to_string(&settings).unwrap();
+    std::fs::write(&settings, text.replace("\"model_max_length\": 48", "\"model_max_length\": 40")).unwrap();
+    let after = reused_with("e");
+    assert!(after < all, "{after} of {all} stages were reused with another model");
 }
 
 /// What a component with these options scores.

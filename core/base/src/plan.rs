@@ -135,6 +135,9 @@ pub struct PluginFile {
     /// SHA-256 of the libraries beside it that it needs, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub needs: BTreeMap<String, String>,
+    /// The options that name a model folder (`"format": "path"` in the schema), by component.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub folders: BTreeMap<String, Vec<String>>,
 }
 
 /// The script whose functions serve as components: source and configuration, so that a resumed run has the same ones.

@@ -6,7 +6,7 @@ use crate::{locate, script, shipped};
 use anyhow::{Context, Result, bail};
 use motrain_core::registry::Registry;
 use motrain_engine::names;
-use motrain_engine::plan::{Plan, Stage};
+use motrain_engine::plan::Plan;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ pub fn make(script: &Path, args: &ConfigArgs) -> Result<(Plan, Registry)> {
     let plugins = Plugins::read(&config, args)?;
     let registry = components::from_config(&config, &plugins)?;
     let (mut plan, registry) = script::plan(&script, &config, registry, plugins.for_script(&script))?;
-    if plan.stages.iter().flat_map(Stage::inputs).any(|path| Path::new(&path).is_relative()) {
+    if plan.inputs().any(|path| Path::new(&path).is_relative()) {
         plan.directory = Some(here()?.to_string_lossy().into_owned());
     }
     for path in plan.plugins.iter_mut().map(|p| &mut p.path).chain(plan.script.as_mut().map(|s| &mut s.path)) {
@@ -34,7 +34,7 @@ pub fn saved(folder: &Path) -> Result<Plan> {
         .with_context(|| format!("{} is no run folder: it has no plan.json", folder.display()))?;
     let plan = serde_json::from_str::<Value>(&text).and_then(serde_json::from_value);
     let plan: Plan = plan.with_context(|| format!("{} cannot be used", path.display()))?;
-    plan.stages.iter().flat_map(Stage::inputs).try_for_each(|path| shipped::restore(Path::new(&path)))?;
+    plan.inputs().try_for_each(|path| shipped::restore(Path::new(&path)))?;
     Ok(plan)
 }
 

@@ -82,7 +82,7 @@ fn holds(folder: &RunFolder, plan: &Plan) -> bool {
 /// What an open stage reads must be there; finished ones need nothing any more.
 fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
     for stage in session.plan.stages.iter().filter(|s| status(session, &s.id).is_none()) {
-        if let Some(path) = stage.inputs().into_iter().find(|path| inputs.is_gone(path)) {
+        if let Some(path) = stage.inputs(&session.plan.plugins).into_iter().find(|path| inputs.is_gone(path)) {
             let what = format!("is not there any more, and stage \"{}\" needs it; bring it back", stage.id);
             return Err(Error::file(Path::new(&path), what));
         }

@@ -102,6 +102,11 @@ impl Described {
     pub fn owner(&self) -> String {
         format!("{} \"{}\"", self.kind.name(), self.name)
     }
+
+    /// `loss acme.robust`, as plans name it.
+    fn key(&self) -> String {
+        format!("{} {}", self.kind.name(), self.name)
+    }
 }
 
 /// A loaded library.
@@ -169,7 +174,16 @@ fn load(shown: &Path, path: &Path, image: Image, needs: BTreeMap<String, String>
     let sha256 = image.keep();
     // SAFETY: the entry returned a description that lives as long as the process, or null.
     let (name, version, components) = unsafe { describe(plugin, path) }.map_err(bad)?;
-    let names = components.iter().map(|c| format!("{} {}", c.kind.name(), c.name)).collect();
-    let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names, needs };
+    let names = components.iter().map(Described::key).collect();
+    let folders = components.iter().filter_map(named_folders).collect();
+    let file = PluginFile { path: path.to_string_lossy().into_owned(), sha256, components: names, needs, folders };
     Ok(Library { file, name, version, components })
+}
+
+/// A component and its options that name a model folder, if it has some.
+fn named_folders(component: &Described) -> Option<(String, Vec<String>)> {
+    let options = component.schema["properties"].as_object()?;
+    let named = options.iter().filter(|(_, option)| option["format"] == "path");
+    let names: Vec<String> = named.map(|(name, _)| name.clone()).collect();
+    (!names.is_empty()).then(|| (component.key(), names))
 }

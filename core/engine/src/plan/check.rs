@@ -51,7 +51,7 @@ impl Plan {
     pub fn missing_inputs(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for stage in &self.stages {
-            let models = stage.folders().into_iter().filter_map(|path| match Path::new(&path) {
+            let models = stage.folders(&self.plugins).into_iter().filter_map(|path| match Path::new(&path) {
                 folder if ["config.json", "adapter_config.json"].iter().any(|f| folder.join(f).is_file()) => None,
                 folder if folder.is_dir() => {
                     Some(format!("model {path} is no Hugging Face folder: it has no config.json"))

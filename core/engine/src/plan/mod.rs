@@ -46,7 +46,7 @@ impl Plan {
     /// there any more, from `here`.
     pub fn read_in(mut self, here: &Path) -> Self {
         let Some(home) = self.directory.clone().map(PathBuf::from).filter(|home| home != here) else { return self };
-        for path in self.stages.iter_mut().flat_map(Stage::paths_mut) {
+        for path in self.stages.iter_mut().flat_map(|stage| stage.paths_mut(&self.plugins)) {
             let (there, beside) = (home.join(&*path), here.join(&*path));
             let found = if !there.exists() && beside.exists() { beside } else { there };
             *path = found.to_string_lossy().into_owned();
@@ -63,6 +63,11 @@ impl Plan {
             }
         }
         all
+    }
+
+    /// Files and folders that its stages read.
+    pub fn inputs(&self) -> impl Iterator<Item = String> {
+        self.stages.iter().flat_map(|stage| stage.inputs(&self.plugins))
     }
 
     pub fn stage(&self, id: &str) -> Option<&Stage> {
@@ -86,7 +91,7 @@ impl Plan {
         for stage in &self.stages {
             let needed: Vec<&String> = stage.needs().iter().filter_map(|id| hashes.get(id)).collect();
             let mut read = stage.clone();
-            for path in read.paths_mut() {
+            for path in read.paths_mut(&self.plugins) {
                 *path = fingerprint(path)?;
             }
             let used = self.plugins.iter().filter(|p| stage.uses_library(p));
@@ -148,7 +153,7 @@ mod tests {
         let plan = Plan { directory: Some(made.to_string_lossy().into_owned()), ..plan() };
         assert_eq!(plan.clone().read_in(&made), plan);
         let read = plan.read_in(&here);
-        let inputs: Vec<String> = read.stages.iter().flat_map(Stage::inputs).collect();
+        let inputs: Vec<String> = read.inputs().collect();
         let (base, p, pairs) = (made.join("base"), made.join("p"), here.join("pairs"));
         assert_eq!(inputs, [&base, &pairs, &base, &p, &base, &p].map(|p| p.to_str().unwrap().to_owned()));
     }
@@ -164,13 +169,15 @@ mod tests {
     fn a_hash_does_not_follow_where_inputs_lie() {
         let all = json!({
             "name": "t", "seed": 1, "device": "cpu", "dtype": "auto",
+            "plugins": [{"path": "p.so", "sha256": "0", "components": ["reward acme.near"], "folders": {"reward acme.near": ["encoder"]}}],
             "stages": [
                 {"id": "a", "kind": "init_model", "corpus": ["x/c"], "vocab_size": 260, "hidden_size": 8, "intermediate_size": 8,
                  "layers": 1, "heads": 1, "kv_heads": 1, "context": 8},
                 {"id": "b", "kind": "sft", "model": "x/m", "data": {"paths": ["x/d"]}},
                 {"id": "c", "kind": "reward_model", "model": "x/m", "data": {"paths": ["x/d"]}, "heldout": {"paths": ["x/h"]}},
                 {"id": "d", "kind": "rewards", "policy": "x/m", "prompts": {"paths": ["x/p"]},
-                 "sources": [{"name": "R", "source": {"name": "reward_model", "options": {"model": "x/r"}}}]},
+                 "sources": [{"name": "R", "source": {"name": "reward_model", "options": {"model": "x/r"}}},
+                             {"name": "N", "source": {"name": "acme.near", "options": {"encoder": "x/e", "model": "a name"}}}]},
                 {"id": "e", "kind": "best_of_n", "policy": "x/m", "prompts": {"paths": ["x/p"]}, "rewards": "d",
                  "sampler": {"name": "grid"}, "conditioner": {"name": "none"}},
                 {"id": "f", "kind": "ric_data", "policy": "x/m", "prompts": {"paths": ["x/p"]}, "rewards": "d"},
@@ -192,8 +199,8 @@ mod tests {
         let contents = |path: &str| Ok(path.rsplit('/').next().unwrap_or_default().to_owned());
         assert_eq!(here.hashes(contents, |_| 1).unwrap(), there.hashes(contents, |_| 1).unwrap());
         for stage in &here.stages {
-            let (mut same, mut inputs) = (stage.clone(), stage.inputs());
-            let mut paths: Vec<String> = same.paths_mut().into_iter().map(|p| p.clone()).collect();
+            let (mut same, mut inputs) = (stage.clone(), stage.inputs(&here.plugins));
+            let mut paths: Vec<String> = same.paths_mut(&here.plugins).into_iter().map(|p| p.clone()).collect();
             paths.sort();
             inputs.sort();
             assert_eq!(paths, inputs, "{}", stage.id);

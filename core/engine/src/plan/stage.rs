@@ -130,18 +130,21 @@ impl Stage {
         self.wants().into_iter().find(|(makes, _)| *makes == Some(Makes::Rewards)).map(|(_, id)| id)
     }
 
-    /// Files and folders that the stage reads.
-    pub fn inputs(&self) -> Vec<String> {
-        [self.folders(), self.files()].concat()
+    /// Files and folders that the stage reads. Of a plugin's component its library says which options name one.
+    pub fn inputs(&self, plugins: &[PluginFile]) -> Vec<String> {
+        [self.folders(plugins), self.files()].concat()
     }
 
     /// Model folders that the stage reads.
-    pub fn folders(&self) -> Vec<String> {
-        self.refer(|r| match r {
-            Ref::Model(model) => model.path_mut().cloned(),
-            Ref::Component(_, component) => scorer(component).cloned(),
+    pub fn folders(&self, plugins: &[PluginFile]) -> Vec<String> {
+        let folders = self.refer(|r| match r {
+            Ref::Model(model) => Some(model.path_mut().cloned().into_iter().collect::<Vec<String>>()),
+            Ref::Component(kind, component) => {
+                Some(folders_of(kind, component, plugins).into_iter().map(|path| path.clone()).collect())
+            }
             _ => None,
-        })
+        });
+        folders.concat()
     }
 
     /// Files that the stage reads.
@@ -163,12 +166,12 @@ impl Stage {
     }
 
     /// The paths of all files and folders.
-    pub fn paths_mut(&mut self) -> Vec<&mut String> {
+    pub fn paths_mut(&mut self, plugins: &[PluginFile]) -> Vec<&mut String> {
         let paths = self.work.refs().into_iter().map(|r| match r {
             Ref::Model(model) => model.path_mut().into_iter().collect(),
             Ref::Data(data) => data.paths.iter_mut().collect(),
             Ref::File(path) => vec![path],
-            Ref::Component(_, component) => scorer(component).into_iter().collect(),
+            Ref::Component(kind, component) => folders_of(kind, component, plugins),
             Ref::Stage(..) => vec![],
         });
         paths.flatten().collect()
@@ -176,16 +179,26 @@ impl Stage {
 
     /// Whether a component of the stage is in this library.
     pub fn uses_library(&self, library: &PluginFile) -> bool {
-        self.components().iter().any(|(kind, c)| library.components.contains(&format!("{} {}", kind.name(), c.name)))
+        self.components().iter().any(|(kind, c)| library.components.contains(&key(*kind, c)))
     }
 }
 
-/// The model folder of a component that scores with one.
-fn scorer(component: &mut Component) -> Option<&mut String> {
-    match component.options.get_mut("model") {
-        Some(Value::String(path)) if component.name == "reward_model" => Some(path),
-        _ => None,
+/// `loss acme.robust`, as a library's entry in the plan has it.
+fn key(kind: Kind, component: &Component) -> String {
+    format!("{} {}", kind.name(), component.name)
+}
+
+/// The model folders that a component reads: that of a reward model, and those that a plugin's options name.
+fn folders_of<'a>(kind: Kind, component: &'a mut Component, plugins: &[PluginFile]) -> Vec<&'a mut String> {
+    let key = key(kind, component);
+    let mut names: Vec<&str> =
+        plugins.iter().filter_map(|p| p.folders.get(&key)).flatten().map(String::as_str).collect();
+    if component.name == "reward_model" {
+        names.push("model");
     }
+    let options = component.options.as_object_mut().into_iter().flatten();
+    let named = options.filter(|(name, _)| names.contains(&name.as_str()));
+    named.filter_map(|(_, value)| if let Value::String(path) = value { Some(path) } else { None }).collect()
 }
 
 /// The ids in `{"stage": id}` values of a component's options.
