@@ -1,10 +1,11 @@
 //! LoRA adapters as PEFT saves them: adapter_config.json (`peft.rs` reads it) and adapter_model.safetensors.
 
 use super::Model;
-use super::config::{Config, Head};
+use super::config::Config;
+use super::head::{Head, SCORE};
 use super::layers::Change;
 use super::peft::{LoraConfig, Place};
-use super::slots::{SCORE, Slot, slots};
+use super::slots::{Slot, slots};
 use super::weights::{Tensors, read_weights};
 use crate::finite::not_finite;
 use crate::session::obey;

@@ -2,21 +2,11 @@
 
 use super::arch::Arch;
 use super::config_json;
+use super::head::Head;
 use super::shape::Shape;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
-
-/// What the model ends in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Head {
-    /// Next-token logits through the transposed embedding.
-    TiedLm,
-    /// Next-token logits through a matrix of its own.
-    Lm,
-    /// A number for each label: a reward model, or another classifier of sequences.
-    Score,
-}
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -27,7 +17,7 @@ pub struct Config {
     pub eos: Vec<i64>,
     pub pad: Option<i64>,
     pub head: Head,
-    /// Names of a classifier's labels; none for language models.
+    /// Names of a reward model's labels; none for language models.
     pub labels: Vec<String>,
     /// config.json as it was read.
     pub(super) said: Map<String, Value>,
@@ -58,11 +48,13 @@ impl Config {
     pub fn to_json(&self) -> Value {
         let mut said = self.said.clone();
         let [lm, classifier] = self.arch.classes();
-        let class = if self.head == Head::Score { classifier } else { lm };
         let layers = self.shape.layers.len();
         let mut set = |name: &str, value: Value| drop(said.insert(name.into(), value));
-        set("architectures", json!([class]));
-        set("tie_word_embeddings", json!(self.head != Head::Lm));
+        if !self.head.is_foreign() {
+            let class = if self.head.scores() { classifier } else { lm };
+            set("architectures", json!([class]));
+            set("tie_word_embeddings", json!(self.head != Head::Lm));
+        }
         set(self.arch.names().layer_count, json!(layers));
         if self.head == Head::Score {
             let by_id = self.labels.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));

@@ -2,7 +2,8 @@
 //! name; one that no model of the family has a meaning for is named.
 
 use super::arch::{Arch, FAMILIES, Usual};
-use super::config::{Config, Head};
+use super::config::Config;
+use super::head::{self, Head};
 use crate::fields::{Fields, Said};
 use serde_json::{Map, Value};
 
@@ -125,24 +126,21 @@ const DROPOUTS: [&str; 5] = ["attention_dropout", "attn_pdrop", "resid_pdrop", "
 pub(super) fn read(text: &str) -> Said<(Config, Vec<String>)> {
     let mut f = Fields::parse(text)?;
     let said: Map<String, Value> = f.clone().into();
-    let (arch, score) = family(&mut f)?;
-    let labels = labels(&mut f)?;
+    let arch = family(&mut f)?;
+    let scores = head::read(arch, &mut f)?;
     let Usual { tied, bos, eos, pad } = arch.usual();
     let shape = arch.shape(&mut f)?;
     shape.check()?;
     let tied = f.take("tie_word_embeddings")?.unwrap_or(tied);
+    let (head, labels) = scores.unwrap_or((if tied { Head::TiedLm } else { Head::Lm }, vec![]));
     let config = Config {
         arch,
         shape,
         bos: token(&mut f, "bos_token_id", bos)?.first().copied(),
         eos: token(&mut f, "eos_token_id", eos)?,
         pad: token(&mut f, "pad_token_id", pad)?.first().copied(),
-        head: match (score, tied) {
-            (true, _) => Head::Score,
-            (false, true) => Head::TiedLm,
-            (false, false) => Head::Lm,
-        },
-        labels: if score { labels } else { vec![] },
+        head,
+        labels,
         said,
     };
     let mut unknown = Vec::new();
@@ -176,44 +174,13 @@ const NEUTRAL: [&str; 9] = [
     "num_local_experts = 0",
 ];
 
-/// The model's family, and whether it is a reward model.
-fn family(f: &mut Fields) -> Said<(&'static dyn Arch, bool)> {
+fn family(f: &mut Fields) -> Said<&'static dyn Arch> {
     let said: String = f.need("model_type")?;
-    let Some(&arch) = FAMILIES.iter().find(|arch| arch.model_type() == said) else {
+    FAMILIES.iter().find(|arch| arch.model_type() == said).copied().ok_or_else(|| {
         let known: Vec<String> = FAMILIES.iter().map(|arch| format!("\"{}\"", arch.model_type())).collect();
-        return Err(format!("says model_type = \"{said}\"; motrain knows {}", known.join(", ")));
-    };
-    let architectures: Vec<String> = f.take("architectures")?.unwrap_or_default();
-    let [lm, classifier] = arch.classes();
-    let known = |a: &&String| [&lm, &classifier].iter().any(|class| a.eq_ignore_ascii_case(class));
-    if let Some(odd) = architectures.iter().find(|a| !known(a)) {
-        return Err(format!("says architectures = \"{odd}\"; motrain knows {lm} and, for reward models, {classifier}"));
-    }
-    Ok((arch, architectures.iter().any(|a| a.eq_ignore_ascii_case(&classifier))))
+        format!("says model_type = \"{said}\"; motrain knows {}", known.join(", "))
+    })
 }
-
-/// Names of labels by their ids. A file that says nothing has transformers' two.
-fn labels(f: &mut Fields) -> Said<Vec<String>> {
-    let count: Option<usize> = f.take("num_labels")?;
-    let Some(named) = f.take::<Map<String, Value>>("id2label")? else {
-        let count = count.unwrap_or(2);
-        let right = (1..=MAX_LABELS).contains(&count);
-        return right
-            .then(|| (0..count).map(|i| format!("LABEL_{i}")).collect())
-            .ok_or_else(|| format!("says num_labels = {count}; there are 1 to {MAX_LABELS}"));
-    };
-    if let Some(other) = count.filter(|count| *count != named.len()) {
-        return Err(format!("says num_labels = {other}, and {} labels in id2label", named.len()));
-    }
-    let name = |i: usize| named.get(&i.to_string()).and_then(Value::as_str).map(str::to_owned);
-    let names: Option<Vec<String>> = (0..named.len()).map(name).collect();
-    names
-        .filter(|n| !n.is_empty())
-        .ok_or_else(|| "says id2label, which does not name the labels 0, 1, … in turn".into())
-}
-
-/// No classifier that exists has more.
-const MAX_LABELS: usize = 100_000;
 
 /// One id or several. A file that does not say has its family's; null and negative ids are none.
 fn token(f: &mut Fields, name: &str, usual: Option<i64>) -> Said<Vec<i64>> {

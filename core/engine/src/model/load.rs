@@ -1,7 +1,8 @@
 //! From a checkpoint's tensors to the fused layout.
 
-use super::config::{Config, Head};
-use super::slots::{Part, SCORE, Slot, slots};
+use super::config::Config;
+use super::head::{self, Head};
+use super::slots::{Part, Slot, slots};
 use super::weights::{Tensors, read_folder};
 use super::{Adapter, Model};
 use crate::Result;
@@ -44,6 +45,7 @@ impl Model {
         }
         prefix(&config, &mut tensors);
         tie(&mut config, &mut tensors).map_err(|e| e.to_string())?;
+        head::settle(&mut config, &mut tensors).map_err(|e| e.to_string())?;
         let mut problems = Vec::new();
         let mut params = Vec::new();
         for slot in slots(&config) {
@@ -88,8 +90,8 @@ fn prefix(config: &Config, tensors: &mut Tensors) {
     if tensors.keys().any(|name| name.starts_with(names.prefix)) {
         return;
     }
-    let heads = [names.head, SCORE].map(|head| format!("{head}."));
-    let own = |name: String| match heads.iter().any(|head| name.starts_with(head)) {
+    let heads = Head::modules(config.arch);
+    let own = |name: String| match heads.contains(&name.split('.').next().unwrap_or_default()) {
         true => name,
         false => format!("{}{name}", names.prefix),
     };
@@ -126,8 +128,8 @@ fn says_nothing(name: &str, config: &Config) -> bool {
 /// with it).
 fn harmless(name: &str, config: &Config) -> bool {
     says_nothing(name, config)
-        || (config.head == Head::Score && name == format!("{}.weight", config.arch.names().head))
-        || (config.head != Head::Score && name.starts_with("v_head."))
+        || (config.head.scores() && name == format!("{}.weight", config.arch.names().head))
+        || (!config.head.scores() && name.starts_with("v_head."))
 }
 
 #[cfg(test)]

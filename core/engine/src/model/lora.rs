@@ -2,11 +2,11 @@
 
 use super::adapter::{Adapter, Factors};
 use super::arch::Names;
-use super::config::Head;
+use super::head::{Head, SCORE};
 use super::layers::Change;
 use super::peft::{LoraConfig, Place};
 use super::save::{write_json, write_tensors};
-use super::slots::{Order, SCORE, Slot, slots};
+use super::slots::{Order, Slot, slots};
 use super::weights::{Tensors, read_weights};
 use super::{Config, Model, adapter};
 use crate::plan::{Lora as Options, Targets};

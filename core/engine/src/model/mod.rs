@@ -8,11 +8,13 @@ mod cache;
 mod config;
 mod config_json;
 mod family;
+mod head;
 mod layers;
 mod load;
 mod lora;
 mod mix;
 mod net;
+mod output;
 mod peft;
 mod rope;
 mod save;
@@ -24,8 +26,9 @@ mod weights;
 pub use adapter::Adapter;
 pub use arch::{Arch, FAMILIES};
 pub use cache::Cache;
-pub use config::{Config, Head};
+pub use config::Config;
 pub use family::llama::LlamaSizes;
+pub use head::Head;
 pub use layers::Gain;
 pub use lora::Lora;
 pub use mix::Mix;
@@ -38,11 +41,12 @@ pub(crate) use weights::read_file;
 
 use crate::plan::Lora as LoraOptions;
 use crate::{Error, Result};
+use head::SCORE;
 use motrain_core::rng::Rng;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use shape::Norm;
-use slots::{SCORE, slots};
+use slots::slots;
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
@@ -78,17 +82,17 @@ impl Model {
         Ok(Self { config, params, lora: None })
     }
 
-    /// The backbone's first `layers` layers (0: all) with a new scalar head of deviation 1/√(d+1).
-    pub fn into_reward_model(mut self, layers: i64, seed: u64) -> Result<Self> {
+    /// The backbone's first `layers` layers (0: all) with a new head for these labels, of deviation 1/√(d+1).
+    pub fn into_reward_model(mut self, layers: i64, labels: &[String], seed: u64) -> Result<Self> {
         let shape = &mut self.config.shape;
         let keep = if layers == 0 { shape.layers.len() } else { shape.layers.len().min(layers as usize) };
         shape.layers.truncate(keep);
         let width = shape.hidden_size;
-        self.config.head = Head::Score;
-        self.config.labels = vec!["reward".into()];
+        self.config.end_in_scores(labels);
         let wanted = slots(&self.config);
         let device = self.device();
-        let score = normal(&[1, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
+        let score =
+            normal(&[labels.len() as i64, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
         self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
         self.params.push((format!("{SCORE}.weight"), score.f_to_device(device)?));
         Ok(self)

@@ -5,13 +5,14 @@
 use super::attention::Masks;
 use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
-use super::config::{Config, Head};
-use super::layers::{Change, Dropout, Gain, Linear, Normed, Passing, capped};
+use super::config::Config;
+use super::layers::{Change, Dropout, Gain, Linear, Normed, Passing};
 use super::lora::Lora;
+use super::output::Output;
 use super::shape::{Norm, QkNorm};
-use super::slots::{self, slots};
+use super::slots::slots;
 use super::tape::Tape;
-use super::{Adapter, Model};
+use super::{Adapter, Head, Model};
 use crate::{Error, Result};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,7 +25,7 @@ pub struct Net {
     positions: Option<Tensor>,
     layers: Vec<Layer>,
     norm: Normed,
-    head: Linear,
+    head: Output,
     dtype: Kind,
     passing: Passing,
     tape: Option<Tape>,
@@ -90,15 +91,7 @@ impl Net {
             None => None,
         };
         let norm = params.read_norm(names.norm, shape.norm)?;
-        let head = match config.head {
-            Head::TiedLm => Linear { weight: embed.shallow_clone(), bias: None, changes: vec![] },
-            Head::Lm => params.read_linear(names.head, false)?,
-            Head::Score => params.read_linear(slots::SCORE, false)?,
-        };
-        let head = match trained {
-            Some(trained) => Linear { weight: trained.f_to_kind(dtype)?, ..head },
-            None => head,
-        };
+        let head = Output::of(&config, &params, &embed, trained)?;
         let passing = Passing { gains: vec![], dropout: None };
         Ok(Self { embed, positions, layers, norm, head, config, dtype, passing, tape: None })
     }
@@ -237,13 +230,14 @@ impl Net {
         Ok(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?)
     }
 
-    /// Next-token logits (f32) of hidden states, `[…, vocab]`; the score `[…, 1]` of a reward model.
+    /// Next-token logits (f32) of hidden states, `[…, vocab]`; the scores `[…, labels]` of a reward model.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        let out = self.head.apply(hidden, &self.passing)?;
-        match self.config.head {
-            Head::Score => Ok(out.f_to_kind(Kind::Float)?),
-            _ => capped(out.f_to_kind(Kind::Float)?, self.config.shape.logits_cap),
-        }
+        self.head.apply(hidden, &self.passing)
+    }
+
+    /// The scores of a gated reward model: see `Output::gated`.
+    pub fn gated(&self, ends: &Tensor, prompts: &Tensor) -> Result<Tensor> {
+        self.head.gated(ends, prompts, &self.passing)
     }
 
     pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor) -> Result<Tensor> {
@@ -260,7 +254,7 @@ impl Net {
 }
 
 /// Takes parameters by name, in the compute type.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     params: HashMap<&'a str, &'a Tensor>,
     /// What is added to a matrix's product, by the matrix's name.
     changes: Changes<'a>,
@@ -269,12 +263,19 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn tensor(&self, name: &str) -> Result<Tensor> {
-        let found =
-            self.params.get(name).ok_or_else(|| Error::invalid(format!("the model has no parameter {name}")))?;
-        Ok(found.f_to_kind(self.dtype)?)
+        Ok(self.found(name)?.f_to_kind(self.dtype)?)
     }
 
-    fn read_linear(&self, name: &str, bias: bool) -> Result<Linear> {
+    /// A parameter in f32.
+    pub fn wide(&self, name: &str) -> Result<Tensor> {
+        Ok(self.found(name)?.f_to_kind(Kind::Float)?)
+    }
+
+    fn found(&self, name: &str) -> Result<&Tensor> {
+        self.params.get(name).copied().ok_or_else(|| Error::invalid(format!("the model has no parameter {name}")))
+    }
+
+    pub fn read_linear(&self, name: &str, bias: bool) -> Result<Linear> {
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
         let name = format!("{name}.weight");
         Ok(Linear { weight: self.tensor(&name)?, bias, changes: (self.changes)(&name)? })

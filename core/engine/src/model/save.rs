@@ -1,6 +1,7 @@
 //! Writes Hugging Face folders that `transformers` loads unchanged.
 
 use super::Model;
+use super::head;
 use super::slots::slots;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -40,7 +41,7 @@ impl Model {
     pub fn save_weights(&self, folder: &Path) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         write_json(&folder.join("config.json"), &self.config.to_json())?;
-        let mut tensors = Vec::new();
+        let mut tensors = head::beside(&self.config)?;
         for (slot, (_, param)) in slots(&self.config).iter().zip(&self.params) {
             let mut start = 0;
             for part in &slot.parts {

@@ -1,13 +1,11 @@
 //! A model's parameters, one after the other, and the checkpoint's tensors that each is made of. Query, key and value are stacked, gate and up too.
 
 use super::arch::Names;
-use super::config::{Config, Head};
+use super::config::Config;
+use super::head;
 use super::shape::{Norm, QkNorm, Shape};
 use crate::Result;
 use tch::Tensor;
-
-/// The head of a reward model.
-pub const SCORE: &str = "score";
 
 /// A parameter: its name, its shape, and the checkpoint's tensors that it is stacked from.
 pub struct Slot {
@@ -85,11 +83,7 @@ pub fn slots(config: &Config) -> Vec<Slot> {
         layer(shape, names, i, &mut out);
     }
     norm(names.norm.into(), shape.norm, d, &mut out);
-    match config.head {
-        Head::TiedLm => {}
-        Head::Lm => out.push(plain(format!("{}.weight", names.head), &[shape.vocab_size, d])),
-        Head::Score => out.push(plain(format!("{SCORE}.weight"), &[config.labels.len() as i64, d])),
-    }
+    head::slots(config, &mut out);
     out
 }
 
@@ -130,7 +124,7 @@ fn apart(names: &[&str], rows: &[i64], at: impl Fn(&str) -> String) -> Vec<(Stri
     names.iter().zip(rows).map(|(name, rows)| (at(name), *rows)).collect()
 }
 
-fn plain(name: String, shape: &[i64]) -> Slot {
+pub fn plain(name: String, shape: &[i64]) -> Slot {
     let parts = vec![Part { name: name.clone(), rows: shape[0], order: Order::AsIs }];
     Slot { name, shape: shape.into(), parts }
 }
@@ -142,7 +136,7 @@ fn norm(name: String, kind: Norm, width: i64, out: &mut Vec<Slot>) {
     }
 }
 
-fn linear(name: String, columns: i64, parts: &[(String, i64)], order: Order, bias: bool, out: &mut Vec<Slot>) {
+pub fn linear(name: String, columns: i64, parts: &[(String, i64)], order: Order, bias: bool, out: &mut Vec<Slot>) {
     let rows = parts.iter().map(|(_, rows)| rows).sum();
     let of = |end: &str, order: Order| {
         parts.iter().map(|(part, rows)| Part { name: format!("{part}.{end}"), rows: *rows, order }).collect()

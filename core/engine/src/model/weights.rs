@@ -1,5 +1,6 @@
 //! Reads safetensors: one file, or several with an index. Tensors are copied out in the type that is asked for; numbers that are not finite are refused.
 
+use super::head::COUNT;
 use crate::finite::not_finite;
 use crate::{Error, Result};
 use memmap2::Mmap;
@@ -16,12 +17,12 @@ pub type Tensors = BTreeMap<String, Tensor>;
 const FILE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Names of tensors that are left out.
+/// Picks tensors by their names: those that are left out.
 pub type Skip<'a> = &'a dyn Fn(&str) -> bool;
 
 /// All weights of a Hugging Face folder, in this type.
 pub fn read_folder(folder: &Path, dtype: Kind, skip: Skip) -> Result<Tensors> {
-    let how = How { dtype, counters: false, skip };
+    let how = How { dtype, counters: &is_count, skip };
     let mut tensors = Tensors::new();
     let index = folder.join(INDEX);
     // As transformers: with both, the single file counts.
@@ -90,21 +91,26 @@ fn no_weights(folder: &Path) -> String {
     format!("has neither {FILE} nor {INDEX}")
 }
 
+/// A normaliser's count is the only tensor of a model that is no float.
+fn is_count(name: &str) -> bool {
+    name == COUNT
+}
+
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
 pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, &How { dtype: Kind::Float, counters: false, skip: &|_| false }, into)
+    read(path, &How { dtype: Kind::Float, counters: &|_| false, skip: &|_| false }, into)
 }
 
 /// The same for a file that also holds counters (I64).
 pub fn read_file(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, &How { dtype: Kind::Float, counters: true, skip: &|_| false }, into)
+    read(path, &How { dtype: Kind::Float, counters: &|_| true, skip: &|_| false }, into)
 }
 
 /// What becomes of a file's tensors.
 struct How<'a> {
     dtype: Kind,
-    /// Whether some may be whole numbers.
-    counters: bool,
+    /// Those that may be whole numbers.
+    counters: Skip<'a>,
     skip: Skip<'a>,
 }
 
@@ -121,7 +127,7 @@ fn read(path: &Path, how: &How, into: &mut Tensors) -> Result<()> {
             Dtype::F32 => Kind::Float,
             Dtype::BF16 => Kind::BFloat16,
             Dtype::F16 => Kind::Half,
-            Dtype::I64 if how.counters => Kind::Int64,
+            Dtype::I64 if (how.counters)(name) => Kind::Int64,
             other => {
                 return Err(bad(format!("is of type {other:?}; weights are F32, BF16, F16 or F64 (not quantised)")));
             }

@@ -6,7 +6,7 @@ use super::{Makes, Ref, Work, short};
 use crate::model::{Model, write_json};
 use crate::names;
 use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Training, lora};
-use crate::reward::{encode_for_reward, scores_of};
+use crate::reward::{Scorer, encode_for_reward};
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
 use crate::train::Trainer;
@@ -92,12 +92,14 @@ type Encoded = (Vec<u32>, Vec<u32>, Vec<u32>);
 fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     let session = stage.session;
     let (train, heldout) = read_pairs(options)?;
-    let scorer = |backbone: Model| backbone.into_reward_model(options.layers as i64, stage.seed("head", 0));
-    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), scorer)?;
+    let labels = ["reward".to_owned()];
+    let headed = |backbone: Model| backbone.into_reward_model(options.layers as i64, &labels, stage.seed("head", 0));
+    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), headed)?;
     let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
     let train = encode_all(&tokenizer, &options.data, &train, max_tokens)?;
     let heldout = encode_all(&tokenizer, options.heldout.as_ref().unwrap_or(&options.data), &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
+    let scorer = Scorer::new(tokenizer.clone(), &model.config)?;
     let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, &options.train)?;
     t.run(|t| {
         let mut batch: Vec<&Encoded> = batch_rows(stage, train.len(), options.train.batch_size, t.state.step)
@@ -106,9 +108,8 @@ fn run(stage: Cx, options: &RewardModel) -> Result<()> {
             .collect();
         batch.sort_by_key(|p| p.0.len() + p.1.len() + p.2.len());
         let (mut losses, mut margins) = (Vec::new(), Vec::new());
-        let pad = t.tokenizer.pad;
         let mut metrics = t.step(batch.chunks(options.train.micro_batch_size), batch.len(), |net, micro| {
-            let scores = scores_of(net, &groups(micro), pad)?.f_view([-1, 2])?;
+            let scores = scorer.values(net, &groups(micro))?.f_view([-1, 2])?;
             let margin = scores.f_select(1, 0)?.f_sub(&scores.f_select(1, 1)?)?;
             let loss = margin.f_log_sigmoid()?.f_neg()?;
             losses.extend(to_vec(&loss)?);
@@ -128,7 +129,8 @@ fn run(stage: Cx, options: &RewardModel) -> Result<()> {
     for chunk in heldout.chunks(options.train.micro_batch_size.max(8)) {
         obey()?;
         let chunk: Vec<&Encoded> = chunk.iter().collect();
-        let scores = no_grad(|| to_vec(&scores_of(&t.model.net(session.dtype)?, &groups(&chunk), t.tokenizer.pad)?))?;
+        let scores =
+            no_grad(|| to_vec(&scorer.values(&t.model.net(session.dtype)?, &groups(&chunk))?.f_reshape([-1])?))?;
         margins.extend(scores.chunks(2).map(|s| s[0] - s[1]));
     }
     let report = quality(&margins);

@@ -7,13 +7,13 @@ use crate::decode::rollout;
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef};
-use crate::reward::{RewardSet, known};
+use crate::reward::{RewardSet, check_folder, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options};
-use motrain_core::registry::Kind;
+use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
 use motrain_core::scale::Scale;
 use schemars::JsonSchema;
@@ -103,6 +103,14 @@ impl Work for Rewards {
 
     fn run(&self, stage: Cx) -> Result<()> {
         run(stage, self)
+    }
+
+    fn check_with(&self, _: &Registry) -> Checked {
+        for Reward { name, source, .. } in self.sources.iter().filter(|s| s.source.name == "reward_model") {
+            let fits = check_folder(&source.options);
+            fits.map_err(|what| ("sources", format!("give \"{name}\" a model that cannot score: {what}")))?;
+        }
+        Ok(())
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

@@ -40,7 +40,7 @@ pub struct Tokenizer {
     /// Tokens at which generation stops; training appends the first.
     pub eos: Vec<u32>,
     pub pad: u32,
-    /// `pad_token_id` of config.json: transformers reads a reward model's score at the last token that is not this one.
+    /// `pad_token_id` of config.json: most classes read a reward model's score at the last token that is not this one.
     unscored: Option<u32>,
 }
 
@@ -106,9 +106,10 @@ impl Tokenizer {
             }
         }
         let row = |id: i64| u32::try_from(id).ok().filter(|_| id < model.shape.vocab_size);
-        let unscored = model.pad.and_then(row);
+        let padding = model.pad.and_then(row);
         let named = || special.get("pad_token").and_then(|token| codec.id(token));
-        let pad = unscored.or_else(named).unwrap_or(ending.id);
+        let pad = padding.or_else(named).unwrap_or(ending.id);
+        let unscored = padding.filter(|_| model.head.skips_padding());
         Ok(Self { codec, special, templates, ending, config, generation, eos, pad, unscored })
     }
 
@@ -124,6 +125,35 @@ impl Tokenizer {
         template.render(&prompt.messages, answer_next, &self.special).map_err(|e| {
             Error::invalid(format!("the chat template fails on this prompt: {e}\n  {}", prompt.one_line()))
         })
+    }
+
+    /// The same with another chat template, or none.
+    pub fn with_template(mut self, source: Option<&str>) -> std::result::Result<Self, String> {
+        self.templates = Templates::one(source.map(str::to_owned))?;
+        let found = Ending::find(self.templates.default.as_ref(), &self.special, &self.codec, &self.eos, None);
+        self.ending = found.unwrap_or(self.ending);
+        Ok(self)
+    }
+
+    /// Tokens that lie between what the user says and an answer, from the one that ends the user's turn.
+    pub fn opening(&self) -> Result<Vec<u32>> {
+        let Some(template) = &self.templates.default else {
+            return Err(Error::invalid(
+                "has no chat template, which says where an answer begins; give it the model's own",
+            ));
+        };
+        let prompt = Prompt::user("words-of-the-user");
+        let [closed, opened] = [false, true].map(|answer_next| {
+            let text = self.rendered(template, &prompt, answer_next)?;
+            self.codec.encode(&text, false)
+        });
+        let (closed, opened) = (closed?, opened?);
+        match closed.len().checked_sub(1) {
+            Some(end) if opened.len() > closed.len() && opened.starts_with(&closed) => Ok(opened[end..].to_vec()),
+            _ => Err(Error::invalid(
+                "has a chat template that writes nothing before an answer (add_generation_prompt), so that it does not say where one begins",
+            )),
+        }
     }
 
     /// Tokens of a prompt. A chat template writes its own special tokens; without one the tokenizer adds them.
@@ -190,6 +220,17 @@ impl Tokenizer {
         generation.insert("pad_token_id".into(), json!(self.pad));
         write_json(&folder.join(generation::FILE), &Value::Object(generation))
     }
+}
+
+/// Whether a folder has a chat template.
+pub fn has_template(folder: &Path) -> Result<bool> {
+    let config = read_fields(&folder.join("tokenizer_config.json"))?;
+    Ok(Templates::read(folder, &config)?.default.is_some())
+}
+
+/// What is wrong with the text of a chat template.
+pub fn check_template(source: &str) -> std::result::Result<(), String> {
+    Templates::one(Some(source.into())).map(|_| ())
 }
 
 fn with_answer(prompt: &Prompt, answer: &str) -> Prompt {

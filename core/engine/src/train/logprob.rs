@@ -6,6 +6,7 @@
 
 use crate::model::{Mask, Net};
 use crate::{Error, Result};
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// A prompt and its completions, as tokens.
@@ -28,6 +29,14 @@ pub struct Packed {
     prompt_ends: Tensor,
     /// Target tokens per completion, groups in order.
     lengths: Vec<i64>,
+    /// The tokens at all flat positions, and where each completion and its prompt lie.
+    tokens: Vec<i64>,
+    spans: Vec<Span>,
+}
+
+struct Span {
+    prompt: Range<usize>,
+    completion: Range<usize>,
 }
 
 /// Packs groups, padding rows on the right with `pad`.
@@ -39,7 +48,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
     // Segment 0 is the prompt; padding gets one of its own, which attends to itself only.
     let mut segments = vec![-1i64; groups.len() * width];
     let (mut predictors, mut targets, mut ends, mut lengths) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut prompt_ends = Vec::new();
+    let (mut prompt_ends, mut spans) = (Vec::new(), Vec::new());
     for (row, group) in groups.iter().enumerate() {
         let base = row * width;
         for (i, &token) in group.prompt.iter().enumerate() {
@@ -58,6 +67,8 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
                 targets.push(i64::from(token));
             }
             lengths.push(completion.len() as i64);
+            let prompt = base..base + group.prompt.len();
+            spans.push(Span { prompt, completion: start..start + completion.len() });
             start += completion.len();
             ends.push(start as i64 - 1);
         }
@@ -74,6 +85,8 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
         ends: list(&ends)?,
         prompt_ends: list(&prompt_ends)?,
         lengths,
+        tokens: ids,
+        spans,
     })
 }
 
@@ -102,9 +115,32 @@ impl Packed {
         Ok(hidden.f_reshape([-1, net.config.shape.hidden_size])?)
     }
 
-    /// A reward model's score of each completion, read at its last token, `[completions]` (f32).
+    /// A reward model's scores of each completion, read at its last token, `[completions, labels]` (f32).
     pub fn scores(&self, net: &Net) -> Result<Tensor> {
-        Ok(net.head(&self.hidden(net)?.f_index_select(0, &self.ends)?)?.f_squeeze_dim(1)?)
+        net.head(&self.hidden(net)?.f_index_select(0, &self.ends)?)
+    }
+
+    /// The same of a gated reward model, and the gated sum behind them, `[completions, labels + 1]`: its gate reads the token with which
+    /// `opening` begins for the last time.
+    pub fn gated_scores(&self, net: &Net, opening: &[u32]) -> Result<Tensor> {
+        let hidden = self.hidden(net)?;
+        let openings = self.spans.iter().map(|span| self.last(span, opening)).collect::<Result<Vec<_>>>()?;
+        let openings = Tensor::f_from_slice(&openings)?.f_to_device(net.device())?;
+        net.gated(&hidden.f_index_select(0, &self.ends)?, &hidden.f_index_select(0, &openings)?)
+    }
+
+    /// The flat position at which `pattern` begins for the last time.
+    fn last(&self, span: &Span, pattern: &[u32]) -> Result<i64> {
+        let places: Vec<usize> = span.prompt.clone().chain(span.completion.clone()).collect();
+        let is = |window: &[usize]| window.iter().zip(pattern).all(|(&at, &id)| self.tokens[at] == i64::from(id));
+        let found = places.windows(pattern.len().max(1)).rposition(is);
+        found.map(|i| places[i] as i64).ok_or_else(|| {
+            Error::invalid(format!(
+                "a text of {} tokens does not hold the tokens {pattern:?}, with which the reward model's gate finds the end of the prompt: \
+                 raise max_tokens",
+                places.len()
+            ))
+        })
     }
 
     /// Log-prob of each target token when sampling at `temperature`, `[targets]` (f32): end-of-sequence tokens count, prompt and padding

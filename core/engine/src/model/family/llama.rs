@@ -2,7 +2,8 @@
 
 use crate::fields::{Fields, Said};
 use crate::model::arch::{Arch, Usual};
-use crate::model::config::{Config, Head};
+use crate::model::config::Config;
+use crate::model::head::Head;
 use crate::model::shape::{Shape, bias};
 use serde_json::json;
 
