@@ -92,6 +92,26 @@ fn training_goes_on_from_an_adapter_and_a_run_may_be_moved() {
 }
 
 #[test]
+fn a_reward_model_may_be_an_adapter() {
+    let f = tempfile::tempdir().unwrap();
+    run(
+        f.path(),
+        r#"
+        let scorer = reward_model("scorer", #{
+            model: base, data: pairs, heldout: pairs, train: train, optimizer: quick, lora: true,
+        });
+        rewards("rewards", #{
+            sources: [reward("R", "reward_model", #{ model: scorer })], policy: base, prompts: #{ paths: ["rows.jsonl"] }, samples: 4,
+        });
+        "#,
+    );
+    let model = f.path().join("run/stages/scorer/model");
+    let said = json_of(&model, "adapter_config.json");
+    assert_eq!((&said["task_type"], &said["modules_to_save"]), (&json!("SEQ_CLS"), &json!(["score"])));
+    assert!(f.path().join("run/stages/rewards/scales.json").is_file());
+}
+
+#[test]
 fn what_makes_no_adapter_is_refused() {
     let f = tempfile::tempdir().unwrap();
     let said = |lora: &str| {

@@ -95,7 +95,7 @@ fn folders_that_are_no_model() {
     for (name, what) in [
         (
             "adapter",
-            "[tmp]/adapter: holds a PEFT adapter, and no model: mix it into its base, \"some/base\", with soup()",
+            "[tmp]/adapter: is an adapter of \"some/base\", which is no model folder here; say in its adapter_config.json",
         ),
         ("both", "[tmp]/both: holds a PEFT adapter beside a model"),
         (

@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use tch::Device;
 
 /// SHA-256 of files and model folders by their absolute path, each read once.
 pub struct Inputs {
@@ -80,7 +79,7 @@ fn base_of_adapter(folder: &Path) -> Option<PathBuf> {
     if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
         return None;
     }
-    Adapter::load(folder, Device::Cpu).ok()?.base().ok()
+    Adapter::base_in(folder).ok()
 }
 
 fn hash_folder(path: &Path, is_part: fn(&Path) -> bool, hasher: &mut Sha256) -> Result<()> {

@@ -40,9 +40,7 @@ impl Adapter {
     }
 
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
-        let path = folder.join(CONFIG);
-        let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-        let config = LoraConfig::parse(&text).map_err(|what| Error::file(&path, what))?;
+        let config = read_config(folder)?;
         let file = folder.join(WEIGHTS);
         if !file.is_file() && folder.join("adapter_model.bin").is_file() {
             let what = format!(
@@ -160,19 +158,12 @@ impl Adapter {
 
     /// Where the base lies that it was made for: as it is said, seen from the adapter, or in the run that both are a part of.
     pub fn base(&self) -> Result<PathBuf> {
-        let (folder, said) = (Path::new(&self.name), self.config.base.as_deref().unwrap_or_default());
-        // A run may have been moved: what its stages made lies where it lay in it.
-        let stages = Path::new(names::STAGES);
-        let tail: PathBuf = Path::new(said).iter().skip_while(|part| *part != stages.as_os_str()).collect();
-        let moved = folder.ancestors().filter(|_| tail.starts_with(stages)).map(|above| above.join(&tail));
-        let mut places = [PathBuf::from(said), folder.join(said)].into_iter().chain(moved);
-        let found = places.find(|place| !said.is_empty() && place.join("config.json").is_file());
-        found.ok_or_else(|| {
-            let what = format!(
-                "is an adapter of \"{said}\", which is no model folder here; say in its {CONFIG} (base_model_name_or_path) where the base lies"
-            );
-            Error::file(folder, what)
-        })
+        base_of(Path::new(&self.name), &self.config)
+    }
+
+    /// The same of a folder whose weights are not read yet.
+    pub fn base_in(folder: &Path) -> Result<PathBuf> {
+        base_of(folder, &read_config(folder)?)
     }
 
     /// The base with the changes in it.
@@ -241,6 +232,28 @@ impl Adapter {
         }
         Ok(())
     }
+}
+
+fn read_config(folder: &Path) -> Result<LoraConfig> {
+    let path = folder.join(CONFIG);
+    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
+    LoraConfig::parse(&text).map_err(|what| Error::file(&path, what))
+}
+
+fn base_of(folder: &Path, config: &LoraConfig) -> Result<PathBuf> {
+    let said = config.base.as_deref().unwrap_or_default();
+    // A run may have been moved: what its stages made lies where it lay in it.
+    let stages = Path::new(names::STAGES);
+    let tail: PathBuf = Path::new(said).iter().skip_while(|part| *part != stages.as_os_str()).collect();
+    let moved = folder.ancestors().filter(|_| tail.starts_with(stages)).map(|above| above.join(&tail));
+    let mut places = [PathBuf::from(said), folder.join(said)].into_iter().chain(moved);
+    let found = places.find(|place| !said.is_empty() && place.join("config.json").is_file());
+    found.ok_or_else(|| {
+        let what = format!(
+            "is an adapter of \"{said}\", which is no model folder here; say in its {CONFIG} (base_model_name_or_path) where the base lies"
+        );
+        Error::file(folder, what)
+    })
 }
 
 /// Whether a parameter is a matrix of a layer.

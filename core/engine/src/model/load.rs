@@ -16,8 +16,8 @@ impl Model {
         if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
             return Self::load(folder, device);
         }
-        let adapter = Adapter::load(folder, device)?;
-        adapter.merged_into(Self::load(&adapter.base()?, device)?)
+        let base = Adapter::base_in(folder)?;
+        Adapter::load(folder, device)?.merged_into(Self::load(&base, device)?)
     }
 
     /// Loads `config.json` and the weights as f32 masters. Missing, unexpected and misshapen tensors are all listed.

@@ -2,9 +2,10 @@
 
 use super::reading::{Reading, ReadingOptions};
 use crate::device;
-use crate::model::{Config, Head, Model, Net};
+use crate::model::{Adapter, Config, Head, Model, Net};
 use crate::plan::ModelRef;
 use crate::session::obey;
+use crate::steer::text_folder;
 use crate::tokenizer::{self, Tokenizer};
 use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
@@ -140,8 +141,13 @@ impl Scorer {
 
 impl ModelSource {
     fn load(folder: &Path, device: Device, dtype: Kind, options: &RewardModelOptions) -> Result<Self> {
-        let config = Config::load(folder)?;
         let at = |what: String| Error::file(folder, what);
+        // What cannot be read is refused before the weights are.
+        if !Adapter::is_one(folder) {
+            reading(options, &Config::load(folder)?).map_err(at)?;
+        }
+        let model = Model::open(folder, device)?;
+        let config = model.config.clone();
         let reading = reading(options, &config).map_err(at)?;
         if config.head.is_cost() && !reading.turns_around() {
             tracing::warn!(
@@ -149,13 +155,13 @@ impl ModelSource {
                 folder.display()
             );
         }
-        let mut tokenizer = Tokenizer::load(folder, &config)?;
+        let mut tokenizer = Tokenizer::load(&text_folder(folder)?, &config)?;
         if let Some(template) = options.template.as_deref() {
             tokenizer = tokenizer.with_template(Some(template).filter(|t| *t != PLAIN)).map_err(at)?;
         }
         let max_tokens = options.max_tokens.min(config.shape.context as usize);
         let scorer = Scorer::new(tokenizer, &config).map_err(|e| at(e.to_string()))?;
-        let net = Mutex::new(no_grad(|| Model::load(folder, device)?.net(dtype))?);
+        let net = Mutex::new(no_grad(|| model.net(dtype))?);
         Ok(Self { net, scorer, reading, max_tokens, batch_size: options.batch_size.max(1) })
     }
 

@@ -108,7 +108,7 @@ impl Work for Rewards {
     fn check_with(&self, _: &Registry) -> Checked {
         for Reward { name, source, .. } in self.sources.iter().filter(|s| s.source.name == "reward_model") {
             let fits = check_folder(&source.options);
-            fits.map_err(|what| ("sources", format!("give \"{name}\" a model that cannot score: {what}")))?;
+            fits.map_err(|what| ("sources", format!("gives \"{name}\" a model that cannot score: {what}")))?;
         }
         Ok(())
     }

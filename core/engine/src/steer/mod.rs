@@ -47,9 +47,9 @@ pub enum Route {
 }
 
 /// Where a folder's tokenizer lies: an adapter's may be its base's.
-fn text_folder(folder: &Path) -> Result<PathBuf> {
+pub fn text_folder(folder: &Path) -> Result<PathBuf> {
     match Adapter::is_one(folder) && !folder.join("tokenizer.json").is_file() {
-        true => Adapter::load(folder, Device::Cpu)?.base(),
+        true => Adapter::base_in(folder),
         false => Ok(folder.to_owned()),
     }
 }
