@@ -302,4 +302,22 @@ mod tests {
         let refused = mutants::of_json(PLAIN, 4000).filter(|text| read(text).is_err()).count();
         assert!(refused > 1000 && refused < 3900, "{refused}");
     }
+
+    /// Of every family, and of reward models with heads of their own: what is saved is read as what it was.
+    #[test]
+    fn mutants_of_every_family_are_saved_as_they_were_read() {
+        let folder = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families"));
+        let (mut files, mut accepted) = (0, 0);
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let Ok(text) = std::fs::read_to_string(entry.path().join("config.json")) else { continue };
+            files += 1;
+            for mutant in mutants::of_json(&text, 300) {
+                let Ok((config, _)) = read(&mutant) else { continue };
+                accepted += 1;
+                let again = read(&config.to_json().to_string()).map(|(again, _)| again);
+                assert_eq!(again, Ok(config), "{mutant}");
+            }
+        }
+        assert!(files > 60 && accepted > files * 20, "{files} files, {accepted} mutants");
+    }
 }
