@@ -72,3 +72,20 @@ fn a_reward_model_without_a_chat_template_needs_one() {
     insta::assert_snapshot!(failure(&mut run(f.path(), "out")));
     assert!(!f.path().join("out/stages/rewards").exists());
 }
+
+/// A task of the configuration says it beside the model.
+#[test]
+fn a_task_says_how_its_reward_models_are_read() {
+    let f = tempfile::tempdir().unwrap();
+    prepare(f.path(), "#{}");
+    let reward = f.path().join("reward").display().to_string();
+    let check = |options: &str| {
+        let rewards = format!("tasks.hh.rewards=[{{ name = \"A\", model = \"{reward}\"{options} }}]");
+        let mut check = motrain(f.path());
+        check.args(["check", "experiments/hh.rhai", "--set", &rewards]);
+        check
+    };
+    success(&mut check(", options = { template = \"plain\", output = \"probability\" }"));
+    assert!(failure(&mut check("")).contains("has no chat template"));
+    assert!(failure(&mut check(", options = { template = \"plain\", label = \"best\" }")).contains("\"best\""));
+}

@@ -328,7 +328,7 @@ pub struct Training {
     /// Steps between checkpoints.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_every: usize,
-    /// Keep the layers' inputs only, and compute each layer again for its gradient: less memory, about a third more time.
+    /// Keep the layers' inputs only, and compute each layer again for its gradient: less memory, for one forward pass more.
     #[serde(skip_serializing_if = "is_false")]
     pub gradient_checkpointing: bool,
 }

@@ -304,6 +304,8 @@ fn gains_weigh_adapters_row_by_row() {
     let weights = [[1.0, 0.0], [0.0, 1.0], [0.25, 0.75], [0.0, 0.0]];
     let column = |k: usize| Gain::Rows(Tensor::from_slice(&weights.map(|w| w[k])));
     let net = base.net_with(&[adapter(), second()], vec![column(0), column(1)], Kind::Float).unwrap();
+    let few = base.net_with(&[adapter(), second()], vec![Gain::All(1.0)], Kind::Float).err().unwrap();
+    assert_eq!(few.to_string(), "soup: 1 weights for 2 parts; give a part per objective");
     let row: Vec<i64> = goldens.rows(&goldens.0["cases"]["gpt_neox"])[1].iter().map(|&id| i64::from(id)).collect();
     let ids = Tensor::from_slice(&row).unsqueeze(0).expand([4, -1], false);
     let positions = Tensor::arange(row.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0).expand([4, -1], false);

@@ -181,12 +181,12 @@ impl Lora {
 
     /// The model's parameters with the changes in them (f32).
     pub fn merged(&self, model: &Model) -> Result<Model> {
-        let (mut params, no_order) = (Vec::new(), |pair: &Pair| pair.order.rows());
+        let mut params = Vec::new();
         for (name, p) in &model.params {
             let p = p.f_detach_copy()?.f_to_kind(Kind::Float)?;
             for (pair, factors) in self.pairs.iter().zip(self.params.chunks(2)).filter(|(pair, _)| pair.slot == *name) {
                 let change = factors[1].1.f_detach()?.f_matmul(&factors[0].1.f_detach()?)?.f_mul_scalar(pair.scale)?;
-                let _ = p.f_narrow(0, pair.row, pair.rows)?.f_add_(&no_order(pair).read(&change)?)?;
+                let _ = p.f_narrow(0, pair.row, pair.rows)?.f_add_(&pair.order.rows().read(&change)?)?;
             }
             params.push((name.clone(), p));
         }

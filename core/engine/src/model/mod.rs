@@ -164,6 +164,12 @@ impl Model {
 
     /// The network with adapters beside each other, each with a gain (0: as if it was not there).
     pub fn net_with(&self, adapters: &[Adapter], gains: Vec<Gain>, dtype: Kind) -> Result<Net> {
+        if gains.len() != adapters.len() {
+            let (gains, adapters) = (gains.len(), adapters.len());
+            return Err(Error::invalid(format!(
+                "soup: {gains} weights for {adapters} parts; give a part per objective"
+            )));
+        }
         Ok(Net::of_adapters(self, adapters, dtype)?.gained(gains))
     }
 

@@ -1,5 +1,5 @@
 //! Gradient checkpointing (Chen et al. 2016): of a forward pass only the layers' inputs are kept, and each layer is computed again when its gradient is
-//! due. The memory of a step is that of one layer, not of all; a step takes about a third longer.
+//! due. The memory of a step is that of one layer, not of all; it takes one forward pass more.
 //!
 //! No function of autograd's own is needed: the layers run without gradient, and what follows them begins at their output as a leaf. Once the
 //! gradient `g` has reached it, the last layer runs again with gradient and `Σ y·g` goes back through it, and so on down to the embeddings. The
