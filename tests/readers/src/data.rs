@@ -33,7 +33,9 @@ fn read_rows(bytes: Vec<u8>) -> usize {
         let Ok((_, columns)) = row else { break };
         let _ = forms::prompt(&columns, &mut notes);
         let _ = forms::pair(&columns, &mut notes);
+        let _ = forms::margin(&columns);
         let _ = forms::demonstration(&columns, &mut notes);
+        let _ = forms::rating(&columns, &["helpfulness".into(), "verbosity".into()], &mut notes);
         count += 1;
     }
     count

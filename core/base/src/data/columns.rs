@@ -17,6 +17,20 @@ pub fn needed<'a>(columns: &'a Value, name: &str) -> Result<&'a Value, String> {
     column(columns, name).ok_or_else(|| missing(columns, &[name]))
 }
 
+/// A number that a row may have.
+pub fn number(columns: &Value, name: &str) -> Result<Option<f64>, String> {
+    let Some(value) = column(columns, name) else { return Ok(None) };
+    // Models compute in f32.
+    let number = value.as_f64().filter(|n| n.abs() <= f64::from(f32::MAX));
+    let wrong = || {
+        format!(
+            "column \"{name}\" is {}; write a number without quotes, of at most 3.4e38, or null where there is none",
+            found(value)
+        )
+    };
+    number.map(Some).ok_or_else(wrong)
+}
+
 /// A truth value, or what it is where the row says nothing.
 pub fn flag(columns: &Value, name: &str, otherwise: bool) -> Result<bool, String> {
     match column(columns, name) {

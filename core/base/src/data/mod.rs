@@ -1,4 +1,4 @@
-//! Data files: JSON lines or a JSON array, plain or gzipped, with prompts, demonstrations or preference pairs.
+//! Data files: JSON lines or a JSON array, plain or gzipped, with prompts, demonstrations, preference pairs or ratings.
 
 mod array;
 pub(crate) mod columns;
@@ -108,6 +108,8 @@ pub struct Pair {
     pub chosen: String,
     /// The worse answer.
     pub rejected: String,
+    /// By how much more the better one is to score.
+    pub margin: f64,
     /// For messages.
     pub place: Place,
 }
@@ -125,6 +127,21 @@ pub struct Demonstration {
     pub place: Place,
 }
 
+/// An answer that was rated.
+#[derive(Clone, Debug)]
+pub struct Rated {
+    /// What is asked.
+    pub prompt: Prompt,
+    /// The answer.
+    pub completion: String,
+    /// Whether the answer ends there, rather than being cut.
+    pub finished: bool,
+    /// One for each attribute; none where nobody rated it.
+    pub ratings: Vec<Option<f64>>,
+    /// For messages.
+    pub place: Place,
+}
+
 /// Reads the prompts of rows with `prompt`, `messages`, `conversations` or `chosen`.
 pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
     let form = |columns: Value, notes: &mut Notes| {
@@ -135,11 +152,23 @@ pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
     Ok(read(spec, form, |(prompt, _)| prompt)?.into_iter().map(row).collect())
 }
 
-/// Reads preference pairs: `chosen` and `rejected` with or without `prompt`.
+/// Reads preference pairs: `chosen` and `rejected` with or without `prompt`, and with a `margin` or none.
 pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
-    let form = |columns: Value, notes: &mut Notes| forms::pair(&columns, notes);
-    let pair = |((prompt, chosen, rejected), place)| Pair { prompt, chosen, rejected, place };
-    Ok(read(spec, form, |(prompt, ..)| prompt)?.into_iter().map(pair).collect())
+    let form = |columns: Value, notes: &mut Notes| {
+        let margin = forms::margin(&columns)?;
+        Ok(forms::pair(&columns, notes)?.map(|pair| (pair, margin)))
+    };
+    let pair = |(((prompt, chosen, rejected), margin), place)| Pair { prompt, chosen, rejected, margin, place };
+    Ok(read(spec, form, |((prompt, ..), _)| prompt)?.into_iter().map(pair).collect())
+}
+
+/// Reads answers with ratings: `prompt` and `completion` or `response`, or a conversation that ends with the answer, and a column for each of
+/// `attributes`.
+pub fn ratings(spec: &DataSpec, attributes: &[String]) -> Result<Vec<Rated>> {
+    let form = |columns: Value, notes: &mut Notes| forms::rating(&columns, attributes, notes);
+    let one =
+        |(((prompt, completion, finished), ratings), place)| Rated { prompt, completion, finished, ratings, place };
+    Ok(read(spec, form, |((prompt, ..), _)| prompt)?.into_iter().map(one).collect())
 }
 
 /// Reads rows for supervised fine-tuning: `prompt` and `completion`, or a conversation that ends with the completion;

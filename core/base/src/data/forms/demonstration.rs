@@ -8,11 +8,19 @@ use crate::data::notes::Notes;
 use serde_json::Value;
 
 /// A prompt, how to answer it, and whether the answer ends there.
-pub fn demonstration(columns: &Value, notes: &mut Notes) -> Found<(Prompt, String, bool)> {
+pub type Answered = (Prompt, String, bool);
+
+/// A demonstration, whose answer stands in `completion`, or ends a conversation.
+pub fn demonstration(columns: &Value, notes: &mut Notes) -> Found<Answered> {
+    answered(columns, &["completion"], notes)
+}
+
+/// The same where the answer stands in one of these columns.
+pub(super) fn answered(columns: &Value, names: &[&str], notes: &mut Notes) -> Found<Answered> {
     let finished = flag(columns, "finished", true)?;
-    let found = match column(columns, "completion") {
-        Some(completion) => with_completion(columns, completion, notes)?,
-        None => last_turn(columns, notes)?,
+    let found = match names.iter().find_map(|name| column(columns, name).map(|value| (name, value))) {
+        Some((name, answer)) => with_answer(columns, name, answer, notes)?,
+        None => last_turn(columns, names, notes)?,
     };
     let Some((prompt, completion)) = found else { return Ok(None) };
     let ends_at_once = finished && column(columns, "finished").is_some();
@@ -22,25 +30,25 @@ pub fn demonstration(columns: &Value, notes: &mut Notes) -> Found<(Prompt, Strin
     Ok(Some((prompt, completion, finished)))
 }
 
-fn with_completion(columns: &Value, completion: &Value, notes: &mut Notes) -> Found<(Prompt, String)> {
-    let answer = match completion {
+fn with_answer(columns: &Value, name: &str, answer: &Value, notes: &mut Notes) -> Found<(Prompt, String)> {
+    let answer = match answer {
         Value::String(text) => text.clone(),
-        value if is_conversation(value) => match turns("completion", value, notes)?.as_slice() {
+        value if is_conversation(value) => match turns(name, value, notes)?.as_slice() {
             [one] if one.role == "assistant" => one.content.clone(),
             [.., last] if last.role == "assistant" => return Ok(notes.leave_out(SEVERAL_TURNS)),
             _ => return Ok(notes.leave_out(NO_ANSWER)),
         },
         other => {
-            return Err(format!("column \"completion\" is {}; expected a text or a list of one message", found(other)));
+            return Err(format!("column \"{name}\" is {}; expected a text or a list of one message", found(other)));
         }
     };
     Ok(prompt(columns, notes)?.map(|prompt| (prompt, answer)))
 }
 
 /// A conversation whose last turn is the completion.
-fn last_turn(columns: &Value, notes: &mut Notes) -> Found<(Prompt, String)> {
+fn last_turn(columns: &Value, names: &[&str], notes: &mut Notes) -> Found<(Prompt, String)> {
     let Some((name, value)) = chat(columns) else {
-        return Err(missing(columns, &["completion", "messages", "conversations"]));
+        return Err(missing(columns, &[names, &["messages", "conversations"]].concat()));
     };
     let mut messages = conversation(columns, name, value, notes)?;
     let Some(answer) = messages.pop_if(|last| last.role == "assistant") else {

@@ -3,9 +3,11 @@
 
 mod demonstration;
 mod pair;
+mod rating;
 
 pub use demonstration::demonstration;
-pub use pair::pair;
+pub use pair::{margin, pair};
+pub use rating::rating;
 
 use super::columns::{column, found, is_empty, missing};
 use super::messages::turns;

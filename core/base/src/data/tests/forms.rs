@@ -133,6 +133,27 @@ fn demonstrations_in_every_form() {
 }
 
 #[test]
+fn ratings_in_every_form() {
+    let (q, x) = (turn("user", "q"), turn("assistant", "x"));
+    let attributes = ["helpfulness", "verbosity"].map(String::from);
+    let rated = |row: Value| one(row, |columns, notes| forms_of::rating(columns, &attributes, notes));
+    let cases = [
+        json!({ "prompt": "q", "response": "x", "helpfulness": 4, "verbosity": null }),
+        json!({ "prompt": "q", "completion": "x", "helpfulness": 4.0 }),
+        json!({ "prompt": [q], "response": [x], "helpfulness": 4 }),
+        json!({ "messages": [q, x], "helpfulness": 4, "coherence": "not asked for" }),
+        json!({ "conversations": [{ "from": "human", "value": "q" }, { "from": "gpt", "value": "x" }], "helpfulness": 4 }),
+    ];
+    for row in cases {
+        let ((prompt, answer, finished), ratings) = rated(row.clone()).unwrap_or_else(|| panic!("{row}"));
+        assert_eq!((prompt.one_line().as_str(), answer.as_str(), finished), (PROMPT, "x", true), "{row}");
+        assert_eq!(ratings, [Some(4.0), None], "{row}");
+    }
+    assert!(rated(json!({ "prompt": "q", "response": "x" })).is_none());
+    assert!(!rated(json!({ "prompt": "q", "response": "x", "finished": false, "verbosity": -1 })).unwrap().0.2);
+}
+
+#[test]
 fn bytes_in_every_form() {
     let row = "{\"prompt\": \"q\"}";
     let mark = "\u{feff}";
