@@ -87,6 +87,56 @@ fn pairs_longer_than_max_tokens_are_counted() {
 }
 
 #[test]
+fn margins_and_ratings_that_are_no_numbers_are_named() {
+    let f = folder();
+    let pair = |i: usize, margin: Value| json!({ "prompt": format!("q{i}"), "chosen": "Yes.", "rejected": "No.", "margin": margin });
+    let pairs = |margin: Value| lines((0..20).map(|i| pair(i, if i == 7 { margin.clone() } else { json!(0.5) })));
+    assert_eq!(run(f.path(), REWARD_MODEL, pairs(Value::Null)), Ok(String::new()));
+    let rated = REWARD_MODEL.replace("layers: 1", "layers: 1, attributes: [\"helpfulness\", \"verbosity\"]");
+    let row = |i: usize, helpfulness: Value, more: Value| {
+        let mut row = json!({ "prompt": format!("q{i}"), "response": "Yes.", "helpfulness": helpfulness });
+        row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        row
+    };
+    let rows = |odd: Value, more: Value| {
+        lines((0..20).map(|i| row(i, if i == 7 { odd.clone() } else { json!(i % 5) }, more.clone())))
+    };
+    let mut said = vec![
+        run(f.path(), REWARD_MODEL, pairs(json!("0.5"))).unwrap_err(),
+        run(f.path(), REWARD_MODEL, pairs(json!(1e300))).unwrap_err(),
+        run(f.path(), &rated, rows(json!("4"), json!({}))).unwrap_err(),
+        run(f.path(), &rated, rows(json!(4), json!({ "verbosty": 1 }))).unwrap_err(),
+        run(
+            f.path(),
+            &rated,
+            lines((0..20).map(|i| json!({ "prompt": format!("q{i}"), "response": "Yes.", "helpfullness": 1 }))),
+        )
+        .unwrap_err(),
+        run(
+            f.path(),
+            &rated,
+            lines((0..20).map(|i| json!({ "prompt": format!("q{i}"), "helpfulness": 1, "verbosity": 2 }))),
+        )
+        .unwrap_err(),
+        run(
+            f.path(),
+            &rated,
+            lines((0..20).map(|i| json!({ "prompt": format!("q{i}"), "response": 5, "helpfulness": 1 }))),
+        )
+        .unwrap_err(),
+    ];
+    said.push(
+        run(
+            f.path(),
+            &rated,
+            rows(Value::Null, json!({ "verbosity": null })) + &rows(json!(1), json!({ "verbosity": 2 })),
+        )
+        .unwrap(),
+    );
+    insta::assert_snapshot!("margins_and_ratings", said.join("\n"));
+}
+
+#[test]
 fn scores_in_a_column() {
     let f = folder();
     let rows = |scores: [Value; 2]| lines(scores.into_iter().map(|s| json!({ "prompt": "Why?", "score": s })));

@@ -9,7 +9,7 @@ mod world;
 use motrain_core::Prompt;
 use motrain_core::data::{Place, Row};
 use motrain_engine::decode::{Completion, rollout};
-use motrain_engine::model::{Head, Mask, Model};
+use motrain_engine::model::{Head, Labels, Mask, Model};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::reward;
 use motrain_engine::tokenizer::Tokenizer;
@@ -214,7 +214,7 @@ fn reward_models_read_cut_answers_without_an_end() {
     let world = World::new();
     let folder = world.path("rm");
     let words = text(&folder, &config(Head::Score));
-    let model = policy(3, Head::TiedLm).into_reward_model(0, &["reward".into()], 7).unwrap();
+    let model = policy(3, Head::TiedLm).into_reward_model(0, Labels::reward(), 7).unwrap();
     model.save(&folder, &words).unwrap();
     let mut registry = motrain_core::Registry::builtin();
     reward::register(&mut registry, "cpu", "f32").unwrap();

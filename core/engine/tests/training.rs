@@ -31,6 +31,16 @@ fn pairs(world: &World, shared: &str) -> Value {
     })
 }
 
+/// Answers rated by how often they say `a` and `b`; nobody rates `b` in a third of them.
+fn ratings(world: &World, name: &str) -> Value {
+    rows(world, &format!("ratings-{name}.jsonl"), |i| {
+        let (a, b) = (i % 3, i / 3 % 3);
+        let said = format!("{}{}{}", WORDS[2 + i % 5], " a".repeat(a), " b".repeat(b));
+        let b = if i % 3 == 1 { Value::Null } else { json!(b) };
+        json!({ "prompt": format!("{} {name}", WORDS[2 + i % 4]), "response": said, "as": a, "bs": b })
+    })
+}
+
 /// The largest differences of two policies' parameters: between each other, and from where they began.
 fn differences(world: &World, a: &Path, b: &Path) -> (f64, f64) {
     let load = |folder: &Path| Model::load(folder, Device::Cpu).unwrap();
@@ -62,14 +72,19 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
             "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": pairs(&world, "c"), "heldout": pairs(&world, "d"),
             "train": train(micro), "optimizer": optimizer,
         }),
+        "ratings" => json!({
+            "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": ratings(&world, "c"), "heldout": ratings(&world, "d"),
+            "attributes": ["as", "bs"], "train": train(micro), "optimizer": optimizer,
+        }),
         "rloo" => {
             world.online("reinforce", &json!({ "baseline": "rloo", "train": train(micro), "optimizer": optimizer }))
         }
         kind => world.online(kind, &json!({ "train": train(micro), "optimizer": optimizer })),
     };
-    for kind in ["online_preference", "reinforce", "rloo", "sft", "reward_model"] {
+    for kind in ["online_preference", "reinforce", "rloo", "sft", "reward_model", "ratings"] {
         let run = |micro: usize| {
-            let rewards = if ["sft", "reward_model"].contains(&kind) { vec![] } else { vec![world.rewards()] };
+            let rewards =
+                if ["sft", "reward_model", "ratings"].contains(&kind) { vec![] } else { vec![world.rewards()] };
             world.run(&format!("{kind}-{micro}"), &[rewards, vec![stage(kind, micro)]].concat()).unwrap()
         };
         let whole = run(7);
@@ -161,6 +176,24 @@ fn a_reward_model_learns_what_the_pairs_say() {
         model.score(&[sample]).unwrap()[0]
     };
     assert!(score("e a a") > score("e b b") + 1.0, "the preferred answers must score higher");
+}
+
+#[test]
+fn a_reward_model_learns_what_the_ratings_say() {
+    let world = World::new();
+    let stage = json!({
+        "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": ratings(&world, "c"), "heldout": ratings(&world, "d"),
+        "attributes": ["as", "bs"], "train": { "steps": 120, "batch_size": 12, "micro_batch_size": 12 },
+        "optimizer": { "name": "adamw", "lr": 1e-2 },
+    });
+    let run = world.run("out", &[stage]).unwrap();
+    let report = std::fs::read_to_string(find(&run, "heldout.json")).unwrap();
+    let report: Value = serde_json::from_str(&report).unwrap();
+    for (name, ratings) in [("as", 60), ("bs", 40)] {
+        let found = &report["attributes"][name];
+        assert_eq!(found["ratings"], ratings, "{report}");
+        assert!(found["pearson"].as_f64().unwrap() > 0.9 && found["mse"].as_f64().unwrap() < 0.2, "{report}");
+    }
 }
 
 /// An answer that is not finished has no end-of-sequence token to learn.

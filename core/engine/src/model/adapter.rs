@@ -3,6 +3,7 @@
 use super::Model;
 use super::config::Config;
 use super::head::{Head, SCORE};
+use super::labels::Labels;
 use super::layers::Change;
 use super::peft::{LoraConfig, Place};
 use super::slots::{Slot, slots};
@@ -25,6 +26,8 @@ pub struct Adapter {
     factors: BTreeMap<String, Factors>,
     /// Matrices and norms that take the place of the base's.
     whole: Tensors,
+    /// Of a classifier's head, if the folder says them.
+    labels: Option<Labels>,
 }
 
 /// A low-rank change `scale·B·A`: A is `[r, in]`, B `[out, r]`.
@@ -51,7 +54,9 @@ impl Adapter {
         let mut tensors = Tensors::new();
         read_weights(&file, &mut tensors)?;
         let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_to_device(device)?))).collect::<Result<_>>()?;
-        Self::of(folder.display().to_string(), config, tensors).map_err(|what| Error::file(&file, what))
+        let adapter =
+            Self::of(folder.display().to_string(), config, tensors).map_err(|what| Error::file(&file, what))?;
+        Ok(Self { labels: Labels::load(folder)?, ..adapter })
     }
 
     /// Sorts the tensors of an adapter's file by what they do.
@@ -97,7 +102,7 @@ impl Adapter {
         match b.keys().next() {
             Some(module) => Err(format!("has no lora_A of {module}")),
             None if factors.is_empty() && whole.is_empty() => Err("holds no LoRA factors".into()),
-            None => Ok(Self { name, config, factors, whole }),
+            None => Ok(Self { name, config, factors, whole, labels: None }),
         }
     }
 
@@ -168,11 +173,22 @@ impl Adapter {
 
     /// The base with the changes in it.
     pub fn merged_into(&self, base: Model) -> Result<Model> {
-        let base = match self.whole.get(&format!("{SCORE}.weight")) {
-            Some(head) if base.config.head != Head::Score => base.with_head(head.f_detach_copy()?)?,
-            _ => base,
+        let Some(head) = self.whole.get(&format!("{SCORE}.weight")) else { return self.applied_to(&base) };
+        let rows = head.size().first().map_or(0, |&rows| rows as usize);
+        let labels = match &self.labels {
+            Some(labels) if labels.names.len() != rows => {
+                let (who, count) = (&self.name, labels.names.len());
+                return Err(Error::invalid(format!(
+                    "{who}: labels.json names {count} labels of a head that has {rows}"
+                )));
+            }
+            Some(labels) => labels.clone(),
+            None if base.config.head == Head::Score && base.config.labels.len() == rows => {
+                return self.applied_to(&base);
+            }
+            None => Labels::numbered(rows),
         };
-        self.applied_to(&base)
+        self.applied_to(&base.with_head(head.f_detach_copy()?, labels)?)
     }
 
     /// A copy of `base` with the changes added.

@@ -3,6 +3,7 @@
 use super::arch::Arch;
 use super::config_json;
 use super::head::Head;
+use super::labels::Labels;
 use super::shape::Shape;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
@@ -44,6 +45,11 @@ impl Config {
         config_json::read(text)
     }
 
+    /// The labels of its head, and what they are trained for.
+    pub fn labelled(&self) -> Labels {
+        Labels { names: self.labels.clone(), problem: self.problem_type().map(str::to_owned) }
+    }
+
     /// `config.json` as `transformers` reads it: what was read, with what has changed since.
     pub fn to_json(&self) -> Value {
         let mut said = self.said.clone();
@@ -57,10 +63,7 @@ impl Config {
         }
         set(self.arch.names().layer_count, json!(layers));
         if self.head == Head::Score {
-            let by_id = self.labels.iter().enumerate().map(|(i, name)| (i.to_string(), json!(name)));
-            let by_name = self.labels.iter().enumerate().map(|(i, name)| (name.clone(), json!(i)));
-            set("id2label", Value::Object(by_id.collect()));
-            set("label2id", Value::Object(by_name.collect()));
+            Labels::fields(&self.labels).into_iter().for_each(|(name, value)| set(name, value));
         }
         // Weights are written as f32, whichever of both says so.
         for name in ["torch_dtype", "dtype"] {

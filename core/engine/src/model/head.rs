@@ -3,6 +3,7 @@
 
 use super::arch::Arch;
 use super::config::Config;
+use super::labels::Labels;
 use super::slots::{Order, Slot, linear, plain};
 use super::weights::Tensors;
 use crate::Result;
@@ -110,7 +111,7 @@ pub fn read(arch: &dyn Arch, f: &mut Fields) -> Said<Option<(Head, Vec<String>)>
 }
 
 /// Names of labels by their ids, if the file says any.
-fn labels(f: &mut Fields) -> Said<Option<Vec<String>>> {
+pub fn labels(f: &mut Fields) -> Said<Option<Vec<String>>> {
     let count: Option<usize> = f.take("num_labels")?;
     let Some(named) = f.take::<Map<String, Value>>("id2label")? else {
         return count.map(|count| right_count("num_labels", count).map(|count| numbered("LABEL", count))).transpose();
@@ -129,7 +130,7 @@ fn right_count(field: &str, count: usize) -> Said<usize> {
     right.then_some(count).ok_or_else(|| format!("says {field} = {count}; there are 1 to {MAX_LABELS}"))
 }
 
-fn numbered(name: &str, count: usize) -> Vec<String> {
+pub fn numbered(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|i| format!("{name}_{i}")).collect()
 }
 
@@ -211,16 +212,13 @@ impl Head {
 
 impl Config {
     /// Gives the model the head of a classifier with these labels, and forgets what config.json said of another.
-    pub(super) fn end_in_scores(&mut self, labels: &[String]) {
+    pub(super) fn end_in_scores(&mut self, labels: Labels) {
         for name in OWN_FIELDS.iter().chain(&["problem_type", "num_labels"]) {
             self.said.shift_remove(*name);
         }
-        // Of one label transformers takes it to be so.
-        if labels.len() > 1 {
-            self.said.insert("problem_type".into(), "regression".into());
-        }
+        self.said.extend(labels.problem.map(|problem| ("problem_type".into(), problem.into())));
         self.head = Head::Score;
-        self.labels = labels.to_vec();
+        self.labels = labels.names;
     }
 
     /// What transformers trains the labels of a classifier for.
@@ -361,7 +359,7 @@ mod tests {
         let model = Model::assemble(config, all, Device::Cpu).unwrap();
         let labels = ["helpful", "verbose"].map(String::from);
         let folder = tempfile::tempdir().unwrap();
-        model.into_reward_model(0, &labels, 1).unwrap().save_weights(folder.path()).unwrap();
+        model.into_reward_model(0, Labels::ratings(&labels), 1).unwrap().save_weights(folder.path()).unwrap();
         let again = Model::load(folder.path(), Device::Cpu).unwrap();
         assert_eq!((again.config.head, again.config.labels.as_slice()), (Head::Score, labels.as_slice()));
         assert_eq!(again.config.problem_type(), Some("regression"));

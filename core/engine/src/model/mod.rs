@@ -9,6 +9,7 @@ mod config;
 mod config_json;
 mod family;
 mod head;
+mod labels;
 mod layers;
 mod load;
 mod lora;
@@ -29,6 +30,7 @@ pub use cache::Cache;
 pub use config::Config;
 pub use family::llama::LlamaSizes;
 pub use head::Head;
+pub use labels::Labels;
 pub use layers::Gain;
 pub use lora::Lora;
 pub use mix::Mix;
@@ -83,19 +85,13 @@ impl Model {
     }
 
     /// The backbone's first `layers` layers (0: all) with a new head for these labels, of deviation 1/√(d+1).
-    pub fn into_reward_model(mut self, layers: i64, labels: &[String], seed: u64) -> Result<Self> {
+    pub fn into_reward_model(mut self, layers: i64, labels: Labels, seed: u64) -> Result<Self> {
         let shape = &mut self.config.shape;
         let keep = if layers == 0 { shape.layers.len() } else { shape.layers.len().min(layers as usize) };
         shape.layers.truncate(keep);
-        let width = shape.hidden_size;
-        self.config.end_in_scores(labels);
-        let wanted = slots(&self.config);
-        let device = self.device();
-        let score =
-            normal(&[labels.len() as i64, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
-        self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
-        self.params.push((format!("{SCORE}.weight"), score.f_to_device(device)?));
-        Ok(self)
+        let (rows, width) = (labels.names.len() as i64, shape.hidden_size);
+        let head = normal(&[rows, width], 1.0 / ((width + 1) as f64).sqrt(), &mut Rng::seed_from_u64(seed))?;
+        self.with_head(head, labels)
     }
 
     pub fn device(&self) -> Device {
@@ -109,14 +105,13 @@ impl Model {
         Ok(())
     }
 
-    /// The base of an adapter's classifier: the language model below this head, a number for each of its rows.
-    pub fn with_head(mut self, head: Tensor) -> Result<Self> {
-        let labels = head.size().first().copied().unwrap_or(0);
-        self.config.head = Head::Score;
-        self.config.labels = (0..labels).map(|i| format!("LABEL_{i}")).collect();
+    /// The model with this head, a number for each of the labels, in the place of its own.
+    pub fn with_head(mut self, head: Tensor, labels: Labels) -> Result<Self> {
+        let name = format!("{SCORE}.weight");
+        self.config.end_in_scores(labels);
         let wanted = slots(&self.config);
-        self.params.retain(|(name, _)| wanted.iter().any(|slot| slot.name == *name));
-        self.params.push((format!("{SCORE}.weight"), head.f_to_device(self.device())?));
+        self.params.retain(|(own, _)| *own != name && wanted.iter().any(|slot| slot.name == *own));
+        self.params.push((name, head.f_to_device(self.device())?));
         Ok(self)
     }
 

@@ -1,7 +1,7 @@
 //! Writes Hugging Face folders that `transformers` loads unchanged.
 
 use super::Model;
-use super::head;
+use super::head::{self, Head};
 use super::slots::slots;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -20,7 +20,12 @@ impl Model {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
         match &self.lora {
             Some(lora) if lora.merges() => lora.merged(self)?.save_weights(folder)?,
-            Some(lora) => lora.save(folder)?,
+            Some(lora) => {
+                lora.save(folder)?;
+                if self.config.head == Head::Score {
+                    self.config.labelled().save(folder)?;
+                }
+            }
             None => self.save_weights(folder)?,
         }
         tokenizer.save(folder)

@@ -3,7 +3,7 @@
 mod model;
 mod reading;
 
-pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, encode_for_reward, register};
+pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward, register};
 pub use reading::{Label, Output, Reading, ReadingOptions};
 
 use crate::decode::{Completion, Completions};

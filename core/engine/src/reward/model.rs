@@ -2,7 +2,7 @@
 
 use super::reading::{Reading, ReadingOptions};
 use crate::device;
-use crate::model::{Adapter, Config, Head, Model, Net};
+use crate::model::{Adapter, Config, Head, Labels, Model, Net};
 use crate::plan::ModelRef;
 use crate::session::obey;
 use crate::steer::text_folder;
@@ -99,11 +99,19 @@ pub fn check_folder(options: &Value) -> std::result::Result<(), String> {
     Ok(())
 }
 
+/// Whether the model that a stage is to make, of whose labels `labels_of` knows, can score as a `reward_model`'s options say.
+pub fn check_made(options: &Value, labels_of: impl Fn(&str) -> Option<Labels>) -> std::result::Result<(), String> {
+    let options: RewardModelOptions = serde_json::from_value(options.clone()).map_err(|e| e.to_string())?;
+    let ModelRef::Stage { stage } = &options.model else { return Ok(()) };
+    let Some(labels) = labels_of(stage) else { return Ok(()) };
+    Reading::of(&options.reading, Head::Score, &labels).map(|_| ()).map_err(|what| format!("stage \"{stage}\" {what}"))
+}
+
 fn reading(options: &RewardModelOptions, config: &Config) -> std::result::Result<Reading, String> {
     if !config.head.scores() {
         return Err("is a language model, not a sequence-classification folder; train a reward model first".into());
     }
-    Reading::of(&options.reading, config)
+    Reading::of(&options.reading, config.head, &config.labelled())
 }
 
 /// A loaded reward model.

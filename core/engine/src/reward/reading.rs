@@ -1,7 +1,7 @@
 //! From a classifier's logits to a score: labels by name or index, and what becomes of their logits. The options have the names of the
 //! encoder plugin's.
 
-use crate::model::{Config, Head};
+use crate::model::{Head, Labels};
 use motrain_core::options::Checked;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -96,17 +96,18 @@ pub struct Reading {
 
 impl Reading {
     /// How a model is read, or which option does not fit it.
-    pub fn of(options: &ReadingOptions, config: &Config) -> Result<Self, String> {
-        let labels = Labels(&config.labels);
-        let count = labels.0.len();
+    pub fn of(options: &ReadingOptions, head: Head, labels: &Labels) -> Result<Self, String> {
+        let problem = labels.problem.as_deref();
         if options.output.is_chance() {
-            gives_probabilities(config)?;
+            gives_probabilities(head, problem)?;
         }
+        let labels = Names(&labels.names);
+        let count = labels.0.len();
         let mut terms = match (&options.weights, &options.label) {
             (Some(weights), _) => labels.weighed(weights)?,
             (None, Some(label)) => vec![(labels.find("label", label)?, 1.0)],
             // Behind its objectives lies their gated sum.
-            (None, None) if matches!(config.head, Head::Gated(_)) => vec![(count, 1.0)],
+            (None, None) if matches!(head, Head::Gated(_)) => vec![(count, 1.0)],
             (None, None) if count == 1 => vec![(0, 1.0)],
             (None, None) => {
                 return Err(format!(
@@ -133,7 +134,7 @@ impl Reading {
             terms.push((minus, -1.0));
         }
         terms.iter_mut().for_each(|(_, weight)| *weight *= options.scale);
-        let apart = count == 1 || config.problem_type() == Some("multi_label_classification");
+        let apart = count == 1 || problem == Some("multi_label_classification");
         Ok(Self { terms, output: options.output, apart })
     }
 
@@ -159,9 +160,9 @@ impl Reading {
     }
 }
 
-fn gives_probabilities(config: &Config) -> Result<(), String> {
-    let why = match config.problem_type() {
-        _ if config.head != Head::Score => "its head gives scores that are no logits of labels",
+fn gives_probabilities(head: Head, problem: Option<&str>) -> Result<(), String> {
+    let why = match problem {
+        _ if head != Head::Score => "its head gives scores that are no logits of labels",
         Some("regression") => "its problem_type is regression",
         _ => return Ok(()),
     };
@@ -169,9 +170,9 @@ fn gives_probabilities(config: &Config) -> Result<(), String> {
 }
 
 /// The labels of a model.
-struct Labels<'a>(&'a [String]);
+struct Names<'a>(&'a [String]);
 
-impl Labels<'_> {
+impl Names<'_> {
     fn find(&self, option: &str, label: &Label) -> Result<usize, String> {
         let found = match label {
             Label::Index(i) => (*i < self.0.len()).then_some(*i),
@@ -225,6 +226,7 @@ impl Labels<'_> {
 #[allow(clippy::disallowed_methods, reason = "a test may panic")]
 mod tests {
     use super::*;
+    use crate::model::Config;
     use serde_json::Value;
 
     /// A classifier with three labels, with changes to its config.json.
@@ -241,7 +243,8 @@ mod tests {
     fn read(options: Value, changes: Value) -> Result<Reading, String> {
         let options: ReadingOptions = serde_json::from_value(options).unwrap();
         options.check().map_err(|(option, what)| format!("option \"{option}\" {what}"))?;
-        Reading::of(&options, &config(changes))
+        let config = config(changes);
+        Reading::of(&options, config.head, &config.labelled())
     }
 
     const LOGITS: [f64; 3] = [0.5, 2.0, -1.0];

@@ -6,8 +6,8 @@ use super::{Makes, Ref, Work};
 use crate::decode::rollout;
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, GenerationConfig, ModelRef};
-use crate::reward::{RewardSet, check_folder, known};
+use crate::plan::{Component, GenerationConfig, ModelRef, Stage};
+use crate::reward::{RewardSet, check_folder, check_made, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
@@ -18,7 +18,7 @@ use motrain_core::reward::Sample;
 use motrain_core::scale::Scale;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::no_grad;
@@ -86,6 +86,15 @@ impl Rewards {
     pub fn objectives(&self) -> Vec<String> {
         self.sources.iter().filter(|s| !s.watch).map(|s| s.name.clone()).collect()
     }
+
+    fn check_models(&self, fits: impl Fn(&Value) -> std::result::Result<(), String>) -> Checked {
+        self.sources.iter().filter(|s| s.source.name == "reward_model").try_for_each(
+            |Reward { name, source, .. }| {
+                let wrong = |what| ("sources", format!("gives \"{name}\" a model that cannot score: {what}"));
+                fits(&source.options).map_err(wrong)
+            },
+        )
+    }
 }
 
 impl Work for Rewards {
@@ -105,12 +114,13 @@ impl Work for Rewards {
         run(stage, self)
     }
 
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let labels_of = |id: &str| earlier.iter().find(|s| s.id == id).and_then(|s| s.work.labels());
+        self.check_models(|options| check_made(options, labels_of))
+    }
+
     fn check_with(&self, _: &Registry) -> Checked {
-        for Reward { name, source, .. } in self.sources.iter().filter(|s| s.source.name == "reward_model") {
-            let fits = check_folder(&source.options);
-            fits.map_err(|what| ("sources", format!("gives \"{name}\" a model that cannot score: {what}")))?;
-        }
-        Ok(())
+        self.check_models(check_folder)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {
@@ -180,6 +190,6 @@ pub fn load(session: &Session, id: &str) -> Result<RewardSet> {
 
 fn read_scales(path: &Path) -> Result<BTreeMap<String, Scale>> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
-    let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
+    let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(path, e.to_string()))?;
     serde_json::from_value(json["scales"].clone()).map_err(|e| Error::file(path, e.to_string()))
 }

@@ -1,6 +1,7 @@
 //! What a stage is: the trait that its one file implements, and the shape in which plans hold any of them.
 
 use crate::Result;
+use crate::model::Labels;
 use crate::names;
 use crate::plan::{Component, ModelRef, Stage, StageId};
 use crate::session::{Cx, Session};
@@ -42,6 +43,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
 
     /// Names of the objectives, of a stage that makes rewards.
     fn objectives(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// What the scores of its reward model are called.
+    fn labels(&self) -> Option<Labels> {
         None
     }
 
@@ -107,6 +113,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn check_among(&self, earlier: &[Stage]) -> Checked;
     fn check_with(&self, registry: &Registry) -> Checked;
     fn objectives(&self) -> Option<Vec<String>>;
+    fn labels(&self) -> Option<Labels>;
     fn judged(&self) -> Option<Judged<'_>>;
     fn value(&self, session: &Session, id: &str) -> Result<Value>;
     fn boxed(&self) -> Box<dyn AnyWork>;
@@ -148,6 +155,10 @@ impl<T: Work> AnyWork for T {
 
     fn objectives(&self) -> Option<Vec<String>> {
         Work::objectives(self)
+    }
+
+    fn labels(&self) -> Option<Labels> {
+        Work::labels(self)
     }
 
     fn judged(&self) -> Option<Judged<'_>> {

@@ -1,0 +1,254 @@
+//! A reward model: a backbone with a new head, whose scores are read at the end of an answer. It learns them from preference pairs (`pairs.rs`) or
+//! from ratings (`ratings.rs`). What it is worth is reported on rows that it did not train on.
+
+mod pairs;
+mod ratings;
+
+use super::rows::{batch_rows, prompt_limit, say_left_out};
+use super::{Makes, Ref, Work};
+use crate::model::{Labels, Model, Net};
+use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Training, lora};
+use crate::reward::Scorer;
+use crate::session::{Cx, obey};
+use crate::tokenizer::Tokenizer;
+use crate::train::logprob::{Group, to_vec};
+use crate::{Error, Result};
+use motrain_core::Prompt;
+use motrain_core::data::{DataSpec, Part, Place};
+use motrain_core::options::{Checked, Options};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tch::no_grad;
+
+/// A reward model: Bradley–Terry from preference pairs, or one label an attribute from ratings of answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RewardModel {
+    pub model: ModelRef,
+    pub data: DataSpec,
+    /// Rows for the held-out report; by default the data's test part.
+    #[serde(default)]
+    pub heldout: Option<DataSpec>,
+    /// Columns of ratings, such as ["helpfulness", "verbosity"]: rows are then answers and their ratings, and the model has a label for each, which
+    /// learns it by squared error. Without it rows are preference pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 200)))]
+    pub attributes: Option<Vec<String>>,
+    /// What pulls the scores of pairs towards 0: the loss has this times (chosen + rejected)² added. 0 leaves them where they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 1e6))]
+    pub center_rewards_coefficient: f64,
+    /// Keep only this many of the backbone's first layers; 0 keeps all.
+    #[serde(default)]
+    #[schemars(range(max = 10_000))]
+    pub layers: usize,
+    /// Tokens of prompt and answer together; a longer prompt loses its beginning.
+    #[serde(default = "reward_tokens")]
+    #[schemars(range(min = 2, max = 10_000_000))]
+    pub max_tokens: usize,
+    #[serde(default)]
+    pub train: Training,
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Train a low-rank adapter instead of all parameters.
+    #[serde(default, deserialize_with = "lora", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "LoraChoice")]
+    pub lora: Option<Lora>,
+}
+
+fn reward_tokens() -> usize {
+    512
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
+impl Options for RewardModel {
+    fn check(&self) -> Checked {
+        if let Some(lora) = &self.lora
+            && self.layers > 0
+            && !lora.merge
+        {
+            let what =
+                format!("is {}, and an adapter is of a whole base; set lora.merge = true, or layers = 0", self.layers);
+            return Err(("layers", what));
+        }
+        let Some(attributes) = &self.attributes else { return Ok(()) };
+        if let Some((_, twice)) = attributes.iter().enumerate().find(|(i, name)| attributes[..*i].contains(name)) {
+            return Err(("attributes", format!("name \"{twice}\" twice; a label is trained by one column")));
+        }
+        if self.center_rewards_coefficient > 0.0 {
+            let what = "is for pairs, whose scores may lie anywhere; ratings say where theirs lie: leave it out, or attributes";
+            return Err(("center_rewards_coefficient", what.into()));
+        }
+        Ok(())
+    }
+}
+
+impl Work for RewardModel {
+    const KIND: &'static str = "reward_model";
+    const REVISION: u32 = 2;
+
+    fn refs(&mut self) -> Vec<Ref<'_>> {
+        let data = std::iter::once(&mut self.data).chain(&mut self.heldout).map(Ref::Data);
+        std::iter::once(Ref::Model(&mut self.model)).chain(data).collect()
+    }
+
+    fn makes(&self) -> &'static [Makes] {
+        &[Makes::RewardModel]
+    }
+
+    fn labels(&self) -> Option<Labels> {
+        Some(self.head())
+    }
+
+    fn run(&self, stage: Cx) -> Result<()> {
+        match &self.attributes {
+            None => pairs::train(stage, self),
+            Some(attributes) => ratings::train(stage, self, attributes),
+        }
+    }
+}
+
+impl RewardModel {
+    fn head(&self) -> Labels {
+        self.attributes.as_deref().map_or_else(Labels::reward, Labels::ratings)
+    }
+
+    /// Rows that no training row shares a conversation with.
+    fn heldout(&self) -> Result<DataSpec> {
+        match &self.heldout {
+            Some(heldout) => Ok(heldout.clone()),
+            None if self.data.part == Part::Train => {
+                Ok(DataSpec { part: Part::Test, limit: None, ..self.data.clone() })
+            }
+            None => Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
+        }
+    }
+
+    /// The backbone with its new head.
+    fn load(&self, stage: Cx) -> Result<(Model, Tokenizer)> {
+        let headed =
+            |backbone: Model| backbone.into_reward_model(self.layers as i64, self.head(), stage.seed("head", 0));
+        stage.load_trained(&self.model, self.lora.as_ref(), headed)
+    }
+
+    /// The rows of a step, the shortest first.
+    fn batch<'a, T>(&self, stage: Cx, rows: &'a [Encoded<T>], step: usize) -> Vec<&'a Encoded<T>> {
+        let drawn = batch_rows(stage, rows.len(), self.train.batch_size, step);
+        let mut batch: Vec<_> = drawn.into_iter().map(|i| &rows[i]).collect();
+        batch.sort_by_key(|row| row.prompt.len() + row.answers.iter().map(Vec::len).sum::<usize>());
+        batch
+    }
+
+    /// Scores of all answers in order, each a number for each label.
+    fn scores<T>(&self, net: &Net, scorer: &Scorer, rows: &[Encoded<T>]) -> Result<Vec<f64>> {
+        let mut all = Vec::new();
+        for chunk in rows.chunks(self.train.micro_batch_size.max(8)) {
+            obey()?;
+            let groups: Vec<Group> = chunk.iter().map(Encoded::group).collect();
+            all.extend(no_grad(|| to_vec(&scorer.values(net, &groups)?.f_reshape([-1])?))?);
+        }
+        Ok(all)
+    }
+}
+
+/// A row as tokens: a prompt, the answers that share it, and what is known of them.
+struct Encoded<T> {
+    prompt: Vec<u32>,
+    answers: Vec<Vec<u32>>,
+    known: T,
+}
+
+impl<T> Encoded<T> {
+    fn group(&self) -> Group<'_> {
+        Group { prompt: &self.prompt, completions: self.answers.iter().map(Vec::as_slice).collect() }
+    }
+}
+
+/// The rows as tokens. Says how many lose a part of their prompt to `max_tokens`, and leaves out those that would lose all of it.
+fn encode_all<R, T>(
+    tokenizer: &Tokenizer,
+    options: &DataSpec,
+    rows: &[R],
+    about: fn(&R) -> (&Prompt, Place),
+    max_tokens: usize,
+    encode: impl Fn(&R) -> Result<Encoded<T>>,
+) -> Result<Vec<Encoded<T>>> {
+    let (mut out, mut cut, mut long, mut long_prompts) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        obey()?;
+        let (prompt, place) = about(row);
+        let at = |e: Error| e.at(place.of(options));
+        let whole = tokenizer.encode_prompt(prompt).map_err(at)?.len();
+        let encoded = encode(row).map_err(at)?;
+        let left = encoded.prompt.len();
+        if options.max_prompt_tokens.is_some_and(|max| whole > max) {
+            long_prompts.push(place);
+        } else if left < whole && left <= 1 {
+            long.push(place);
+        } else {
+            cut.extend((left < whole).then_some(place));
+            out.push(encoded);
+        }
+    }
+    say_left_out(options, out.len() + long.len(), &long_prompts, &prompt_limit(options))?;
+    say_left_out(options, out.len(), &long, &format!("whose answers alone are longer than max_tokens = {max_tokens}"))?;
+    if let Some(first) = cut.first() {
+        let (count, of, first) = (cut.len(), out.len(), first.of(options));
+        tracing::warn!(
+            "{count} of {of} rows are longer than max_tokens = {max_tokens}: the beginning of their prompts is cut (the first is {first})"
+        );
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test may panic")]
+mod tests {
+    use serde_json::Value;
+    use std::path::Path;
+    use tch::{Kind, Tensor};
+
+    /// A case of tests/goldens/reward_losses.json.
+    pub struct Golden(pub Value);
+
+    impl Golden {
+        pub fn cases(kind: &str) -> Vec<Self> {
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/reward_losses.json");
+            let all: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+            let cases: Vec<Self> = all[kind].as_array().unwrap().iter().cloned().map(Self).collect();
+            assert!(cases.len() > 2);
+            cases
+        }
+
+        pub fn number(&self, name: &str) -> f64 {
+            self.0[name].as_f64().unwrap()
+        }
+
+        pub fn tensor(&self, name: &str) -> Tensor {
+            fn flat(value: &Value) -> Vec<f32> {
+                let one = || vec![value.as_f64().unwrap() as f32];
+                value.as_array().map_or_else(one, |list| list.iter().flat_map(flat).collect())
+            }
+            let list = self.0[name].as_array().unwrap();
+            Tensor::from_slice(&flat(&self.0[name])).view([list.len() as i64, -1]).squeeze_dim(-1)
+        }
+
+        /// Of losses and of the gradient of their sum, that of the mean over `count`.
+        pub fn compare(&self, losses: &Tensor, gradient: &Tensor, count: f64) {
+            let mean = f64::try_from(losses.sum(Kind::Double)).unwrap() / count;
+            assert!((mean - self.number("loss")).abs() < 1e-5 * (1.0 + mean), "{}: a loss of {mean}", self.0);
+            let gap = (gradient / count - self.tensor("gradient").view_as(gradient)).abs().max();
+            let gap = f64::try_from(gap.to_kind(Kind::Double)).unwrap();
+            assert!(gap < 1e-6, "{}: a gradient that is {gap} away", self.0);
+        }
+    }
+
+    pub fn gradient(scores: &Tensor, losses: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
+        let scores = scores.copy().set_requires_grad(true);
+        losses(&scores).sum(Kind::Float).backward();
+        scores.grad()
+    }
+}
