@@ -13,7 +13,8 @@ families.json: `prompt`, `completions`, `rows` (a longer and a shorter one; each
   same      the case whose numbers are this one's too: another spelling of the same model
   lm        per row `logits` of its last two positions, `mean` and `abs_mean` of all its logits, `greedy`: the 8 likeliest tokens, one after
             another; `log_probs`: of each completion behind the prompt, summed
-  score     `scores` per row; `rows`, if it has rows of its own; the last of a classifier's rows is the shorter one with a pad token behind
+  score     `scores` per row, of ArmoRM also `ratings`, one for each objective; `rows`, if it has rows of its own; the last of a classifier's
+            rows is the shorter one with a pad token behind
   adapter   as lm; `gradients` by tensor name, of the summed log-probs of the first completion: `norm` and the first two `rows`
 Everything is computed on the whole sequence, by a model of its own: a dynamic rotation depends on the length and on earlier calls."""
 import copy
@@ -152,8 +153,10 @@ def scores(model):
     gated = "gating_hidden_dim" in model.config.to_dict()
     rows = GATED if gated else ROWS
     rows = rows if own and not gated else rows + [rows[-1] + [0]]
-    score = model.scores if own else lambda ids: model(input_ids=ids).logits
-    return {"rows": rows, "scores": [short(score(torch.tensor([ids]))[0].tolist()) for ids in rows]}
+    def of(score):
+        return [short(score(torch.tensor([ids]))[0].tolist()) for ids in rows]
+    found = {"rows": rows, "scores": of(model.scores if own else lambda ids: model(input_ids=ids).logits)}
+    return found | ({"ratings": of(model.ratings)} if gated else {})
 
 
 def answers(model):

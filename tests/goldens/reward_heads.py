@@ -14,7 +14,8 @@ LlamaForRewardModelWithGating (ArmoRM, RLHFlow)
     tensors  model.*; regression_layer.weight [objectives, hidden]; reward_transform_matrix [objectives, objectives];
              gating.logit_scale [1]; gating.layers.I.{weight,bias}, I from 0 to n_hidden, the last of them [objectives, gating_hidden_dim]
     config   num_objectives (19), gating_temperature (10), gating_hidden_dim (1024), gating_n_hidden (3), pad_token_id
-    formula  r = regression_layer(h at `end`) @ reward_transform_matrix
+    formula  ratings = regression_layer(h at `end`), one for each objective
+             r = ratings @ reward_transform_matrix
              g = softmax(mlp(h at `start`) / gating_temperature) * logit_scale, mlp: linear layers, ReLU between them
              score = sum(g * r)
              end: the token before the first pad token, or the last of all; start: the first token of the last occurrence of the pattern that
@@ -74,13 +75,19 @@ class LlamaForRewardModelWithGating(LlamaPreTrainedModel):
         self.gating = Gating(config)
         self.post_init()
 
-    def scores(self, ids):
+    def read(self, ids):
         row, n = ids[0].tolist(), len(PATTERN)
         start = max(i for i in range(len(row)) if row[i:i + n] == PATTERN)
         end = row.index(self.config.pad_token_id) - 1 if self.config.pad_token_id in row else -1
         hidden = self.model(input_ids=ids).last_hidden_state
-        rewards = self.regression_layer(hidden[:, end]) @ self.reward_transform_matrix
-        return (self.gating(hidden[:, start]) * rewards).sum(-1, keepdim=True)
+        ratings = self.regression_layer(hidden[:, end])
+        return ratings, (self.gating(hidden[:, start]) * (ratings @ self.reward_transform_matrix)).sum(-1, keepdim=True)
+
+    def ratings(self, ids):
+        return self.read(ids)[0]
+
+    def scores(self, ids):
+        return self.read(ids)[1]
 
 
 HEADS = {c.__name__: c for c in (LlamaForScore, LlamaForRewardModelWithGating)}

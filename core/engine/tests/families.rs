@@ -6,8 +6,9 @@
 
 use motrain_engine::model::{Adapter, Config, Gain, Head, Mask, Mix, Model, Net};
 use motrain_engine::plan::Lora;
+use motrain_engine::reward::{Reading, ReadingOptions};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -146,18 +147,52 @@ fn language_models_of_every_family_compute_what_transformers_does() {
     assert_eq!(families.len(), motrain_engine::model::FAMILIES.len(), "a family without a golden");
 }
 
-/// Of a row whose second half is an answer, beside a shorter answer to the same prompt. A gate is not told where an answer begins: it looks.
+/// The label or the sum that an option of a reward asks for, of the numbers that a model gives.
+fn read(config: &Config, options: Value, values: &[f64]) -> f64 {
+    let options: ReadingOptions = serde_json::from_value(options).unwrap();
+    Reading::of(&options, config.head, &config.labelled()).unwrap().score(values)
+}
+
+/// The last numbers of a row are those of its objectives, in order, and their gated sum.
+#[test]
+fn single_objectives_of_a_gated_model_are_read_by_name_and_by_number() {
+    let goldens = Goldens::read();
+    let case = &goldens.0["cases"]["armorm"];
+    let net = no_grad(|| goldens.model("armorm").net(Kind::Float)).unwrap();
+    let (rows, ratings) = (goldens.rows(case), case["ratings"].as_array().unwrap());
+    for ((row, ratings), sum) in rows.iter().zip(ratings).zip(case["scores"].as_array().unwrap()) {
+        let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
+        let values = gated(&net, &row[..=end], &goldens);
+        let ratings = numbers(ratings);
+        assert_eq!(ratings.len(), 19);
+        for (k, rating) in ratings.iter().enumerate() {
+            for label in [json!(k), json!(format!("objective_{k}"))] {
+                let found = read(&net.config, json!({ "label": label }), &values);
+                assert!((found - rating).abs() < TOLERANCE, "objective {label}: {found} instead of {rating}");
+            }
+        }
+        let both = read(&net.config, json!({ "weights": { "objective_2": 2.0, "18": -1.0 } }), &values);
+        assert!((both - (2.0 * ratings[2] - ratings[18])).abs() < 3.0 * TOLERANCE);
+        assert!((read(&net.config, json!({}), &values) - numbers(sum)[0]).abs() < TOLERANCE);
+    }
+}
+
+/// Of a row whose second half is an answer. The gate is not told where an answer begins: it looks.
+fn gated(net: &Net, row: &[u32], goldens: &Goldens) -> Vec<f64> {
+    let (prompt, answer) = row.split_at(row.len() / 2);
+    let opening: Vec<u32> = serde_json::from_value(goldens.0["pattern"].clone()).unwrap();
+    let packed = pack(&[Group { prompt, completions: vec![answer] }], 0, Device::Cpu).unwrap();
+    to_vec(&no_grad(|| packed.gated_scores(net, &opening)).unwrap().select(0, 0)).unwrap()
+}
+
+/// The same beside a shorter answer to the same prompt, where that is no part of what the gate reads.
 fn scores(net: &Net, row: &[u32], goldens: &Goldens) -> Vec<f64> {
     let (prompt, answer) = row.split_at(row.len() / 2);
     let packed = pack(&[Group { prompt, completions: vec![&answer[..1], answer] }], 0, Device::Cpu).unwrap();
     let Head::Gated(_) = net.config.head else {
         return to_vec(&no_grad(|| packed.scores(net)).unwrap().select(0, 1)).unwrap();
     };
-    let opening: Vec<u32> = serde_json::from_value(goldens.0["pattern"].clone()).unwrap();
-    // What follows the opening is no end of a prompt.
-    let packed = pack(&[Group { prompt, completions: vec![answer] }], 0, Device::Cpu).unwrap();
-    let all = to_vec(&no_grad(|| packed.gated_scores(net, &opening)).unwrap().select(0, 0)).unwrap();
-    all[net.config.labels.len()..].to_vec()
+    gated(net, row, goldens)[net.config.labels.len()..].to_vec()
 }
 
 #[test]
