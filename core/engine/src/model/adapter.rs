@@ -140,7 +140,7 @@ impl Adapter {
         for part in &slot.parts {
             if let Some(Factors { a, b, scale }) = self.factors.get(&part.name) {
                 let (a, b) = (a.f_to_kind(dtype)?, part.order.rows().read(b)?.f_to_kind(dtype)?);
-                out.push(Change { row, rows: part.rows, a, b, scale: *scale, block });
+                out.push(Change { row, a, b, scale: *scale, block });
             }
             row += part.rows;
         }

@@ -13,15 +13,13 @@ pub struct Linear {
     /// `[out, in]`.
     pub weight: Tensor,
     pub bias: Option<Tensor>,
-    /// In the order of the rows that they are added to; those of the same rows one after the other.
-    pub changes: Vec<Change>,
+    pub changes: Option<Changes>,
 }
 
 /// A low-rank change of some rows: `scale·B(g ⊙ Ax)`.
 pub struct Change {
-    /// The first of the rows, and their number.
+    /// The first of the rows.
     pub row: i64,
-    pub rows: i64,
     /// `[r, in]`.
     pub a: Tensor,
     /// `[rows, r]`.
@@ -29,6 +27,17 @@ pub struct Change {
     pub scale: f64,
     /// Which of the network's gains is its g.
     pub block: usize,
+}
+
+/// The low-rank changes of a matrix side by side: two products for all of them.
+pub struct Changes {
+    /// One after the other, `[Σr, in]`: of each change its own.
+    a: Vec<Tensor>,
+    stacked: Tensor,
+    /// `[out, Σr]`: zeros where a change does not reach.
+    b: Tensor,
+    /// Scale and block of each change.
+    gains: Vec<(f64, usize)>,
 }
 
 /// What a forward pass makes of low-rank changes.
@@ -58,29 +67,10 @@ impl Linear {
     /// `x` is `[batch, …, in]`.
     pub fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
         let plain = self.plain(x)?;
-        if self.changes.is_empty() {
-            return Ok(plain);
+        match &self.changes {
+            Some(changes) => Ok(plain.f_add(&changes.apply(x, passing)?)?),
+            None => Ok(plain),
         }
-        let (mut parts, mut row) = (Vec::new(), 0);
-        let gap = |from: i64, to: i64| -> Result<Option<Tensor>> {
-            let mut size = plain.size();
-            size.pop();
-            size.push(to - from);
-            Ok(if to > from { Some(Tensor::f_zeros(size, (plain.f_kind()?, plain.device()))?) } else { None })
-        };
-        for change in &self.changes {
-            let own = change.apply(x, passing)?;
-            match parts.last_mut() {
-                Some(last) if row == change.row + change.rows => *last = Tensor::f_add(last, &own)?,
-                _ => {
-                    parts.extend(gap(row, change.row)?);
-                    parts.push(own);
-                    row = change.row + change.rows;
-                }
-            }
-        }
-        parts.extend(gap(row, self.weight.size()[0])?);
-        Ok(plain.f_add(&Tensor::f_cat(&parts, -1)?)?)
     }
 
     /// Without changes.
@@ -105,23 +95,66 @@ impl Linear {
     }
 }
 
-impl Change {
+impl Changes {
+    /// Of a matrix of so many rows; nothing where there are none.
+    pub fn of(changes: Vec<Change>, rows: i64) -> Result<Option<Self>> {
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        let whole = |c: &Change| c.b.f_constant_pad_nd([0, 0, c.row, rows - c.row - c.b.size()[0]]);
+        let b = Tensor::f_cat(&changes.iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?, 1)?;
+        let gains = changes.iter().map(|c| (c.scale, c.block)).collect();
+        let a: Vec<Tensor> = changes.into_iter().map(|c| c.a).collect();
+        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, gains }))
+    }
+
+    /// `B(s ⊙ g ⊙ Ax)`.
     fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let x = match &passing.dropout {
-            Some(dropout) => dropout.apply(x)?,
-            None => x.shallow_clone(),
-        };
-        let inner = x.f_linear(&self.a, None::<&Tensor>)?;
-        let inner = match passing.gains.get(self.block) {
-            None => inner.f_mul_scalar(self.scale)?,
-            Some(Gain::All(gain)) => inner.f_mul_scalar(self.scale * gain)?,
-            Some(Gain::Rows(gains)) => {
-                let mut shape = vec![1; inner.dim()];
-                shape[0] = -1;
-                inner.f_mul(&gains.f_mul_scalar(self.scale)?.f_to_kind(inner.f_kind()?)?.f_view(shape.as_slice())?)?
+        let inner = match &passing.dropout {
+            None => x.f_linear(&self.stacked, None::<&Tensor>)?,
+            // Each change drops inputs of its own, as in PEFT.
+            Some(dropout) => {
+                let own = self.a.iter().map(|a| Ok(dropout.apply(x)?.f_linear(a, None::<&Tensor>)?));
+                Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
-        Ok(inner.f_linear(&self.b, None::<&Tensor>)?)
+        Ok(self.gained(&inner, &passing.gains)?.f_linear(&self.b, None::<&Tensor>)?)
+    }
+
+    fn gained(&self, inner: &Tensor, gains: &[Gain]) -> Result<Tensor> {
+        if let Some(one) = self.one(gains) {
+            return Ok(inner.f_mul_scalar(one)?);
+        }
+        let own = self.a.iter().zip(&self.gains).map(|(a, (scale, block))| {
+            let gain = match gains.get(*block) {
+                None => Tensor::f_from_slice(&[*scale])?,
+                Some(Gain::All(gain)) => Tensor::f_from_slice(&[scale * gain])?,
+                Some(Gain::Rows(gains)) => gains.f_mul_scalar(*scale)?,
+            };
+            let gain = gain.f_to_device(inner.device())?.f_to_kind(inner.f_kind()?)?.f_unsqueeze(-1)?;
+            let mut shape = vec![1; inner.dim()];
+            (shape[0], shape[inner.dim() - 1]) = (gain.size()[0], a.size()[0]);
+            Ok(gain.f_expand([gain.size()[0], a.size()[0]], false)?.f_reshape(shape)?)
+        });
+        let own = own.collect::<Result<Vec<_>>>()?;
+        let batch = own.iter().map(|gain| gain.size()[0]).max().unwrap_or(1);
+        let even = own.iter().map(|gain| {
+            let mut shape = gain.size();
+            shape[0] = batch;
+            gain.f_expand(shape, false)
+        });
+        Ok(inner.f_mul(&Tensor::f_cat(&even.collect::<std::result::Result<Vec<_>, _>>()?, -1)?)?)
+    }
+
+    /// The factor of all changes, where they share it.
+    fn one(&self, gains: &[Gain]) -> Option<f64> {
+        let mut all = self.gains.iter().map(|(scale, block)| match gains.get(*block) {
+            None => Some(*scale),
+            Some(Gain::All(gain)) => Some(scale * gain),
+            Some(Gain::Rows(_)) => None,
+        });
+        let first = all.next()??;
+        all.all(|other| other == Some(first)).then_some(first)
     }
 }
 

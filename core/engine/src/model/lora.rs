@@ -107,7 +107,6 @@ impl Lora {
             let (a, b) = (&factors[0].1, &factors[1].1);
             Ok(Change {
                 row: pair.row,
-                rows: pair.rows,
                 a: a.f_to_kind(dtype)?,
                 b: pair.order.rows().read(b)?.f_to_kind(dtype)?,
                 scale: pair.scale,

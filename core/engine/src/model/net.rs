@@ -6,7 +6,7 @@ use super::attention::Masks;
 use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
 use super::config::Config;
-use super::layers::{Change, Dropout, Gain, Linear, Normed, Passing};
+use super::layers::{Change, Changes, Dropout, Gain, Linear, Normed, Passing};
 use super::lora::Lora;
 use super::output::Output;
 use super::shape::{Norm, QkNorm};
@@ -45,7 +45,8 @@ pub(super) struct Around<'a> {
     rotations: Vec<Rotation>,
 }
 
-type Changes<'a> = &'a dyn Fn(&str) -> Result<Vec<Change>>;
+/// The low-rank changes of a parameter.
+type ChangesOf<'a> = &'a dyn Fn(&str) -> Result<Vec<Change>>;
 
 /// Rows of the output head computed at once: bounds the memory for logits.
 pub(super) const HEAD_ROWS: i64 = 512;
@@ -65,8 +66,7 @@ impl Net {
         let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
         for slot in slots(&base.config) {
             let blocks = adapters.iter().enumerate().map(|(block, adapter)| adapter.changes(&slot, block, dtype));
-            let mut own: Vec<Change> = blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-            own.sort_by_key(|change| change.row);
+            let own = blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             changes.insert(slot.name, own);
         }
         let changes = RefCell::new(changes);
@@ -79,7 +79,7 @@ impl Net {
     }
 
     /// `changes` are those of a parameter, `trained` takes the place of the head.
-    fn build(model: &Model, changes: Changes, trained: Option<&Tensor>, dtype: Kind) -> Result<Self> {
+    fn build(model: &Model, changes: ChangesOf, trained: Option<&Tensor>, dtype: Kind) -> Result<Self> {
         let params = model.params.iter().map(|(name, p)| (name.as_str(), p)).collect();
         let params = Reader { params, changes, dtype };
         let (config, names) = (model.config.clone(), model.config.arch.names());
@@ -257,7 +257,7 @@ impl Net {
 pub(super) struct Reader<'a> {
     params: HashMap<&'a str, &'a Tensor>,
     /// What is added to a matrix's product, by the matrix's name.
-    changes: Changes<'a>,
+    changes: ChangesOf<'a>,
     dtype: Kind,
 }
 
@@ -278,7 +278,9 @@ impl Reader<'_> {
     pub fn read_linear(&self, name: &str, bias: bool) -> Result<Linear> {
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
         let name = format!("{name}.weight");
-        Ok(Linear { weight: self.tensor(&name)?, bias, changes: (self.changes)(&name)? })
+        let weight = self.tensor(&name)?;
+        let changes = Changes::of((self.changes)(&name)?, weight.size()[0])?;
+        Ok(Linear { weight, bias, changes })
     }
 
     fn read_norm(&self, name: &str, kind: Norm) -> Result<Normed> {
