@@ -206,7 +206,7 @@ mod tests {
             let mut step = PairStep::new(&log_probs, loss.as_ref());
             accumulate(
                 &trained,
-                |_| trained.net(Kind::Float),
+                || trained.net(Kind::Float),
                 &Local,
                 pairs.chunks(2),
                 pairs.len(),
@@ -230,6 +230,30 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// The masters' cast is part of every micro-batch's graph: gradients of computing in bf16 are those of networks of their own.
+    #[test]
+    fn one_network_serves_all_micro_batches() {
+        let (pairs, log_probs) = (pairs(), log_probs(Head::TiedLm));
+        let loss = Registry::builtin().losses.build("dpo", &json!({ "beta": 0.3 })).unwrap();
+        let mut trained = model(1, Head::TiedLm);
+        trained.require_grad().unwrap();
+        let gradients = || {
+            let all: Vec<Tensor> = trained.params.iter().map(|(_, p)| p.grad().copy()).collect();
+            zero_gradients(&trained.params).unwrap();
+            all
+        };
+        let mut step = PairStep::new(&log_probs, loss.as_ref());
+        let net = || trained.net(Kind::BFloat16);
+        accumulate(&trained, net, &Local, pairs.chunks(1), pairs.len(), |net, micro| step.sum(net, micro)).unwrap();
+        let once = gradients();
+        for pair in pairs.chunks(1) {
+            let sum = step.sum(&net().unwrap(), pair).unwrap();
+            (sum / pairs.len() as f64).backward();
+        }
+        assert!(pairs.len() > 1 && once.iter().any(|g| g.abs().max().double_value(&[]) > 0.0));
+        assert!(once.iter().zip(gradients()).all(|(a, b)| *a == b));
     }
 
     /// Another rank, which has the same pairs.
@@ -258,7 +282,7 @@ mod tests {
             let mut step = PairStep::new(&log_probs, loss.as_ref());
             let sum = |net: &Net, micro: &[TokenPair]| step.sum(net, micro);
             let mean =
-                accumulate(&trained, |_| trained.net(Kind::Float), comm, pairs.chunks(2), pairs.len(), sum).unwrap();
+                accumulate(&trained, || trained.net(Kind::Float), comm, pairs.chunks(2), pairs.len(), sum).unwrap();
             let gradients: Vec<Tensor> = trained.params.iter().map(|(_, p)| p.grad().copy()).collect();
             zero_gradients(&trained.params).unwrap();
             (mean, gradients)

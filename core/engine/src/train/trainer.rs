@@ -104,10 +104,8 @@ impl<'a> Trainer<'a> {
         count: usize,
         loss: impl FnMut(&Net, M) -> Result<Tensor>,
     ) -> Result<Metrics> {
-        let (dtype, at) = (self.stage.session.dtype, (self.state.step as u64) << 32);
-        let net = |micro: usize| {
-            self.model.training_net(dtype, self.stage.seed("dropout", at + micro as u64), self.recompute)
-        };
+        let (dtype, seed) = (self.stage.session.dtype, self.stage.seed("dropout", self.state.step as u64));
+        let net = || self.model.training_net(dtype, seed, self.recompute);
         match accumulate(&self.model, net, self.comm, micros, count, loss)? {
             Some(mean) => self.update(mean),
             None => Ok(Metrics::new()),
@@ -179,10 +177,11 @@ impl<'a> Trainer<'a> {
 }
 
 /// Adds up the gradient of the mean loss, micro-batch by micro-batch and rank by rank. `count` are this rank's examples. Returns the mean;
-/// nothing where no rank has an example. `net` makes the network of a micro-batch.
+/// nothing where no rank has an example. One network serves all micro-batches: what casts the masters keeps nothing for the way back, so gradients go
+/// through it once for each.
 pub(super) fn accumulate<M>(
     model: &Model,
-    net: impl Fn(usize) -> Result<Net>,
+    net: impl FnOnce() -> Result<Net>,
     comm: &dyn Comm,
     micros: impl IntoIterator<Item = M>,
     count: usize,
@@ -193,10 +192,9 @@ pub(super) fn accumulate<M>(
     if all[0] == 0.0 {
         return Ok(None);
     }
-    let mut mean = [0.0];
-    for (i, micro) in micros.into_iter().enumerate() {
+    let (net, mut mean) = (net()?, [0.0]);
+    for micro in micros {
         obey()?;
-        let net = net(i)?;
         let share = loss(&net, micro)?.f_div_scalar(all[0])?;
         share.f_backward()?;
         net.backpropagate()?;
