@@ -226,7 +226,8 @@ fn adapters_change_every_family_as_peft_does() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What is saved is what was read: the same tensors under the same names, and the same configuration.
+/// What is saved is what was read: the same tensors under the same names, and the same configuration. With MOTRAIN_FAMILIES=FOLDER the saved
+/// models stay there, for `families.py --check FOLDER/*`.
 #[test]
 fn every_family_is_written_as_it_was_read() {
     let goldens = Goldens::read();
@@ -235,6 +236,9 @@ fn every_family_is_written_as_it_was_read() {
             let model = goldens.model(name);
             let folder = tempfile::tempdir().unwrap();
             model.save_weights(folder.path()).unwrap();
+            if let Some(kept) = std::env::var_os("MOTRAIN_FAMILIES") {
+                model.save_weights(&Path::new(&kept).join(name)).unwrap();
+            }
             let again = Model::load(folder.path(), Device::Cpu).unwrap_or_else(|e| panic!("{name}: {e}"));
             assert_eq!(again.config, model.config, "{name}");
             assert!(again.params.iter().zip(&model.params).all(|(a, b)| a == b), "{name}");

@@ -3,6 +3,7 @@
 
 use super::{Seed, place};
 use anyhow::Result;
+use motrain_engine::model::parameter_count;
 use motrain_engine::names;
 use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
@@ -48,7 +49,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         let starts = tuned.is_none_or(|s| matches!(s.model, ModelRef::Path(_)));
         if stage.work.makes().contains(&Makes::Policy) && starts {
             policies += 1;
-            parameters += floats(&folder(&stage.id).join(names::MODEL));
+            parameters += parameter_count(&folder(&stage.id).join(names::MODEL))?;
         }
         let metrics = read_metrics(&seed.run, &stage.id)?;
         generated += sum(&metrics, "tokens/generated");
@@ -82,9 +83,4 @@ fn sum(steps: &[(usize, Metrics)], key: &str) -> f64 {
 fn speed(stage: &Path) -> Value {
     let text = std::fs::read_to_string(stage.join(names::SPEED)).unwrap_or_default();
     serde_json::from_str(&text).unwrap_or_default()
-}
-
-/// Parameters of a saved model, by the size of its f32 weights.
-fn floats(model: &Path) -> u64 {
-    std::fs::metadata(model.join("model.safetensors")).map_or(0, |m| m.len() / 4)
 }

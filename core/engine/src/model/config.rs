@@ -8,6 +8,7 @@ use super::shape::Shape;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
+use tch::Kind;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -65,12 +66,6 @@ impl Config {
         if self.head == Head::Score {
             Labels::fields(&self.labels).into_iter().for_each(|(name, value)| set(name, value));
         }
-        // Weights are written as f32, whichever of both says so.
-        for name in ["torch_dtype", "dtype"] {
-            if said.contains_key(name) {
-                said.insert(name.into(), json!("float32"));
-            }
-        }
         for by_layer in ["layer_types", "no_rope_layers"] {
             if let Some(Value::Array(list)) = said.get_mut(by_layer) {
                 list.truncate(layers);
@@ -78,7 +73,36 @@ impl Config {
         }
         Value::Object(said)
     }
+
+    /// The type of the weights that lie beside it: f32 where it says none.
+    pub fn stored(&self) -> Kind {
+        let said = DTYPES.iter().find_map(|name| self.said.get(*name)?.as_str());
+        match said {
+            Some("bfloat16") => Kind::BFloat16,
+            Some("float16") => Kind::Half,
+            _ => Kind::Float,
+        }
+    }
+
+    /// The same with weights of another type.
+    pub(super) fn stored_as(&self, dtype: Kind) -> Self {
+        let mut config = self.clone();
+        let name = match dtype {
+            Kind::BFloat16 => "bfloat16",
+            Kind::Half => "float16",
+            _ => "float32",
+        };
+        for key in DTYPES {
+            if let Some(said) = config.said.get_mut(key) {
+                *said = json!(name);
+            }
+        }
+        config
+    }
 }
+
+/// Fields of config.json that name the type of the weights; the first is the newer one, and the one that transformers obeys.
+const DTYPES: [&str; 2] = ["dtype", "torch_dtype"];
 
 /// Two files may say the same in other words.
 impl PartialEq for Config {

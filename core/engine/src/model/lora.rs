@@ -133,7 +133,7 @@ impl Lora {
     /// Writes what trains, for a checkpoint.
     pub fn save_training(&self, folder: &Path) -> Result<()> {
         write_json(&folder.join(adapter::CONFIG), &self.said)?;
-        write_tensors(&folder.join(adapter::WEIGHTS), &self.params)
+        write_tensors(&folder.join(adapter::WEIGHTS), &self.params, Kind::Float)
     }
 
     /// Writes a PEFT folder of all that the base's folder lacks.
@@ -154,7 +154,7 @@ impl Lora {
         said["alpha_pattern"] = Value::Object(ranks.clone());
         said["rank_pattern"] = Value::Object(ranks);
         write_json(&folder.join(adapter::CONFIG), &said)?;
-        write_tensors(&folder.join(adapter::WEIGHTS), &tensors)
+        write_tensors(&folder.join(adapter::WEIGHTS), &tensors, Kind::Float)
     }
 
     /// Both changes as one of the sum of their ranks: `[B₁·s₁, B₂·s₂]·[A₁; A₂]`.

@@ -38,8 +38,8 @@ pub use net::{Mask, Net};
 pub use peft::LoraConfig;
 pub use save::write_json;
 pub(crate) use save::write_tensors;
-pub use weights::check_safetensors;
 pub(crate) use weights::read_file;
+pub use weights::{check_safetensors, parameter_count};
 
 use crate::plan::Lora as LoraOptions;
 use crate::{Error, Result};

@@ -14,8 +14,8 @@ use tch::{Kind, Tensor};
 
 pub type Tensors = BTreeMap<String, Tensor>;
 
-const FILE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const FILE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// Picks tensors by their names: those that are left out.
 pub type Skip<'a> = &'a dyn Fn(&str) -> bool;
@@ -96,6 +96,23 @@ fn is_count(name: &str) -> bool {
     name == COUNT
 }
 
+/// Numbers in the weights of a model's or an adapter's folder.
+pub fn parameter_count(folder: &Path) -> Result<u64> {
+    let mut count = 0;
+    for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
+        let path = entry.map_err(|e| Error::io(folder, e))?.path();
+        if path.extension().is_none_or(|end| end != "safetensors") {
+            continue;
+        }
+        let file = File::open(&path).map_err(|e| Error::io(&path, e))?;
+        // SAFETY: the map is only read, before this function returns.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(&path, e))?;
+        let tensors = check_safetensors(&map).map_err(|what| Error::file(&path, what))?;
+        count += tensors.iter().map(|(_, view)| view.shape().iter().product::<usize>() as u64).sum::<u64>();
+    }
+    Ok(count)
+}
+
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
 pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
     read(path, &How { dtype: Kind::Float, counters: &|_| false, skip: &|_| false }, into)
@@ -164,7 +181,7 @@ mod tests {
 
     fn save(folder: &Path, name: &str, tensors: &[(&str, Tensor)]) {
         let owned: Vec<_> = tensors.iter().map(|(n, t)| ((*n).to_owned(), t.shallow_clone())).collect();
-        write_tensors(&folder.join(name), &owned).unwrap();
+        write_tensors(&folder.join(name), &owned, Kind::Float).unwrap();
     }
 
     fn said(folder: &Path) -> String {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use tch::Kind;
 
 /// Where a stage stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -87,7 +88,7 @@ fn prune(stage: &Path) -> Result<()> {
 
 fn write(folder: &Path, model: &Model, tokenizer: &Tokenizer, optim: &dyn Optim, state: &State) -> Result<()> {
     model.save_training(folder, tokenizer)?;
-    crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?)?;
+    crate::model::write_tensors(&folder.join(names::OPTIMIZER), &optim.state()?, Kind::Float)?;
     let (mut files, mut sha256) = (BTreeMap::new(), BTreeMap::new());
     for entry in std::fs::read_dir(folder).map_err(|e| Error::io(folder, e))? {
         let entry = entry.map_err(|e| Error::io(folder, e))?;

@@ -17,7 +17,7 @@ fn folder(value: f32, config: &str) -> tempfile::TempDir {
         (format!("{module}.lora_A.weight"), Tensor::from_slice(&vec![value; width]).view([1, width as i64])),
         (format!("{module}.lora_B.weight"), Tensor::from_slice(&vec![value; rows as usize]).view([rows, 1])),
     ];
-    write_tensors(&folder.path().join("adapter_model.safetensors"), &tensors).unwrap();
+    write_tensors(&folder.path().join("adapter_model.safetensors"), &tensors, Kind::Float).unwrap();
     folder
 }
 
@@ -65,7 +65,7 @@ fn refused(tensors: &[(&str, &[i64])], config: &str) -> String {
     let ones = |shape: &[i64]| Tensor::ones(shape, (Kind::Float, Device::Cpu));
     let tensors: Vec<_> = tensors.iter().map(|(name, shape)| (prefixed(name), ones(shape))).collect();
     if !tensors.is_empty() {
-        write_tensors(&folder.path().join(WEIGHTS), &tensors).unwrap();
+        write_tensors(&folder.path().join(WEIGHTS), &tensors, Kind::Float).unwrap();
     }
     let result = Adapter::load(folder.path(), Device::Cpu).and_then(|a| a.applied_to(&base()));
     result.err().unwrap().to_string().replace(&folder.path().display().to_string(), "[adapter]")
@@ -121,7 +121,7 @@ fn whole_modules_take_the_place_of_the_bases() {
     let mut tensors = Tensors::new();
     read_weights(&file, &mut tensors).unwrap();
     tensors.insert(format!("{PREFIX}model.norm.weight"), Tensor::from_slice(&[3f32; 8]));
-    write_tensors(&file, &tensors.into_iter().collect::<Vec<_>>()).unwrap();
+    write_tensors(&file, &tensors.into_iter().collect::<Vec<_>>(), Kind::Float).unwrap();
     let adapter = Adapter::load(folder.path(), Device::Cpu).unwrap();
     let model = adapter.applied_to(&base()).unwrap();
     assert_eq!(model.params.last().unwrap().1, Tensor::from_slice(&[3f32; 8]));
