@@ -20,8 +20,10 @@ fn json_of(folder: &Path, file: &str) -> Value {
 #[test]
 fn a_policy_may_be_an_adapter_or_the_whole_model() {
     let f = tempfile::tempdir().unwrap();
-    success(small_run(f.path(), "adapter").args(ON));
-    success(small_run(f.path(), "whole").args(ON).args(["--set", "tasks.hh.lora.merge=true"]));
+    // In bf16 a merged matrix is rounded otherwise than its parts.
+    let exact = ["--set", "dtype=f32"];
+    success(small_run(f.path(), "adapter").args(ON).args(exact));
+    success(small_run(f.path(), "whole").args(ON).args(exact).args(["--set", "tasks.hh.lora.merge=true"]));
     assert!(!f.path().join("adapter/policy/model.safetensors").exists());
     assert!(!f.path().join("whole/policy/adapter_config.json").exists());
     // What was learnt is the same.
