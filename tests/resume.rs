@@ -21,7 +21,14 @@ fn killed_and_resumed_equals_uninterrupted() {
 /// An adapter's checkpoints hold what trains alone; dropout is drawn anew at each step.
 #[test]
 fn a_killed_and_resumed_adapter_equals_an_uninterrupted_one() {
-    killed_and_resumed(&["--set", "tasks.hh.lora.on=true", "--set", "tasks.hh.lora.dropout=0.1"]);
+    killed_and_resumed(&[
+        "--set",
+        "tasks.hh.lora.on=true",
+        "--set",
+        "tasks.hh.lora.dropout=0.1",
+        "--set",
+        "tasks.hh.train.micro_batch_tokens=400",
+    ]);
 }
 
 fn killed_and_resumed(more: &[&str]) {

@@ -63,8 +63,8 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
     let sft = rows(&world, "answers.jsonl", |i| json!({ "prompt": WORDS[i % 7], "completion": said(i) }));
     // A large epsilon makes AdamW's step follow the size of the gradient, so that rounding does not turn signs.
     let optimizer = json!({ "name": "adamw", "lr": 0.5, "epsilon": 1.0 });
-    let train = |micro: usize| json!({ "steps": 3, "batch_size": 7, "micro_batch_size": micro, "checkpoint_every": 3 });
-    let stage = |kind: &str, micro: usize| match kind {
+    let train = |(rows, tokens): (usize, usize)| json!({ "steps": 3, "batch_size": 7, "micro_batch_size": rows, "micro_batch_tokens": tokens, "checkpoint_every": 3 });
+    let stage = |kind: &str, micro: (usize, usize)| match kind {
         "sft" => json!({
             "id": "train", "kind": "sft", "model": world.path("policy"), "data": sft, "train": train(micro), "optimizer": optimizer,
         }),
@@ -82,16 +82,19 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
         kind => world.online(kind, &json!({ "train": train(micro), "optimizer": optimizer })),
     };
     for kind in ["online_preference", "reinforce", "rloo", "sft", "reward_model", "ratings"] {
-        let run = |micro: usize| {
+        let run = |micro: (usize, usize)| {
             let rewards =
                 if ["sft", "reward_model", "ratings"].contains(&kind) { vec![] } else { vec![world.rewards()] };
-            world.run(&format!("{kind}-{micro}"), &[rewards, vec![stage(kind, micro)]].concat()).unwrap()
+            world
+                .run(&format!("{kind}-{}-{}", micro.0, micro.1), &[rewards, vec![stage(kind, micro)]].concat())
+                .unwrap()
         };
-        let whole = run(7);
-        for micro in [1, 3] {
+        let whole = run((7, 0));
+        // Of 24 tokens some portions have one row and some several; of 1, each row is longer than the bound.
+        for micro in [(1, 0), (3, 0), (7, 24), (2, 24), (7, 1)] {
             let (apart, moved) = differences(&world, &whole, &run(micro));
             assert!(moved > 1e-3, "{kind} has moved by {moved} only");
-            assert!(apart < 1e-3 * moved, "{kind}: {apart} apart with {micro} at once, after moving {moved}");
+            assert!(apart < 1e-3 * moved, "{kind}: {apart} apart with {micro:?} at once, after moving {moved}");
         }
     }
 }

@@ -95,7 +95,7 @@ impl<'a> Experience<'a> {
             reference,
             temperature: options.generate.temperature,
             reference_sees_weights: options.reference_sees_weights,
-            micro_batch_size: options.train.micro_batch_size,
+            train: options.train.clone(),
             pad: tokenizer.pad,
         };
         let total = options.train.total_steps(experience.rows.len());

@@ -112,7 +112,7 @@ fn run(stage: Cx, options: &Reinforce) -> Result<()> {
         let gradient =
             Gradient { log_probs: &log_probs, advantage: advantage.as_ref(), kl: options.kl, rewards: &rewards };
         let mut done = Done::default();
-        let micros = scored.chunks(log_probs.micro_batch_size);
+        let micros = log_probs.train.micro_batches(&scored, |s| s.drawn.length());
         metrics.extend(t.step(micros, rewards.len(), |net, micro| gradient.sum(net, micro, &mut done))?);
         done.moved.extend(rest);
         done.report(&mut metrics);

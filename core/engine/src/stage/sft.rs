@@ -98,7 +98,8 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
         examples.sort_by_key(|(p, c)| p.len() + c.len());
         let tokens: usize = examples.iter().map(|(_, c)| c.len()).sum();
         let pad = t.tokenizer.pad;
-        let update = t.step(examples.chunks(options.train.micro_batch_size), tokens, |net, micro| {
+        let micros = options.train.micro_batches(&examples, |(p, c)| p.len() + c.len());
+        let update = t.step(micros, tokens, |net, micro| {
             let groups: Vec<Group> =
                 micro.iter().map(|(p, c)| Group { prompt: p, completions: vec![c.as_slice()] }).collect();
             let log_probs = pack(&groups, pad, session.device)?.token_log_probs(net, 1.0)?;

@@ -3,6 +3,7 @@
 use super::log::Metrics;
 use super::logprob::{Group, Packed, pack, to_vec};
 use crate::model::{Model, Net};
+use crate::plan::Training;
 use crate::session::obey;
 use crate::{Error, Result};
 use motrain_core::metrics::stats::mean;
@@ -34,8 +35,8 @@ pub struct LogProbs {
     pub temperature: f64,
     /// Whether the reference sees x' or x.
     pub reference_sees_weights: bool,
-    /// Prompts whose completions are computed at once.
-    pub micro_batch_size: usize,
+    /// How many prompts' completions are computed at once.
+    pub train: Training,
     pub pad: u32,
 }
 
@@ -81,7 +82,7 @@ impl LogProbs {
         }
         rest.sort_by_key(Drawn::length);
         let net = no_grad(|| model.net(dtype))?;
-        for micro in rest.chunks(self.micro_batch_size) {
+        for micro in self.train.micro_batches(&rest, Drawn::length) {
             let drawn: Vec<&Drawn> = micro.iter().collect();
             let policy = no_grad(|| to_vec(&self.policy(&net, &drawn)?))?;
             moved.add(&policy, &self.reference(&drawn)?);

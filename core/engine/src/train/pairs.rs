@@ -52,7 +52,7 @@ impl<'a> PairStep<'a> {
     /// Moves the policy by the gradient of the pairs' mean loss, and reports it.
     pub fn train(&mut self, t: &mut Trainer, pairs: &mut [TokenPair]) -> Result<Metrics> {
         pairs.sort_by_key(|p| p.drawn.length());
-        let micros = pairs.chunks(self.log_probs.micro_batch_size);
+        let micros = self.log_probs.train.micro_batches(pairs, |p| p.drawn.length());
         let mut metrics = t.step(micros, pairs.len(), |net, micro| self.sum(net, micro))?;
         self.done.report(&mut metrics, self.loss);
         metrics.insert("pairs/trained".into(), pairs.len() as f64);
@@ -141,6 +141,7 @@ mod tests {
     use super::super::trainer::accumulate;
     use super::*;
     use crate::model::{Head, LlamaSizes, Model};
+    use crate::plan::Training;
     use motrain_core::Registry;
     use serde_json::json;
     use tch::{Device, Kind, no_grad};
@@ -184,7 +185,7 @@ mod tests {
 
     fn log_probs(head: Head) -> LogProbs {
         let reference = model(2, head).net(Kind::Float).unwrap();
-        LogProbs { reference, temperature: 0.8, reference_sees_weights: true, micro_batch_size: 2, pad: 0 }
+        LogProbs { reference, temperature: 0.8, reference_sees_weights: true, train: Training::default(), pad: 0 }
     }
 
     /// The gradient that a step adds up, in micro-batches, is that of the mean loss: along each parameter's own gradient, finite differences

@@ -138,14 +138,15 @@ impl RewardModel {
     fn batch<'a, T>(&self, stage: Cx, rows: &'a [Encoded<T>], step: usize) -> Vec<&'a Encoded<T>> {
         let drawn = batch_rows(stage, rows.len(), self.train.batch_size, step);
         let mut batch: Vec<_> = drawn.into_iter().map(|i| &rows[i]).collect();
-        batch.sort_by_key(|row| row.prompt.len() + row.answers.iter().map(Vec::len).sum::<usize>());
+        batch.sort_by_key(|row| row.tokens());
         batch
     }
 
     /// Scores of all answers in order, each a number for each label.
     fn scores<T>(&self, net: &Net, scorer: &Scorer, rows: &[Encoded<T>]) -> Result<Vec<f64>> {
         let mut all = Vec::new();
-        for chunk in rows.chunks(self.train.micro_batch_size.max(8)) {
+        let at_once = Training { micro_batch_size: self.train.micro_batch_size.max(8), ..self.train.clone() };
+        for chunk in at_once.micro_batches(rows, Encoded::tokens) {
             obey()?;
             let groups: Vec<Group> = chunk.iter().map(Encoded::group).collect();
             all.extend(no_grad(|| to_vec(&scorer.values(net, &groups)?.f_reshape([-1])?))?);
@@ -162,6 +163,10 @@ struct Encoded<T> {
 }
 
 impl<T> Encoded<T> {
+    fn tokens(&self) -> usize {
+        self.prompt.len() + self.answers.iter().map(Vec::len).sum::<usize>()
+    }
+
     fn group(&self) -> Group<'_> {
         Group { prompt: &self.prompt, completions: self.answers.iter().map(Vec::as_slice).collect() }
     }

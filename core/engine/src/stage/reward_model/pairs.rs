@@ -34,7 +34,8 @@ pub(super) fn train(stage: Cx, options: &RewardModel) -> Result<()> {
     t.run(|t| {
         let batch = options.batch(stage, &train, t.state.step);
         let mut seen = Seen::default();
-        let mut metrics = t.step(batch.chunks(options.train.micro_batch_size), batch.len(), |net, micro| {
+        let micros = options.train.micro_batches(&batch, |pair| pair.tokens());
+        let mut metrics = t.step(micros, batch.len(), |net, micro| {
             let groups: Vec<Group> = micro.iter().map(|pair| pair.group()).collect();
             let scores = scorer.values(net, &groups)?.f_view([-1, 2])?;
             let loss = losses(&scores, &margins(micro, session.device)?, centring)?;

@@ -36,7 +36,8 @@ pub(super) fn train(stage: Cx, options: &RewardModel, attributes: &[String]) -> 
         let batch = options.batch(stage, &train, t.state.step);
         let given = batch.iter().flat_map(|row| &row.known).flatten().count();
         let mut seen = vec![Vec::new(); attributes.len()];
-        let mut metrics = t.step(batch.chunks(options.train.micro_batch_size), given, |net, micro| {
+        let micros = options.train.micro_batches(&batch, |row| row.tokens());
+        let mut metrics = t.step(micros, given, |net, micro| {
             let groups: Vec<Group> = micro.iter().map(|row| row.group()).collect();
             let ratings: Vec<&Ratings> = micro.iter().map(|row| &row.known).collect();
             let errors = squared_errors(&scorer.values(net, &groups)?, &ratings, session.device)?;
