@@ -14,6 +14,7 @@ pub mod generation;
 pub mod gguf;
 pub mod import;
 mod inputs;
+pub mod memory;
 pub mod model;
 #[cfg(test)]
 mod mutants;

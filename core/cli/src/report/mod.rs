@@ -1,6 +1,7 @@
 //! What a person looks at: the table on the terminal, front.svg, and report.html, which needs no other file.
 
 mod html;
+pub mod memory;
 pub mod plot;
 pub mod template;
 

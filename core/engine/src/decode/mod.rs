@@ -6,7 +6,7 @@ mod rollout;
 mod sample;
 
 pub use completions::{Completion, Completions};
-pub use rollout::{fits_context, rollout};
+pub use rollout::{MAX_ROWS, fits_context, rollout};
 pub use sample::{NOT_FINITE, next_tokens};
 
 use crate::Result;

@@ -14,7 +14,7 @@ use rand::{Rng as _, SeedableRng};
 use tch::{Kind, Tensor, no_grad};
 
 /// Rows decoded at once; more only cost memory.
-const MAX_ROWS: usize = 192;
+pub const MAX_ROWS: usize = 192;
 
 /// Draws `n` completions of each prompt; `seed(prompt, i)` is that of a prompt's i-th.
 pub fn rollout(

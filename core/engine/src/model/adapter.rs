@@ -6,6 +6,7 @@ use super::head::{Head, SCORE};
 use super::labels::Labels;
 use super::layers::Change;
 use super::peft::{LoraConfig, Place};
+use super::sizes::Trained;
 use super::slots::{Slot, slots};
 use super::weights::{Tensors, read_weights};
 use crate::finite::not_finite;
@@ -104,6 +105,11 @@ impl Adapter {
             None if factors.is_empty() && whole.is_empty() => Err("holds no LoRA factors".into()),
             None => Ok(Self { name, config, factors, whole, labels: None }),
         }
+    }
+
+    /// How many numbers a folder's low-rank changes of a base hold, without reading them.
+    pub fn numbers(folder: &Path, base: &Config) -> Result<f64> {
+        Ok(Trained::of_changes(&read_config(folder)?, base).numbers())
     }
 
     pub fn name(&self) -> &str {

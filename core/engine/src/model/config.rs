@@ -51,6 +51,12 @@ impl Config {
         Labels { names: self.labels.clone(), problem: self.problem_type().map(str::to_owned) }
     }
 
+    /// Bytes of a number in the type that the file says weights are stored in; f32 where it does not.
+    pub fn stored_bytes(&self) -> f64 {
+        let said = ["dtype", "torch_dtype"].iter().find_map(|name| self.said.get(*name)).and_then(Value::as_str);
+        if matches!(said, Some("bfloat16" | "float16")) { 2.0 } else { 4.0 }
+    }
+
     /// `config.json` as `transformers` reads it: what was read, with what has changed since.
     pub fn to_json(&self) -> Value {
         let mut said = self.said.clone();

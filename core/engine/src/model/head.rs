@@ -211,6 +211,14 @@ impl Head {
 }
 
 impl Config {
+    /// What `Model::into_reward_model` makes of it.
+    pub fn into_reward_model(&mut self, layers: i64, labels: Labels) {
+        if layers > 0 {
+            self.shape.layers.truncate(layers as usize);
+        }
+        self.end_in_scores(labels);
+    }
+
     /// Gives the model the head of a classifier with these labels, and forgets what config.json said of another.
     pub(super) fn end_in_scores(&mut self, labels: Labels) {
         for name in OWN_FIELDS.iter().chain(&["problem_type", "num_labels"]) {

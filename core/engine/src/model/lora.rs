@@ -46,10 +46,8 @@ impl Lora {
     /// New changes, which change nothing yet: A uniform within 1/√in, B zero, as PEFT begins. `base` is where the model lies; `start` an
     /// adapter that is in the model already.
     pub fn new(options: &Options, model: &Model, base: &Path, start: Option<Adapter>, seed: u64) -> Result<Self> {
-        let said = config_json(options, &model.config, base);
-        let config = LoraConfig::parse(&said.to_string()).map_err(|what| Error::invalid(format!("lora: {what}")))?;
+        let (said, config) = said(options, &model.config, base)?;
         let all = slots(&model.config);
-        check_targets(options, &config, &all, model.config.arch.names()).map_err(Error::Invalid)?;
         let (mut pairs, mut params) = (Vec::new(), Vec::new());
         let mut rng = Rng::seed_from_u64(seed);
         for slot in all.iter().filter(|slot| adapter::is_linear(slot, &model.config)) {
@@ -83,11 +81,8 @@ impl Lora {
 
     /// A reward model's head is trained as a whole.
     fn train_head(&mut self, model: &Model) -> Result<()> {
-        if model.config.head != Head::Score {
-            return Ok(());
-        }
-        let name = format!("{SCORE}.weight");
-        let Some((_, head)) = model.params.iter().find(|(own, _)| *own == name) else { return Ok(()) };
+        let Some(slot) = trained_head(&model.config) else { return Ok(()) };
+        let Some((_, head)) = model.params.iter().find(|(own, _)| *own == slot.name) else { return Ok(()) };
         self.params.push((named(SCORE, "weight"), head.f_to_kind(Kind::Float)?));
         self.said["modules_to_save"] = json!([SCORE]);
         self.said["task_type"] = json!("SEQ_CLS");
@@ -199,6 +194,20 @@ impl Lora {
 /// PEFT's name of a tensor.
 fn named(module: &str, end: &str) -> String {
     format!("{}{module}.{end}", adapter::PREFIX)
+}
+
+/// What adapter_config.json says of an adapter with these options, if the model has the matrices that they name.
+pub(super) fn said(options: &Options, model: &Config, base: &Path) -> Result<(Value, LoraConfig)> {
+    let said = config_json(options, model, base);
+    let config = LoraConfig::parse(&said.to_string()).map_err(|what| Error::invalid(format!("lora: {what}")))?;
+    check_targets(options, &config, &slots(model), model.arch.names()).map_err(Error::Invalid)?;
+    Ok((said, config))
+}
+
+/// The head that is trained as a whole.
+pub(super) fn trained_head(model: &Config) -> Option<Slot> {
+    let name = format!("{SCORE}.weight");
+    slots(model).into_iter().find(|slot| model.head == Head::Score && slot.name == name)
 }
 
 /// adapter_config.json, with the fields that PEFT writes.

@@ -1,6 +1,8 @@
 //! Reads safetensors: one file, or several with an index. Tensors are copied out in the type that is asked for; numbers that are not finite are refused.
 
+use super::config::Config;
 use super::head::COUNT;
+use super::sizes::Trained;
 use crate::finite::not_finite;
 use crate::{Error, Result};
 use memmap2::Mmap;
@@ -47,6 +49,21 @@ pub fn read_folder(folder: &Path, dtype: Kind, skip: Skip) -> Result<Tensors> {
     }
     Ok(tensors)
 }
+
+/// Bytes of the largest file of a folder's weights. Of weights that are not there yet, as large as they would be in the type that config.json
+/// says, in files of 5 GB.
+pub fn stored(folder: &Path, config: &Config) -> f64 {
+    let size = |name: &str| std::fs::metadata(folder.join(name)).map(|file| file.len() as f64).ok();
+    let shards = || {
+        let text = std::fs::read_to_string(folder.join(INDEX)).ok()?;
+        let map = weight_map(&text).ok()?;
+        map.values().collect::<BTreeSet<_>>().into_iter().filter_map(|shard| size(shard)).reduce(f64::max)
+    };
+    size(FILE).or_else(shards).unwrap_or_else(|| (config.stored_bytes() * Trained::whole(config).numbers()).min(SHARD))
+}
+
+/// What transformers splits weights into.
+pub const SHARD: f64 = 5e9;
 
 /// One file of several: it holds what the index says, and nothing else.
 fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, how: &How, into: &mut Tensors) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The plan: what a script's value is. Plain data, a graph of stages joined by their ids, checked before any work.
 
 mod check;
+mod memory;
 mod stage;
 
 pub use check::objectives;
@@ -8,7 +9,7 @@ pub use motrain_core::plan::{
     Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Schedule,
     ScriptSource, StageId, Targets, Training, lora, named,
 };
-pub use stage::Stage;
+pub use stage::{Stage, stage_refs};
 
 use crate::stage::AnyWork;
 use motrain_core::error::Result;

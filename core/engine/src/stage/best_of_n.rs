@@ -4,6 +4,7 @@
 use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
+use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
@@ -65,6 +66,18 @@ impl Work for BestOfN {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Samples]
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let (machine, policy) = (known.machine, known.model(&self.policy)?);
+        let scorers = rewards::scorers(known, &self.rewards)?;
+        let longest = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &plain)?.longest;
+        let drawing =
+            Drawing { prompts: CHUNK as f64, longest, completions: self.completions as f64, sampling: &self.generate };
+        let mut out = Footprint { rows: Some((longest, self.generate.max_new_tokens as f64)), ..Footprint::default() };
+        out.sampling(&policy, &scorers, &drawing, machine);
+        out.uncounted = scorers.uncounted;
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

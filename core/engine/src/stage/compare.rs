@@ -3,6 +3,7 @@
 
 use super::evaluate::Evaluate;
 use super::{Makes, Ref, Work, evaluate};
+use crate::memory::{Footprint, Known, Parts};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, Stage, StageId};
@@ -63,6 +64,15 @@ impl Work for Compare {
 
     fn makes(&self) -> &'static [Makes] {
         &[]
+    }
+
+    fn footprint(&self, _known: &Known) -> Result<Footprint> {
+        let mut out = Footprint::default();
+        out.moment("asking", Parts::default());
+        let servers = self.dimensions.iter().filter(|d| d.judge.options.get("url").is_some());
+        out.uncounted
+            .extend(servers.map(|d| format!("judge of \"{}\": what its server takes, if it is this machine", d.name)));
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

@@ -1,9 +1,10 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
 use super::asked::Asked;
-use super::rows::{load_prompts, widest};
+use super::rows::{Told, load_prompts, plain, widest};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
+use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, Stage, StageId, objectives};
@@ -109,6 +110,28 @@ impl Work for Evaluate {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Front]
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let machine = known.machine;
+        let scorers = rewards::scorers(known, &self.rewards)?;
+        let mut by = self.by.0.boxed();
+        let models = by.models().into_iter().map(|(_, model)| known.model(model)).collect::<Result<Vec<_>>>()?;
+        let Some(policy) = models.first() else { return Ok(Footprint::default()) };
+        let mut out = Footprint::default();
+        let steering = Told::of(known, &self.rewards, &self.conditioner, None);
+        let steering = steering.map_err(|what| out.uncounted.push(what)).ok();
+        let seen = |prompt: &Prompt| steering.as_ref().map_or_else(|| plain(prompt), |told| told.prompt(prompt));
+        let prompts = longest_prompt(&self.prompts, policy, self.generate.max_new_tokens, &seen)?;
+        let drawing =
+            Drawing { prompts: prompts.count, longest: prompts.longest, completions: 1.0, sampling: &self.generate };
+        let (held, steered) = (scorers.held(machine), self.by.0.taken(&models, machine));
+        out.moments("loading reward models", scorers.opening(machine));
+        out.moments("loading the policy", steered.loading.into_iter().map(|parts| parts.and(&held)));
+        out.moment("drawing", steered.held.clone().and(&held).and(&drawing.parts(policy, machine)));
+        out.moment("scoring", steered.held.and(&held).and(&scorers.scoring(&drawing, machine)));
+        out.uncounted.extend(scorers.uncounted);
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

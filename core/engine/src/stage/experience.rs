@@ -3,7 +3,7 @@
 
 use super::asked::Asked;
 use super::online::Online;
-use super::rows::{batch_rows, load_prompts, usual_weights, widest};
+use super::rows::{batch_rows, drawn_weights, load_prompts, usual_weights, widest};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
 use super::{rewards, short};
 use crate::Result;
@@ -27,8 +27,6 @@ const LOGGED_PROMPTS: usize = 4;
 const LOG_EVERY: usize = 10;
 /// Steps of the grid on which a sampler is told the front: 5 points for two objectives.
 const FEEDBACK_GRID: u32 = 4;
-/// Draws of the sampler among which the weights that take most room are looked for.
-const TRIED: u64 = 64;
 
 /// What draws batches.
 pub struct Experience<'a> {
@@ -75,9 +73,8 @@ impl<'a> Experience<'a> {
         let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), Ok)?;
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
-        let drawn = (0..TRIED).map(|i| sampler.sample(objectives.len(), i, &mut session.rng("weights", i)));
-        let tried = usual_weights(objectives.len()).into_iter().map(Ok).chain(drawn);
-        let tried = tried.collect::<motrain_core::Result<Vec<_>>>()?;
+        let mut tried = usual_weights(objectives.len());
+        tried.extend(drawn_weights(sampler.as_ref(), objectives.len(), session.plan.seed)?);
         let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
         let wide = widest(&steering, tried, &tokenizer)?;
         let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);

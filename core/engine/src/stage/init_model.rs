@@ -1,6 +1,7 @@
 //! A new model: a byte-level BPE tokenizer trained on a corpus, a plain chat template, random weights.
 
 use super::{Makes, Ref, Work};
+use crate::memory::{F32, Footprint, Known, Part, Parts, Shaped};
 use crate::model::{Head, LlamaSizes, Model};
 use crate::session::Cx;
 use crate::tokenizer::Tokenizer;
@@ -67,8 +68,38 @@ impl Work for InitModel {
         &[Makes::Policy]
     }
 
+    fn footprint(&self, _known: &Known) -> Result<Footprint> {
+        let config = self.sizes(self.vocab_size as i64).config().map_err(Error::Invalid)?;
+        let made = Shaped::made(config, None, None);
+        let mut out = Footprint::default();
+        out.moment("saving", Parts::default().with(Part::Masters, F32 * made.numbers));
+        out.makes = Some(made);
+        Ok(out)
+    }
+
     fn run(&self, stage: Cx) -> Result<()> {
         run(stage, self)
+    }
+}
+
+impl InitModel {
+    fn sizes(&self, vocab_size: i64) -> LlamaSizes {
+        LlamaSizes {
+            vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            layers: self.layers,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.hidden_size / self.heads,
+            context: self.context,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            bos: None,
+            eos: vec![0],
+            pad: None,
+            head: Head::TiedLm,
+        }
     }
 }
 
@@ -87,20 +118,9 @@ fn run(stage: Cx, options: &InitModel) -> Result<()> {
     let tokenizer = stop::unless_asked(move || train_tokenizer(lines, size))??;
     let id = |token: &str| tokenizer.token_to_id(token).map(i64::from);
     let sizes = LlamaSizes {
-        vocab_size: tokenizer.get_vocab_size(true) as i64,
-        hidden_size: options.hidden_size,
-        intermediate_size: options.intermediate_size,
-        layers: options.layers,
-        heads: options.heads,
-        kv_heads: options.kv_heads,
-        head_dim: options.hidden_size / options.heads,
-        context: options.context,
-        rms_norm_eps: 1e-5,
-        rope_theta: 10_000.0,
-        bos: None,
         eos: id("<|end|>").into_iter().collect(),
         pad: id("<|pad|>"),
-        head: Head::TiedLm,
+        ..options.sizes(tokenizer.get_vocab_size(true) as i64)
     };
     let config = sizes.config().map_err(Error::Invalid)?;
     let tokenizer_config = json!({

@@ -1,7 +1,11 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
-use super::{Makes, Ref};
+use super::rows::{Told, plain};
+use super::{Makes, Ref, rewards};
+use crate::Result;
+use crate::memory::{Drawing, Footprint, Known, Trainee, longest_prompt};
 use crate::plan::{Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
+use motrain_core::Prompt;
 use motrain_core::data::DataSpec;
 use motrain_core::options::Checked;
 use motrain_core::registry::Kind;
@@ -66,6 +70,38 @@ impl Online {
             Ref::Component(Kind::Conditioner, &mut self.conditioner),
             Ref::Data(&mut self.prompts),
         ]
+    }
+
+    /// `trained` completions of a prompt are in a step's loss.
+    pub fn footprint(&self, known: &Known, trained: usize) -> Result<Footprint> {
+        let machine = known.machine;
+        let scorers = rewards::scorers(known, &self.rewards)?;
+        let read = known.model(&self.policy)?;
+        let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, machine)?;
+        let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };
+        let steering = Told::of(known, &self.rewards, &self.conditioner, Some(&self.sampler));
+        let steering = steering.map_err(|what| out.uncounted.push(what)).ok();
+        let seen = |prompt: &Prompt| steering.as_ref().map_or_else(|| plain(prompt), |told| told.prompt(prompt));
+        let longest = longest_prompt(&self.prompts, &read, self.generate.max_new_tokens, &seen)?.longest;
+        let drawing = Drawing {
+            prompts: self.train.batch_size as f64,
+            longest,
+            completions: self.completions as f64,
+            sampling: &self.generate,
+        };
+        let (held, reference) = (scorers.held(machine), policy.reference());
+        let beside = held.clone().and(&reference);
+        out.moments("loading reward models", scorers.opening(machine));
+        out.moments("loading the policy", policy.opening(&read).into_iter().map(|parts| parts.and(&held)));
+        out.moments("copying the reference", policy.referring().map(|parts| parts.and(&held)));
+        out.moment("drawing", policy.computing().and(&beside).and(&drawing.parts(&read, machine)));
+        out.moment("scoring", policy.held().and(&beside).and(&scorers.scoring(&drawing, machine)));
+        let targets = (trained * self.generate.max_new_tokens) as f64;
+        out.moment("update", policy.update(longest + targets, targets).and(&beside));
+        out.moment("optimizer step", policy.stepping().and(&beside));
+        out.moments("merging", policy.merging().map(|parts| parts.and(&beside)));
+        out.uncounted.extend(scorers.uncounted);
+        Ok(out)
     }
 
     pub fn check(&self) -> Checked {

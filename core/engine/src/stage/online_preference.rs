@@ -5,6 +5,7 @@ use super::experience::{Batch, Experience};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
+use crate::memory::{Footprint, Known};
 use crate::plan::Component;
 use crate::session::Cx;
 use crate::train::log::Metrics;
@@ -49,6 +50,10 @@ impl Work for OnlinePreference {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        self.online.footprint(known, 2.min(self.online.completions))
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

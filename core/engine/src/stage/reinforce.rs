@@ -5,6 +5,7 @@ use super::experience::{Batch, Experience};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
+use crate::memory::{Footprint, Known};
 use crate::model::Net;
 use crate::plan::{Component, Named, named};
 use crate::session::Cx;
@@ -76,6 +77,10 @@ impl Work for Reinforce {
             return Err(("completions", format!("must be at least {least} for the advantage \"{name}\", not {given}")));
         }
         Ok(())
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        self.online.footprint(known, self.online.completions)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

@@ -4,15 +4,16 @@
 use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work};
 use crate::decode::rollout;
+use crate::memory::{Drawing, Footprint, Known, Scorer, Scorers, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage};
-use crate::reward::{RewardSet, check_folder, check_made, known};
+use crate::reward::{RewardModelOptions, RewardSet, check_folder, check_made, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::metrics::stats::pearson;
-use motrain_core::options::{Checked, Options};
+use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
 use motrain_core::scale::Scale;
@@ -110,6 +111,25 @@ impl Work for Rewards {
         &[Makes::Rewards]
     }
 
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let (machine, policy) = (known.machine, known.model(&self.policy)?);
+        let scorers = scorers_of(known, self)?;
+        let prompts = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &plain)?;
+        let at_once = self.samples.min(AT_ONCE) as f64;
+        let drawing =
+            Drawing { prompts: at_once, longest: prompts.longest, completions: 1.0, sampling: &self.generate };
+        let mut out = Footprint::default();
+        out.sampling(&policy, &scorers, &drawing, machine);
+        // All samples are scored at the end.
+        let all = Drawing { prompts: self.samples as f64, ..drawing };
+        out.moment(
+            "scoring",
+            policy.computing(machine).and(&scorers.held(machine)).and(&scorers.scoring(&all, machine)),
+        );
+        out.uncounted = scorers.uncounted;
+        Ok(out)
+    }
+
     fn run(&self, stage: Cx) -> Result<()> {
         run(stage, self)
     }
@@ -128,6 +148,9 @@ impl Work for Rewards {
     }
 }
 
+/// Samples drawn at once.
+const AT_ONCE: usize = 64;
+
 fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(options, session.registry, |o| session.resolve(o), BTreeMap::new())?;
@@ -140,9 +163,9 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     bar.set_message("fitting reward scales on the initial policy");
     let net = no_grad(|| policy.net(session.dtype))?;
     let mut drawn = Vec::new();
-    for (c, chunk) in chosen.chunks(64).enumerate() {
+    for (c, chunk) in chosen.chunks(AT_ONCE).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
-        let seed = |i: usize, _| stage.seed("sample", (c * 64 + i) as u64);
+        let seed = |i: usize, _| stage.seed("sample", (c * AT_ONCE + i) as u64);
         drawn.extend(rollout(&net, &text, &prompts, 1, seed, &options.generate)?);
         bar.inc(chunk.len() as u64);
         obey()?;
@@ -173,6 +196,33 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
         &stage.folder().join(names::SCALES),
         &json!({ "scales": scales, "objectives": names, "correlations": correlations }),
     )
+}
+
+/// The reward models of the `rewards` stage called `id`.
+pub fn scorers(known: &Known, id: &str) -> Result<Scorers> {
+    let found = known.plan.stage(id).and_then(|s| s.work.downcast_ref::<Rewards>());
+    found.map_or_else(|| Ok(Scorers::default()), |rewards| scorers_of(known, rewards))
+}
+
+fn scorers_of(known: &Known, rewards: &Rewards) -> Result<Scorers> {
+    let mut out = Scorers::default();
+    for Reward { name, source, .. } in &rewards.sources {
+        let library = format!("reward {}", source.name);
+        if source.name == "reward_model" {
+            out.all.push(scorer(known, &source.options)?);
+        } else if known.plan.plugins.iter().any(|plugin| plugin.components.contains(&library)) {
+            out.uncounted.push(format!("reward \"{name}\": what the plugin \"{}\" takes", source.name));
+        } else if source.options.get("url").is_some() {
+            out.uncounted.push(format!("reward \"{name}\": what its server takes, if it is this machine"));
+        }
+    }
+    Ok(out)
+}
+
+fn scorer(known: &Known, options: &Value) -> Result<Scorer> {
+    let options: RewardModelOptions = parse("reward \"reward_model\"", options)?;
+    let (max_tokens, batch_size) = (options.max_tokens as f64, options.batch_size as f64);
+    Ok(Scorer { model: known.model(&options.model)?, max_tokens, batch_size })
 }
 
 /// The `rewards` stage called `id`.

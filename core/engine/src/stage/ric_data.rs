@@ -5,6 +5,7 @@
 use super::rows::{load_prompts, plain, samples};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
+use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{GenerationConfig, ModelRef, StageId};
@@ -85,6 +86,17 @@ impl Work for RicData {
             None => &[Makes::Samples, Makes::ScoredSamples, Makes::Statistics],
             Some(_) => &[Makes::Samples, Makes::ScoredSamples],
         }
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let (machine, policy) = (known.machine, known.model(&self.policy)?);
+        let scorers = rewards::scorers(known, &self.rewards)?;
+        let longest = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &plain)?.longest;
+        let drawing = Drawing { prompts: CHUNK as f64, longest, completions: 1.0, sampling: &self.generate };
+        let mut out = Footprint { rows: Some((longest, self.generate.max_new_tokens as f64)), ..Footprint::default() };
+        out.sampling(&policy, &scorers, &drawing, machine);
+        out.uncounted = scorers.uncounted;
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

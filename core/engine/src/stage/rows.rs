@@ -1,12 +1,15 @@
 //! Prompts and rows that stages read: which fit, in what order they come, and what a finished stage kept.
 
+use crate::memory::Known;
 use crate::names;
+use crate::plan::{Component, objectives, stage_refs};
 use crate::session::{Cx, Session, obey};
 use crate::steer::Steering;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, decode};
 use motrain_core::data::{self, DataSpec, Part, Place, Row};
-use motrain_core::rng::permutation;
+use motrain_core::rng::{permutation, rng};
+use motrain_core::sampler::WeightSampler;
 use motrain_core::{Prompt, Weights};
 
 /// Rows of one batch: whole epochs in shuffled order, so that a step's rows depend on the seed and the step only, not on the method.
@@ -86,14 +89,75 @@ pub fn usual_weights(objectives: usize) -> Vec<Weights> {
     Weights::grid(objectives, if objectives <= 4 { 10 } else { 1 })
 }
 
+/// How weights enter the prompts of a stage that has not begun, at those weights that take most room.
+pub struct Told {
+    steering: Steering,
+    wide: Weights,
+}
+
+impl Told {
+    /// What the error names is not known before earlier stages have run.
+    pub fn of(
+        known: &Known,
+        rewards: &str,
+        conditioner: &Component,
+        sampler: Option<&Component>,
+    ) -> std::result::Result<Self, String> {
+        let not_known = |e: String| format!("what the conditioner \"{}\" writes into prompts: {e}", conditioner.name);
+        if !stage_refs(&conditioner.options).is_empty() {
+            return Err(not_known("an earlier stage decides it".into()));
+        }
+        let make = || -> Result<Self> {
+            let objectives = objectives(&known.plan.stages, rewards).unwrap_or_default();
+            let count = objectives.len();
+            let conditioner = known.registry.conditioners.build(&conditioner.name, &conditioner.options)?;
+            let mut tried = usual_weights(count);
+            if let Some(sampler) = sampler {
+                let sampler = known.registry.samplers.build(&sampler.name, &sampler.options)?;
+                tried.extend(drawn_weights(sampler.as_ref(), count, known.plan.seed)?);
+            }
+            let steering = Steering { objectives, conditioner };
+            let letters = |w: &Weights| {
+                Ok(steering
+                    .prompt(w, &Prompt::user("How long is this?"))?
+                    .messages
+                    .iter()
+                    .map(|m| m.content.len())
+                    .sum::<usize>())
+            };
+            let wide = longest_by(tried, letters)?;
+            Ok(Self { steering, wide })
+        };
+        make().map_err(|e| not_known(e.to_string()))
+    }
+
+    /// x'.
+    pub fn prompt(&self, prompt: &Prompt) -> Result<Prompt> {
+        self.steering.prompt(&self.wide, prompt)
+    }
+}
+
+/// Weights that a sampler draws.
+pub fn drawn_weights(sampler: &dyn WeightSampler, objectives: usize, seed: u64) -> Result<Vec<Weights>> {
+    let draw = |i| sampler.sample(objectives, i, &mut rng(seed, "weights", i));
+    Ok((0..TRIED).map(draw).collect::<motrain_core::Result<_>>()?)
+}
+
+/// Draws of a sampler among which the weights that take most room are looked for.
+const TRIED: u64 = 64;
+
 /// Those of some weights that a prompt is longest with.
 pub fn widest(steering: &Steering, weights: Vec<Weights>, tokenizer: &Tokenizer) -> Result<Weights> {
     let prompt = Prompt::user("How long is this?");
+    longest_by(weights, |weights| Ok(tokenizer.encode_prompt(&steering.prompt(weights, &prompt)?)?.len()))
+}
+
+fn longest_by(weights: Vec<Weights>, length: impl Fn(&Weights) -> Result<usize>) -> Result<Weights> {
     let mut widest = None;
     for weights in weights {
-        let tokens = tokenizer.encode_prompt(&steering.prompt(&weights, &prompt)?)?.len();
-        if widest.as_ref().is_none_or(|(most, _)| tokens > *most) {
-            widest = Some((tokens, weights));
+        let length = length(&weights)?;
+        if widest.as_ref().is_none_or(|(most, _)| length > *most) {
+            widest = Some((length, weights));
         }
     }
     widest.map(|(_, weights)| weights).ok_or_else(|| Error::invalid("there are no weights to write into prompts"))

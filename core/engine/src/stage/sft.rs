@@ -2,6 +2,7 @@
 
 use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
 use super::{Makes, Ref, Work, rewards, short};
+use crate::memory::{Footprint, Known, Trainee, longest_row};
 use crate::plan::{Component, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use crate::session::{Cx, obey};
 use crate::tokenizer::{Tokenizer, Turn};
@@ -73,6 +74,21 @@ impl Work for Sft {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let read = known.model(&self.model)?;
+        let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, known.machine)?;
+        let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };
+        let (prompt, answer) = match (&self.data, &self.samples) {
+            (Some(data), _) => longest_row(data, &read)?,
+            (None, kept) => kept.as_ref().and_then(|id| known.rows(id)).unwrap_or_default(),
+        };
+        out.moments("loading the model", policy.opening(&read));
+        out.moment("update", policy.update(prompt + answer, answer));
+        out.moment("optimizer step", policy.stepping());
+        out.moments("merging", policy.merging());
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Soups: one policy from specialists by mixing their parameters (Rewarded Soups; ODPO Soups).
 
 use super::{Makes, Ref, Work};
+use crate::memory::{F32, Footprint, Known, Part, Parts, Shaped};
 use crate::session::Cx;
 use crate::steer::Steer;
 use crate::steer::soup::Specialists;
@@ -39,6 +40,16 @@ impl Work for Soup {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let base = known.model(&self.of.base)?;
+        let mut out = Footprint::default();
+        // The base and its parts, and what is made of them.
+        let all = F32 * base.numbers * (self.of.parts.len() as f64 + 2.0);
+        out.moment("mixing", Parts::default().with(Part::Masters, all));
+        out.makes = Some(Shaped::made(base.config.clone(), None, Some(&base)));
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

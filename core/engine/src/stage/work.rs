@@ -1,6 +1,7 @@
 //! What a stage is: the trait that its one file implements, and the shape in which plans hold any of them.
 
 use crate::Result;
+use crate::memory::{Footprint, Known};
 use crate::model::Labels;
 use crate::names;
 use crate::plan::{Component, ModelRef, Stage, StageId};
@@ -30,6 +31,12 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
     fn makes(&self) -> &'static [Makes];
 
     fn run(&self, stage: Cx) -> Result<()>;
+
+    /// What it takes of memory, and the shapes of what it makes: known before any work (`motrain check --memory`).
+    fn footprint(&self, _known: &Known) -> Result<Footprint> {
+        let uncounted = vec![format!("a stage of kind \"{}\" does not say what it takes", Self::KIND)];
+        Ok(Footprint { uncounted, ..Footprint::default() })
+    }
 
     /// What must hold among the stages before it, which its own options cannot say.
     fn check_among(&self, _earlier: &[Stage]) -> Checked {
@@ -110,6 +117,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn refs(&mut self) -> Vec<Ref<'_>>;
     fn makes(&self) -> &'static [Makes];
     fn run(&self, stage: Cx) -> Result<()>;
+    fn footprint(&self, known: &Known) -> Result<Footprint>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
     fn check_with(&self, registry: &Registry) -> Checked;
     fn objectives(&self) -> Option<Vec<String>>;
@@ -143,6 +151,10 @@ impl<T: Work> AnyWork for T {
 
     fn run(&self, stage: Cx) -> Result<()> {
         Work::run(self, stage)
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        Work::footprint(self, known)
     }
 
     fn check_among(&self, earlier: &[Stage]) -> Checked {

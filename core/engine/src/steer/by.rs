@@ -1,6 +1,7 @@
 //! What a steering is: the trait of its options, and the shape in which stages and steering.json hold any of them.
 
 use super::{Loader, STEERINGS, Steerable, file};
+use crate::memory::{Machine, Shaped, Taken};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -39,6 +40,11 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
         Ok(())
     }
 
+    /// What it takes of memory, by the shapes of its models: while they are loaded, and then. By default that of one network.
+    fn taken(&self, models: &[Shaped], machine: Machine) -> Taken {
+        models.first().map_or_else(Taken::default, |model| Taken::by_one(model, machine))
+    }
+
     /// Models that are in memory, or would be to answer at once at any weights.
     fn held(&self) -> usize {
         1
@@ -55,6 +61,7 @@ pub trait AnySteer: Any + Debug + Send + Sync {
     fn own_weights(&self) -> Option<Vec<Weights>>;
     fn check_objectives(&self, objectives: usize) -> Checked;
     fn held(&self) -> usize;
+    fn taken(&self, models: &[Shaped], machine: Machine) -> Taken;
     fn boxed(&self) -> Box<dyn AnySteer>;
     fn is_same(&self, other: &dyn AnySteer) -> bool;
 }
@@ -90,6 +97,10 @@ impl<T: Steer> AnySteer for T {
 
     fn held(&self) -> usize {
         Steer::held(self)
+    }
+
+    fn taken(&self, models: &[Shaped], machine: Machine) -> Taken {
+        Steer::taken(self, models, machine)
     }
 
     fn boxed(&self) -> Box<dyn AnySteer> {

@@ -2,6 +2,7 @@
 
 use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
+use crate::memory::{F32, Machine, Part, Parts, Shaped, Taken, opening};
 use crate::model::{Adapter, Gain, Mix, Model};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
@@ -63,6 +64,20 @@ impl Steer for Specialists {
 
     fn held(&self) -> usize {
         1 + self.parts.len()
+    }
+
+    /// All models in f32 and a mix of them; of adapters that are not mixed, the base in the type of computing.
+    fn taken(&self, models: &[Shaped], machine: Machine) -> Taken {
+        let Some(base) = models.first() else { return Taken::default() };
+        let all = |bytes: f64, models: f64| Parts::default().with(Part::Weights, bytes * base.numbers * models);
+        let adapters: Option<f64> = models[1..].iter().map(|part| part.adapter).sum();
+        match adapters.filter(|_| self.adapters == Adapters::Delta) {
+            Some(numbers) => {
+                let held = all(machine.bytes, 1.0).with(Part::Weights, (F32 + machine.bytes) * numbers);
+                Taken { loading: opening(base, machine.bytes, Part::Weights, machine), held }
+            }
+            None => Taken { loading: vec![], held: all(F32, models.len() as f64 + 1.0).and(&all(machine.bytes, 1.0)) },
+        }
     }
 }
 

@@ -6,6 +6,7 @@ mod ratings;
 
 use super::rows::{batch_rows, prompt_limit, say_left_out};
 use super::{Makes, Ref, Work};
+use crate::memory::{Footprint, Known, Shaped, Trainee};
 use crate::model::{Labels, Model, Net};
 use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Training, lora};
 use crate::reward::Scorer;
@@ -101,6 +102,27 @@ impl Work for RewardModel {
 
     fn labels(&self) -> Option<Labels> {
         Some(self.head())
+    }
+
+    fn footprint(&self, known: &Known) -> Result<Footprint> {
+        let read = known.model(&self.model)?;
+        let mut config = read.config.clone();
+        config.into_reward_model(self.layers as i64, self.head());
+        let made = Shaped::made(config, None, Some(&read));
+        let model = Trainee::new(made, self.lora.as_ref(), &self.optimizer, &self.train, known.machine)?;
+        let max_tokens = self.max_tokens.min(read.config.shape.context as usize);
+        let longest = match (read.tokenizer()?, &self.attributes) {
+            (None, None) => 2 * max_tokens,
+            (None, Some(_)) => max_tokens,
+            (Some(tokenizer), None) => pairs::longest(self, &tokenizer, max_tokens)?,
+            (Some(tokenizer), Some(attributes)) => ratings::longest(self, &tokenizer, attributes, max_tokens)?,
+        };
+        let mut out = Footprint { makes: Some(model.makes()), ..Footprint::default() };
+        out.moments("loading the model", model.opening(&read));
+        out.moment("update", model.update(longest as f64, 0.0));
+        out.moment("optimizer step", model.stepping());
+        out.moments("merging", model.merging());
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

@@ -64,6 +64,12 @@ pub(super) fn train(stage: Cx, options: &RewardModel) -> Result<()> {
     t.finish()
 }
 
+/// Tokens of the longest pair.
+pub(super) fn longest(options: &RewardModel, tokenizer: &Tokenizer, max_tokens: usize) -> Result<usize> {
+    let all = encoded(tokenizer, &options.data, &data::pairs(&options.data)?, max_tokens)?;
+    Ok(all.iter().map(Encoded::tokens).max().unwrap_or(0))
+}
+
 /// One number per pair of a step; of `scores` two.
 #[derive(Default)]
 struct Seen {

@@ -60,6 +60,17 @@ pub(super) fn train(stage: Cx, options: &RewardModel, attributes: &[String]) -> 
     t.finish()
 }
 
+/// Tokens of the longest row.
+pub(super) fn longest(
+    options: &RewardModel,
+    tokenizer: &Tokenizer,
+    attributes: &[String],
+    max_tokens: usize,
+) -> Result<usize> {
+    let all = encoded(tokenizer, &options.data, &data::ratings(&options.data, attributes)?, max_tokens)?;
+    Ok(all.iter().map(Encoded::tokens).max().unwrap_or(0))
+}
+
 /// An attribute that nobody rated would be learnt from nothing.
 fn check_rated(options: &DataSpec, rows: &[Rated], attributes: &[String]) -> Result<()> {
     let unrated = (0..attributes.len()).find(|&k| rows.iter().all(|row| row.ratings[k].is_none()));

@@ -3,6 +3,7 @@
 mod adafactor;
 mod adamw;
 
+use crate::model::numbers;
 use crate::plan::{Optimizer, OptimizerName, Schedule};
 use crate::{Error, Result, finite};
 use std::collections::BTreeMap;
@@ -28,6 +29,18 @@ pub fn build(options: &Optimizer, params: &Params) -> Result<Box<dyn Optim>> {
         OptimizerName::Adamw => Ok(Box::new(adamw::AdamW::new(options, params)?)),
         OptimizerName::Adafactor => Ok(Box::new(adafactor::Adafactor::new(options, params)?)),
     }
+}
+
+/// Numbers of an optimiser's state, by the shapes of what it moves.
+pub fn state_numbers(options: &Optimizer, shapes: &[Vec<i64>]) -> f64 {
+    let of = match options.name {
+        OptimizerName::Adamw => |shape: &[i64]| 2.0 * numbers(shape),
+        OptimizerName::Adafactor => |shape: &[i64]| match shape {
+            [rows, columns] => *rows as f64 + *columns as f64,
+            _ => numbers(shape),
+        },
+    };
+    shapes.iter().map(|shape| of(shape)).sum::<f64>()
 }
 
 /// The learning rate of step `step` (from 0) of `total`.

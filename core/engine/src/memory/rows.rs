@@ -1,0 +1,63 @@
+//! How long rows are: measured with the model's tokenizer where there is one, else bounded.
+
+use super::Shaped;
+use crate::Result;
+use crate::session::obey;
+use motrain_core::Prompt;
+use motrain_core::data::{self, DataSpec};
+
+/// Prompts of a data set.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompts {
+    /// Tokens of the longest.
+    pub longest: f64,
+    pub count: f64,
+}
+
+/// The longest prompt as a policy has `seen` it. Without a tokenizer as long as `max_prompt_tokens`, or as the context leaves room for.
+pub fn longest_prompt(
+    spec: &DataSpec,
+    model: &Shaped,
+    new_tokens: usize,
+    seen: &dyn Fn(&Prompt) -> Result<Prompt>,
+) -> Result<Prompts> {
+    let rows = data::prompts(spec)?;
+    let count = rows.len() as f64;
+    let Some(tokenizer) = model.tokenizer()? else {
+        return Ok(Prompts { longest: bound(spec, model, new_tokens), count });
+    };
+    let mut longest = 0;
+    for row in rows {
+        obey()?;
+        let plain = tokenizer.encode_prompt(&row.prompt)?.len();
+        if spec.max_prompt_tokens.is_none_or(|most| plain <= most) {
+            longest = longest.max(tokenizer.encode_prompt(&seen(&row.prompt)?)?.len());
+        }
+    }
+    Ok(Prompts { longest: longest as f64, count })
+}
+
+/// Prompt and answer of the longest demonstration.
+pub fn longest_row(spec: &DataSpec, model: &Shaped) -> Result<(f64, f64)> {
+    let context = model.config.shape.context as usize;
+    let Some(tokenizer) = model.tokenizer()? else {
+        let prompt = bound(spec, model, 1);
+        return Ok((prompt, context as f64 - prompt));
+    };
+    let mut longest = (0, 0);
+    for row in data::completions(spec)? {
+        obey()?;
+        let (prompt, answer) = tokenizer.encode_answer(&row.prompt, &row.completion, row.finished)?;
+        let (prompt, answer) = (prompt.len(), answer.len());
+        let kept = spec.max_prompt_tokens.is_none_or(|most| prompt <= most) && prompt + answer <= context;
+        if kept && prompt + answer > longest.0 + longest.1 {
+            longest = (prompt, answer);
+        }
+    }
+    Ok((longest.0 as f64, longest.1 as f64))
+}
+
+fn bound(spec: &DataSpec, model: &Shaped, new_tokens: usize) -> f64 {
+    let context = (model.config.shape.context as f64 - new_tokens as f64).max(1.0);
+    spec.max_prompt_tokens.map_or(context, |most| context.min(most as f64))
+}

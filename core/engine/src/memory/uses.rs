@@ -1,0 +1,230 @@
+//! What stages do with models: train them, draw from them, score with them.
+
+use super::{F32, Footprint, Machine, Part, Parts, Shaped, loading, opening};
+use crate::Result;
+use crate::decode::MAX_ROWS;
+use crate::model::{Batch, Passes, Trained};
+use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
+use crate::train::state_numbers;
+
+/// Of the activations of a backward pass, what glibc keeps of freed blocks between them: it takes blocks up to 32 MiB from its heap, and (before 2.38) a
+/// freed aligned block serves no other of its size. Measured as the peak less that with MALLOC_MMAP_THRESHOLD_=131072, which maps each block by
+/// itself (docs/performance.md).
+const FREED: f64 = 1.0 / 3.0;
+
+/// A model in training.
+pub struct Trainee<'a> {
+    pub model: Shaped,
+    trained: Trained,
+    lora: Option<&'a Lora>,
+    optimizer: &'a Optimizer,
+    train: &'a Training,
+    machine: Machine,
+}
+
+/// Tensors of the size of a parameter that an optimiser's step has at once.
+const STEP_TENSORS: f64 = 3.0;
+
+impl<'a> Trainee<'a> {
+    pub fn new(
+        model: Shaped,
+        lora: Option<&'a Lora>,
+        optimizer: &'a Optimizer,
+        train: &'a Training,
+        machine: Machine,
+    ) -> Result<Self> {
+        let trained = match lora {
+            Some(lora) => Trained::adapter(lora, &model.config)?,
+            None => Trained::whole(&model.config),
+        };
+        Ok(Self { model, trained, lora, optimizer, train, machine })
+    }
+
+    /// The model that is read, of which all or a part is trained.
+    pub fn opening(&self, read: &Shaped) -> Vec<Parts> {
+        match self.lora {
+            Some(_) => opening(read, self.machine.bytes, Part::Weights, self.machine),
+            None => opening(read, F32, Part::Masters, self.machine),
+        }
+    }
+
+    /// From the first step to the last.
+    pub fn held(&self) -> Parts {
+        let numbers = self.trained.numbers();
+        let base = if self.lora.is_some() { self.machine.bytes * self.model.numbers } else { 0.0 };
+        Parts::default()
+            .with(Part::Masters, F32 * numbers)
+            .with(Part::Gradients, F32 * numbers)
+            .with(Part::Optimizer, F32 * state_numbers(self.optimizer, &self.trained.shapes))
+            .with(Part::Weights, base)
+    }
+
+    /// While the network is there: what trains, in the type of computing.
+    pub fn computing(&self) -> Parts {
+        let copy = if self.machine.bytes < F32 { self.machine.bytes * self.trained.numbers() } else { 0.0 };
+        self.held().with(Part::Weights, copy)
+    }
+
+    /// The policy that training began with: a copy, or the base of an adapter.
+    pub fn reference(&self) -> Parts {
+        let copy = if self.lora.is_some() { 0.0 } else { self.machine.bytes * self.model.numbers };
+        Parts::default().with(Part::Reference, copy)
+    }
+
+    /// While that copy is made: in f32 first.
+    pub fn referring(&self) -> Option<Parts> {
+        let masters = Parts::default().with(Part::Masters, F32 * self.model.numbers);
+        let wide = if self.machine.bytes < F32 { F32 * self.model.numbers } else { 0.0 };
+        self.lora.is_none().then(|| masters.and(&self.reference()).with(Part::Reference, wide))
+    }
+
+    /// The forward and backward pass of a micro-batch of rows of `width` tokens, of which `targets` are predicted.
+    pub fn update(&self, width: f64, targets: f64) -> Parts {
+        let batch = micro_batch(self.train, width, targets);
+        let passes = Passes { config: &self.model.config, bytes: self.machine.bytes };
+        let again = self.train.gradient_checkpointing;
+        let kept = if again { passes.kept_inputs(&self.trained, batch) } else { passes.kept(&self.trained, batch) };
+        let freed = if self.machine.gpu { 0.0 } else { FREED * kept };
+        self.computing()
+            .with(Part::Activations, kept)
+            .with(Part::Freed, freed)
+            .with(Part::Logits, passes.logits(batch.targets, true, again))
+    }
+
+    /// The optimiser's step on the largest tensor.
+    pub fn stepping(&self) -> Parts {
+        self.held().with(Part::Optimizer, STEP_TENSORS * F32 * self.trained.largest())
+    }
+
+    /// When a whole model is made of an adapter.
+    pub fn merging(&self) -> Option<Parts> {
+        let merges = self.lora.is_some_and(|lora| lora.merge);
+        merges.then(|| self.held().with(Part::Masters, F32 * self.model.numbers))
+    }
+
+    /// What comes of it.
+    pub fn makes(&self) -> Shaped {
+        let own = self.lora.filter(|lora| !lora.merge).map(|_| self.trained.numbers());
+        let adapter = own.map(|own| own + self.model.adapter.unwrap_or(0.0));
+        Shaped::made(self.model.config.clone(), adapter, Some(&self.model))
+    }
+}
+
+/// The fullest micro-batch of rows of so many tokens.
+fn micro_batch(train: &Training, width: f64, targets: f64) -> Batch {
+    let by_tokens = match train.micro_batch_tokens {
+        0 => f64::INFINITY,
+        most => (most as f64 / width.max(1.0)).floor().max(1.0),
+    };
+    let rows = (train.batch_size.min(train.micro_batch_size) as f64).min(by_tokens);
+    Batch { rows, width, targets: rows * targets }
+}
+
+/// Completions that are drawn together.
+#[derive(Clone, Copy)]
+pub struct Drawing<'a> {
+    /// Prompts, their longest, and completions of each.
+    pub prompts: f64,
+    pub longest: f64,
+    pub completions: f64,
+    pub sampling: &'a GenerationConfig,
+}
+
+impl Drawing<'_> {
+    /// With a network that is there already.
+    pub fn parts(&self, model: &Shaped, machine: Machine) -> Parts {
+        let passes = Passes { config: &model.config, bytes: machine.bytes };
+        let prompts = self.prompts.min((MAX_ROWS as f64 / self.completions).floor().max(1.0));
+        let (rows, new) = (prompts * self.completions, self.sampling.max_new_tokens as f64);
+        let GenerationConfig { temperature, top_k, top_p, .. } = self.sampling;
+        let read = Batch { rows: prompts, width: self.longest, targets: 0.0 };
+        let prompt = passes.cache(prompts, self.longest);
+        let whole = passes.cache(rows, self.longest + new);
+        // Finished rows are dropped once they are a quarter, by a copy of the others.
+        let copied = if rows > 1.0 { 0.75 * whole } else { 0.0 };
+        Parts::default()
+            .with(Part::Cache, whole + copied.max(prompt))
+            .with(Part::Activations, passes.plain(read))
+            .with(Part::Logits, passes.next_tokens(rows, *top_k > 0 || *top_p < 1.0, *temperature == 0.0))
+    }
+}
+
+/// A reward model of a `rewards` stage.
+pub struct Scorer {
+    pub model: Shaped,
+    pub max_tokens: f64,
+    pub batch_size: f64,
+}
+
+/// The reward models of a `rewards` stage, which are there together.
+#[derive(Default)]
+pub struct Scorers {
+    pub all: Vec<Scorer>,
+    /// Rewards whose memory cannot be known.
+    pub uncounted: Vec<String>,
+}
+
+impl Scorers {
+    pub fn held(&self, machine: Machine) -> Parts {
+        let numbers = self.all.iter().map(|scorer| scorer.model.numbers).sum::<f64>();
+        Parts::default().with(Part::Rewards, machine.bytes * numbers)
+    }
+
+    /// One is read beside those before it.
+    pub fn opening(&self, machine: Machine) -> Vec<Parts> {
+        let (mut out, mut before) = (Vec::new(), Parts::default());
+        for Scorer { model, .. } in &self.all {
+            out.extend(loading(model, Part::Rewards, machine).iter().map(|parts| parts.clone().and(&before)));
+            before = before.with(Part::Rewards, machine.bytes * model.numbers);
+        }
+        out
+    }
+
+    /// Scores what was drawn; one at a time.
+    pub fn scoring(&self, drawn: &Drawing, machine: Machine) -> Parts {
+        let new = drawn.sampling.max_new_tokens as f64;
+        let one = |scorer: &Scorer| {
+            let most = scorer.max_tokens.min(scorer.model.config.shape.context as f64);
+            let width = (drawn.longest + new).min(most) + (drawn.completions - 1.0) * new.min(most);
+            let batch = Batch { rows: drawn.prompts.min(scorer.batch_size), width, targets: 0.0 };
+            Passes { config: &scorer.model.config, bytes: machine.bytes }.plain(batch)
+        };
+        Parts::default().with(Part::Activations, self.all.iter().map(one).fold(0.0, f64::max))
+    }
+}
+
+/// What answers takes: while it is loaded, and then.
+#[derive(Default)]
+pub struct Taken {
+    pub loading: Vec<Parts>,
+    pub held: Parts,
+}
+
+impl Taken {
+    /// One network.
+    pub fn by_one(model: &Shaped, machine: Machine) -> Self {
+        let held = Parts::default().with(Part::Weights, machine.bytes * model.numbers);
+        Self { loading: loading(model, Part::Weights, machine), held }
+    }
+}
+
+impl Shaped {
+    /// A model that a network was made of, and both are there.
+    pub fn computing(&self, machine: Machine) -> Parts {
+        let copy = if machine.bytes < F32 { machine.bytes * self.numbers } else { 0.0 };
+        Parts::default().with(Part::Masters, F32 * self.numbers).with(Part::Weights, copy)
+    }
+}
+
+impl Footprint {
+    /// The moments of a stage that draws from a policy which it holds as model and as network, and scores.
+    pub fn sampling(&mut self, policy: &Shaped, scorers: &Scorers, drawing: &Drawing, machine: Machine) {
+        let (held, own) = (scorers.held(machine), policy.computing(machine));
+        let held = own.and(&held);
+        self.moments("loading reward models", scorers.opening(machine));
+        let loading = loading(policy, Part::Masters, machine);
+        self.moments("loading the policy", loading.into_iter().map(|parts| parts.and(&scorers.held(machine))));
+        self.moment("drawing", held.clone().and(&drawing.parts(policy, machine)));
+        self.moment("scoring", held.and(&scorers.scoring(drawing, machine)));
+    }
+}
