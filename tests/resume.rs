@@ -1,6 +1,6 @@
 //! A run killed or stopped at any moment and resumed ends with the same bytes as one that was not.
 
-use motrain_tests::{failure, motrain, signal, small_run, start, success};
+use motrain_tests::{copy_model, failure, motrain, root, signal, small_run, start, success, write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -31,12 +31,21 @@ fn a_killed_and_resumed_adapter_equals_an_uninterrupted_one() {
     ]);
 }
 
+/// The policy's folder says bf16: so do results, and checkpoints hold f32.
 fn killed_and_resumed(more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
+    let policy = folder.path().join("bf16");
+    copy_model(&root().join("assets/hh/policy"), &policy);
+    let said = std::fs::read_to_string(policy.join("config.json")).unwrap();
+    write(&policy, "config.json", &said.replace("\"float32\"", "\"bfloat16\""));
+    let policy = format!("tasks.hh.policy=\"{}\"", policy.display());
+    let more = &[more, &["--set", &policy]].concat();
     let clock = Instant::now();
     success(small_run(folder.path(), "straight").args(more));
     let whole = clock.elapsed();
     let straight = result(&folder.path().join("straight"));
+    let dtype = std::fs::read_to_string(folder.path().join("straight/policy/config.json"));
+    assert!(dtype.is_err() || dtype.unwrap().contains("bfloat16"), "the result has another type than its source");
     // Kill after ever longer shares of a whole run, so that the kills fall into every stage, until a run gets through.
     let mut child = start(small_run(folder.path(), "killed").args(more));
     let mut kills = 0;

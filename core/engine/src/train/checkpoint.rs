@@ -168,7 +168,8 @@ fn whole(folder: &Path) -> std::result::Result<State, String> {
 fn read(folder: &Path, model: &mut Model, state: State) -> Result<Loaded> {
     match &mut model.lora {
         Some(lora) => lora.restore(folder)?,
-        None => *model = Model::load(folder, model.device())?,
+        // The configuration stays that of the source: the checkpoint's says f32.
+        None => model.params = Model::load(folder, model.device())?.params,
     }
     let mut optimizer = BTreeMap::new();
     crate::model::read_file(&folder.join(names::OPTIMIZER), &mut optimizer)?;
