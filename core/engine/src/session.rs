@@ -55,12 +55,12 @@ impl<'a> Cx<'a> {
         rng(self.session.plan.seed, &format!("{}/{purpose}", self.id), index)
     }
 
-    /// Loads a model and its tokenizer.
+    /// Loads a model to draw from, and its tokenizer.
     pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
-        self.session.loader().load(model)
+        self.session.loader().load_still(model)
     }
 
-    /// The same for training, made into what is trained: with an adapter if one is to be trained, and then the base in the type of computing.
+    /// Loads one for training, made into what is trained: with an adapter if one is to be trained, and then the base in the type of computing.
     pub fn load_trained(
         &self,
         model: &ModelRef,

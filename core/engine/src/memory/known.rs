@@ -70,7 +70,7 @@ impl Shaped {
         let (numbers, largest) = (whole.numbers(), whole.largest());
         let (file, stored) = match (adapter, like) {
             (Some(_), Some(base)) => (base.file, base.stored),
-            _ => ((config.stored_bytes() * numbers).min(SHARD), config.stored_bytes()),
+            _ => ((config.stored_bytes() * numbers).min(SHARD as f64), config.stored_bytes()),
         };
         Self { config, numbers, largest, file, stored, adapter, text: like.and_then(|base| base.text.clone()) }
     }

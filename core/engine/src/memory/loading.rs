@@ -9,13 +9,7 @@ pub fn opening(model: &Shaped, bytes: f64, part: Part, machine: Machine) -> Vec<
     // One tensor is converted at a time.
     let converted = if model.stored == bytes { 0.0 } else { model.stored * model.largest };
     let files = if machine.gpu { 0.0 } else { model.file + converted };
-    let merging = model.adapter.map(|adapter| own.clone().with(Part::Files, bytes * model.numbers + F32 * adapter));
+    // One matrix is changed at a time.
+    let merging = model.adapter.map(|adapter| own.clone().with(Part::Files, F32 * (adapter + model.largest)));
     std::iter::once(own.with(Part::Files, files)).chain(merging).collect()
-}
-
-/// Those of a model that only computes: read in f32, then cast.
-pub fn loading(model: &Shaped, part: Part, machine: Machine) -> Vec<Parts> {
-    let copy = if machine.bytes < F32 { machine.bytes * model.numbers } else { 0.0 };
-    let cast = Parts::default().with(part, F32 * model.numbers).with(part, copy);
-    opening(model, F32, part, machine).into_iter().chain([cast]).collect()
 }

@@ -8,7 +8,7 @@ mod rows;
 mod uses;
 
 pub use known::{Known, Shaped};
-pub use loading::{loading, opening};
+pub use loading::opening;
 pub use rows::{Prompts, longest_prompt, longest_row};
 pub use uses::{Drawing, Scorer, Scorers, Taken, Trainee};
 
@@ -133,8 +133,8 @@ pub struct Machine {
 
 impl Machine {
     /// What is there before any tensor. On a CPU: the peak of a run of the embedded model (0.9 M parameters, batches of one, no answer of more than 4
-    /// tokens), 0.21 GB, less its tensors and files (docs/performance.md). On a GPU: a CUDA context with libtorch's kernels and cuBLAS' workspace, as
-    /// `nvidia-smi` shows for a process that has multiplied two matrices.
+    /// tokens), 0.21 GB, less its tensors and files (docs/performance.md). On a GPU: a CUDA context with libtorch's kernels and cuBLAS' workspace; not
+    /// measured.
     fn runtime(self) -> f64 {
         if self.gpu { 0.6e9 } else { 0.19e9 }
     }

@@ -1,13 +1,13 @@
 //! What stages do with models: train them, draw from them, score with them.
 
-use super::{F32, Footprint, Machine, Part, Parts, Shaped, loading, opening};
+use super::{F32, Footprint, Machine, Part, Parts, Shaped, opening};
 use crate::Result;
 use crate::decode::MAX_ROWS;
 use crate::model::{Batch, Passes, Trained};
 use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
 use crate::train::state_numbers;
 
-/// Of the activations of a backward pass, what glibc keeps of freed blocks between them: it takes blocks up to 32 MiB from its heap, and (before 2.38) a
+/// Of the activations and logits of a backward pass, what glibc keeps of freed blocks between them: it takes blocks up to 32 MiB from its heap, and (before 2.38) a
 /// freed aligned block serves no other of its size. Measured as the peak less that with MALLOC_MMAP_THRESHOLD_=131072, which maps each block by
 /// itself (docs/performance.md).
 const FREED: f64 = 1.0 / 3.0;
@@ -71,24 +71,15 @@ impl<'a> Trainee<'a> {
         Parts::default().with(Part::Reference, copy)
     }
 
-    /// While that copy is made: in f32 first.
-    pub fn referring(&self) -> Option<Parts> {
-        let masters = Parts::default().with(Part::Masters, F32 * self.model.numbers);
-        let wide = if self.machine.bytes < F32 { F32 * self.model.numbers } else { 0.0 };
-        self.lora.is_none().then(|| masters.and(&self.reference()).with(Part::Reference, wide))
-    }
-
     /// The forward and backward pass of a micro-batch of rows of `width` tokens, of which `targets` are predicted.
     pub fn update(&self, width: f64, targets: f64) -> Parts {
         let batch = micro_batch(self.train, width, targets);
         let passes = Passes { config: &self.model.config, bytes: self.machine.bytes };
         let again = self.train.gradient_checkpointing;
         let kept = if again { passes.kept_inputs(&self.trained, batch) } else { passes.kept(&self.trained, batch) };
-        let freed = if self.machine.gpu { 0.0 } else { FREED * kept };
-        self.computing()
-            .with(Part::Activations, kept)
-            .with(Part::Freed, freed)
-            .with(Part::Logits, passes.logits(batch.targets, true, again))
+        let logits = passes.logits(batch.targets, true, again);
+        let freed = if self.machine.gpu { 0.0 } else { FREED * (kept + logits) };
+        self.computing().with(Part::Activations, kept).with(Part::Freed, freed).with(Part::Logits, logits)
     }
 
     /// The optimiser's step on the largest tensor.
@@ -174,7 +165,9 @@ impl Scorers {
     pub fn opening(&self, machine: Machine) -> Vec<Parts> {
         let (mut out, mut before) = (Vec::new(), Parts::default());
         for Scorer { model, .. } in &self.all {
-            out.extend(loading(model, Part::Rewards, machine).iter().map(|parts| parts.clone().and(&before)));
+            out.extend(
+                opening(model, machine.bytes, Part::Rewards, machine).iter().map(|parts| parts.clone().and(&before)),
+            );
             before = before.with(Part::Rewards, machine.bytes * model.numbers);
         }
         out
@@ -203,26 +196,23 @@ pub struct Taken {
 impl Taken {
     /// One network.
     pub fn by_one(model: &Shaped, machine: Machine) -> Self {
-        let held = Parts::default().with(Part::Weights, machine.bytes * model.numbers);
-        Self { loading: loading(model, Part::Weights, machine), held }
+        Self { loading: opening(model, machine.bytes, Part::Weights, machine), held: model.network(machine) }
     }
 }
 
 impl Shaped {
-    /// A model that a network was made of, and both are there.
-    pub fn computing(&self, machine: Machine) -> Parts {
-        let copy = if machine.bytes < F32 { machine.bytes * self.numbers } else { 0.0 };
-        Parts::default().with(Part::Masters, F32 * self.numbers).with(Part::Weights, copy)
+    /// A network that only computes.
+    pub fn network(&self, machine: Machine) -> Parts {
+        Parts::default().with(Part::Weights, machine.bytes * self.numbers)
     }
 }
 
 impl Footprint {
-    /// The moments of a stage that draws from a policy which it holds as model and as network, and scores.
+    /// The moments of a stage that draws from a policy and scores.
     pub fn sampling(&mut self, policy: &Shaped, scorers: &Scorers, drawing: &Drawing, machine: Machine) {
-        let (held, own) = (scorers.held(machine), policy.computing(machine));
-        let held = own.and(&held);
+        let held = policy.network(machine).and(&scorers.held(machine));
         self.moments("loading reward models", scorers.opening(machine));
-        let loading = loading(policy, Part::Masters, machine);
+        let loading = opening(policy, machine.bytes, Part::Weights, machine);
         self.moments("loading the policy", loading.into_iter().map(|parts| parts.and(&scorers.held(machine))));
         self.moment("drawing", held.clone().and(&drawing.parts(policy, machine)));
         self.moment("scoring", held.and(&scorers.scoring(drawing, machine)));

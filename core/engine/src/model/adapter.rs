@@ -137,7 +137,7 @@ impl Adapter {
             };
             factors.insert(module.clone(), Factors { a: sum(|f| &f.a)?, b: sum(|f| &f.b)?, scale: first.scale });
         }
-        changed(base, "the mixed adapter", &factors, &Tensors::new())
+        changed(base.frozen_copy()?, "the mixed adapter", &factors, &Tensors::new())
     }
 
     /// What is added to the rows of a parameter's product, as a block of changes of its own.
@@ -179,7 +179,7 @@ impl Adapter {
 
     /// The base with the changes in it.
     pub fn merged_into(&self, base: Model) -> Result<Model> {
-        let Some(head) = self.whole.get(&format!("{SCORE}.weight")) else { return self.applied_to(&base) };
+        let Some(head) = self.whole.get(&format!("{SCORE}.weight")) else { return self.put_into(base) };
         let rows = head.size().first().map_or(0, |&rows| rows as usize);
         let labels = match &self.labels {
             Some(labels) if labels.names.len() != rows => {
@@ -190,16 +190,20 @@ impl Adapter {
             }
             Some(labels) => labels.clone(),
             None if base.config.head == Head::Score && base.config.labels.len() == rows => {
-                return self.applied_to(&base);
+                return self.put_into(base);
             }
             None => Labels::numbered(rows),
         };
-        self.applied_to(&base.with_head(head.f_detach_copy()?, labels)?)
+        self.put_into(base.with_head(head.f_detach_copy()?, labels)?)
     }
 
     /// A copy of `base` with the changes added.
     pub fn applied_to(&self, base: &Model) -> Result<Model> {
-        self.check(base)?;
+        self.put_into(base.frozen_copy()?)
+    }
+
+    fn put_into(&self, base: Model) -> Result<Model> {
+        self.check(&base)?;
         changed(base, &self.name, &self.factors, &self.whole)
     }
 
@@ -283,10 +287,9 @@ pub(super) fn is_linear(slot: &Slot, config: &Config) -> bool {
     slot.shape.len() == 2 && slot.name.starts_with(config.arch.names().layers)
 }
 
-fn changed(base: &Model, who: &str, factors: &BTreeMap<String, Factors>, whole: &Tensors) -> Result<Model> {
+fn changed(mut model: Model, who: &str, factors: &BTreeMap<String, Factors>, whole: &Tensors) -> Result<Model> {
     no_grad(|| {
-        let mut model = base.frozen_copy()?;
-        for (slot, (_, param)) in slots(&base.config).into_iter().zip(&mut model.params) {
+        for (slot, (_, param)) in slots(&model.config).into_iter().zip(&mut model.params) {
             obey()?;
             let mut row = 0;
             for part in &slot.parts {

@@ -85,6 +85,9 @@ pub const SCORE: &str = "score";
 pub const COUNT: &str = "normalizer.count";
 pub const MEAN: &str = "normalizer.mean";
 pub const VAR: &str = "normalizer.var";
+/// And of a gated one.
+pub const SCALE: &str = "gating.logit_scale";
+pub const TRANSFORM: &str = "reward_transform_matrix";
 
 /// No head that exists has more labels, and no gate more layers.
 const MAX_LABELS: usize = 100_000;
@@ -251,8 +254,8 @@ pub fn slots(config: &Config, out: &mut Vec<Slot>) {
         }
         Head::Gated(gate) => {
             module("regression_layer", labels, d, false, out);
-            out.push(plain("reward_transform_matrix".into(), &[labels; 2]));
-            out.push(plain("gating.logit_scale".into(), &[1]));
+            out.push(plain(TRANSFORM.into(), &[labels; 2]));
+            out.push(plain(SCALE.into(), &[1]));
             for i in 0..=gate.layers {
                 let rows = if i == gate.layers { labels } else { gate.hidden };
                 module(&format!("gating.layers.{i}"), rows, if i == 0 { d } else { gate.hidden }, true, out);
@@ -274,6 +277,11 @@ pub fn settle(config: &mut Config, tensors: &mut Tensors) -> Result<()> {
         tensors.entry(name.into()).or_insert(Tensor::f_from_slice(&numbers)?);
     }
     Ok(())
+}
+
+/// Whether a head computes with this tensor in f32.
+pub fn is_wide(name: &str) -> bool {
+    [MEAN, VAR, SCALE, TRANSFORM].contains(&name)
 }
 
 /// Tensors that are no parameters, but written beside them.

@@ -11,13 +11,13 @@ use std::path::Path;
 use tch::{Device, Kind, Tensor};
 
 impl Model {
-    /// A model folder, or a PEFT adapter in its base.
-    pub fn open(folder: &Path, device: Device) -> Result<Self> {
+    /// A model folder, or a PEFT adapter in its base, with weights of this type.
+    pub fn open(folder: &Path, device: Device, dtype: Kind) -> Result<Self> {
         if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
-            return Self::load(folder, device);
+            return Self::load_as(folder, device, dtype);
         }
         let base = Adapter::base_in(folder)?;
-        Adapter::load(folder, device)?.merged_into(Self::load(&base, device)?)
+        Adapter::load(folder, device)?.merged_into(Self::load_as(&base, device, dtype)?)
     }
 
     /// Loads `config.json` and the weights as f32 masters. Missing, unexpected and misshapen tensors are all listed.
@@ -25,10 +25,11 @@ impl Model {
         Self::load_as(folder, device, Kind::Float)
     }
 
-    /// The same with weights of another type, for models that are not trained.
+    /// The same with weights of another type, for models that stand still. What a reward model computes with in f32 stays so.
     pub fn load_as(folder: &Path, device: Device, dtype: Kind) -> Result<Self> {
         let config = Config::load(folder)?;
-        let tensors = read_folder(folder, dtype, &|name| says_nothing(name, &config))?;
+        let kind = |name: &str| if head::is_wide(name) { Kind::Float } else { dtype };
+        let tensors = read_folder(folder, &kind, &|name| says_nothing(name, &config))?;
         Self::assemble(config, tensors, device).map_err(|what| stop::or(motrain_core::Error::file(folder, what)).into())
     }
 

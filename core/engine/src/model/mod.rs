@@ -121,7 +121,11 @@ impl Model {
 
     /// A copy that training does not move.
     pub fn frozen_copy(&self) -> Result<Self> {
-        let copy = |(name, p): &(String, Tensor)| Ok((name.clone(), p.f_detach_copy()?));
+        self.frozen(|p| Ok(p.f_detach_copy()?))
+    }
+
+    fn frozen(&self, copied: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let copy = |(name, p): &(String, Tensor)| Ok((name.clone(), copied(p)?));
         let params = self.params.iter().map(copy).collect::<Result<_>>()?;
         Ok(Self { config: self.config.clone(), params, lora: None })
     }
@@ -130,7 +134,8 @@ impl Model {
     pub fn reference(&self, dtype: Kind) -> Result<Net> {
         match self.lora {
             Some(_) => Net::of_base(self, dtype),
-            None => self.frozen_copy()?.net(dtype),
+            None if dtype == Kind::Float => self.frozen_copy()?.net(dtype),
+            None => self.frozen(|p| Ok(p.f_detach()?.f_to_kind(dtype)?))?.net(dtype),
         }
     }
 

@@ -1,7 +1,7 @@
 //! From hidden states to numbers: what each head computes.
 
 use super::config::Config;
-use super::head::{Head, MEAN, Norm, SCORE, VAR};
+use super::head::{Head, MEAN, Norm, SCALE, SCORE, TRANSFORM, VAR};
 use super::layers::{Linear, Passing, capped};
 use super::net::Reader;
 use crate::{Error, Result};
@@ -50,8 +50,8 @@ impl Output {
                 let layers = (0..=gate.layers).map(|i| params.read_linear(&format!("gating.layers.{i}"), true));
                 let gate = Gate {
                     layers: layers.collect::<Result<_>>()?,
-                    scale: params.wide("gating.logit_scale")?,
-                    transform: params.wide("reward_transform_matrix")?,
+                    scale: params.wide(SCALE)?,
+                    transform: params.wide(TRANSFORM)?,
                     temperature: gate.temperature,
                 };
                 (params.read_linear("regression_layer", false)?, Then::Gated(gate))

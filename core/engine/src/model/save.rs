@@ -3,7 +3,7 @@
 use super::Model;
 use super::head::{self, Head};
 use super::slots::slots;
-use super::weights::{FILE, INDEX};
+use super::weights::{FILE, INDEX, SHARD};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
@@ -16,9 +16,6 @@ use tch::{Kind, Tensor};
 
 /// A tensor and its name.
 type Named = (String, Tensor);
-
-/// The largest file of weights: a model of more is written as several, with an index.
-const SHARD_BYTES: usize = 5_000_000_000;
 
 impl Model {
     /// Writes config.json, the weights in the type that config.json names, and the tokenizer's files into `folder`; of a model whose adapter
@@ -44,7 +41,7 @@ impl Model {
         match &self.lora {
             Some(lora) => lora.save_training(folder),
             None => {
-                self.write(folder, Kind::Float, SHARD_BYTES)?;
+                self.write(folder, Kind::Float, SHARD)?;
                 tokenizer.save(folder)
             }
         }
@@ -53,7 +50,7 @@ impl Model {
     /// config.json and the weights alone.
     pub fn save_weights(&self, folder: &Path) -> Result<()> {
         create(folder)?;
-        self.write(folder, self.writable()?, SHARD_BYTES)
+        self.write(folder, self.writable()?, SHARD)
     }
 
     /// The type of the source, or f32 where that cannot hold what training made of it.
@@ -219,13 +216,13 @@ mod tests {
     #[test]
     fn weights_are_written_in_the_type_of_their_source() {
         for (dtype, kind) in [("float32", Kind::Float), ("bfloat16", Kind::BFloat16), ("float16", Kind::Half)] {
-            let (model, again, files) = saved(dtype, 0.1, SHARD_BYTES);
+            let (model, again, files) = saved(dtype, 0.1, SHARD);
             assert_eq!((again.config.stored(), files), (kind, vec!["config.json".to_owned(), FILE.into()]), "{dtype}");
             let rounded = |p: &Tensor| p.to_kind(kind).to_kind(Kind::Float);
             assert!(model.params.iter().zip(&again.params).all(|((_, a), (_, b))| rounded(a) == *b), "{dtype}");
         }
         // Beyond float16.
-        let (model, again, _) = saved("float16", -1e5, SHARD_BYTES);
+        let (model, again, _) = saved("float16", -1e5, SHARD);
         assert_eq!(again.config.stored(), Kind::Float);
         assert!(model.params.iter().zip(&again.params).all(|(a, b)| a == b));
     }

@@ -22,8 +22,8 @@ pub(super) const INDEX: &str = "model.safetensors.index.json";
 /// Picks tensors by their names: those that are left out.
 pub type Skip<'a> = &'a dyn Fn(&str) -> bool;
 
-/// All weights of a Hugging Face folder, in this type.
-pub fn read_folder(folder: &Path, dtype: Kind, skip: Skip) -> Result<Tensors> {
+/// All weights of a Hugging Face folder, each in the type that is wanted of it.
+pub fn read_folder(folder: &Path, dtype: &dyn Fn(&str) -> Kind, skip: Skip) -> Result<Tensors> {
     let how = How { dtype, counters: &is_count, skip };
     let mut tensors = Tensors::new();
     let index = folder.join(INDEX);
@@ -59,11 +59,13 @@ pub fn stored(folder: &Path, config: &Config) -> f64 {
         let map = weight_map(&text).ok()?;
         map.values().collect::<BTreeSet<_>>().into_iter().filter_map(|shard| size(shard)).reduce(f64::max)
     };
-    size(FILE).or_else(shards).unwrap_or_else(|| (config.stored_bytes() * Trained::whole(config).numbers()).min(SHARD))
+    size(FILE)
+        .or_else(shards)
+        .unwrap_or_else(|| (config.stored_bytes() * Trained::whole(config).numbers()).min(SHARD as f64))
 }
 
-/// What transformers splits weights into.
-pub const SHARD: f64 = 5e9;
+/// The largest file of weights: a model of more is written as several, with an index.
+pub const SHARD: usize = 5_000_000_000;
 
 /// One file of several: it holds what the index says, and nothing else.
 fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, how: &How, into: &mut Tensors) -> Result<()> {
@@ -132,17 +134,17 @@ pub fn parameter_count(folder: &Path) -> Result<u64> {
 
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
 pub fn read_weights(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, &How { dtype: Kind::Float, counters: &|_| false, skip: &|_| false }, into)
+    read(path, &How { dtype: &|_| Kind::Float, counters: &|_| false, skip: &|_| false }, into)
 }
 
 /// The same for a file that also holds counters (I64).
 pub fn read_file(path: &Path, into: &mut Tensors) -> Result<()> {
-    read(path, &How { dtype: Kind::Float, counters: &|_| true, skip: &|_| false }, into)
+    read(path, &How { dtype: &|_| Kind::Float, counters: &|_| true, skip: &|_| false }, into)
 }
 
 /// What becomes of a file's tensors.
 struct How<'a> {
-    dtype: Kind,
+    dtype: &'a dyn Fn(&str) -> Kind,
     /// Those that may be whole numbers.
     counters: Skip<'a>,
     skip: Skip<'a>,
@@ -169,7 +171,7 @@ fn read(path: &Path, how: &How, into: &mut Tensors) -> Result<()> {
         let shape = view.shape().iter().map(|&s| i64::try_from(s)).collect::<std::result::Result<Vec<i64>, _>>();
         let shape = shape.map_err(|e| bad(e.to_string()))?;
         let tensor = Tensor::f_from_data_size(view.data(), &shape, kind)?;
-        let tensor = if kind == Kind::Int64 { tensor } else { tensor.f_to_kind(how.dtype)? };
+        let tensor = if kind == Kind::Int64 { tensor } else { tensor.f_to_kind((how.dtype)(name))? };
         if let Some(what) = not_finite(&tensor)? {
             return Err(bad(format!("{what}; the file is damaged or its training diverged: use an earlier one")));
         }
@@ -202,7 +204,7 @@ mod tests {
     }
 
     fn said(folder: &Path) -> String {
-        read_folder(folder, Kind::Float, &|_| false)
+        read_folder(folder, &|_| Kind::Float, &|_| false)
             .unwrap_err()
             .to_string()
             .replace(&folder.display().to_string(), "[model]")
@@ -217,7 +219,7 @@ mod tests {
         save(folder, "1.safetensors", &[("a", ones(&[2]))]);
         save(folder, "2.safetensors", &[("b", ones(&[3]))]);
         index(json!({"a": "1.safetensors", "b": "2.safetensors"}));
-        assert_eq!(read_folder(folder, Kind::Float, &|_| false).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(read_folder(folder, &|_| Kind::Float, &|_| false).unwrap().keys().collect::<Vec<_>>(), ["a", "b"]);
         for map in [
             json!({"a": "1.safetensors", "b": "1.safetensors"}),
             json!({"a": "1.safetensors", "b": "2.safetensors", "c": "2.safetensors"}),
@@ -265,7 +267,11 @@ mod tests {
         {
             let view = TensorView::new(dtype, vec![1], &bytes).unwrap();
             std::fs::write(folder.join(FILE), serialize([("w", view)], None).unwrap()).unwrap();
-            assert_eq!(read_folder(folder, Kind::Float, &|_| false).unwrap()["w"].double_value(&[0]), 0.5, "{dtype:?}");
+            assert_eq!(
+                read_folder(folder, &|_| Kind::Float, &|_| false).unwrap()["w"].double_value(&[0]),
+                0.5,
+                "{dtype:?}"
+            );
         }
     }
 
@@ -281,7 +287,7 @@ mod tests {
             // Those whose head is whole reach the tensors.
             if good || i % 20 == 0 {
                 std::fs::write(dir.path().join(FILE), &bytes).unwrap();
-                let _ = read_folder(dir.path(), Kind::Float, &|_| false);
+                let _ = read_folder(dir.path(), &|_| Kind::Float, &|_| false);
             }
         }
         assert!(read > 100 && refused > 1000, "{read} {refused}");

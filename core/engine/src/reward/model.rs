@@ -154,7 +154,7 @@ impl ModelSource {
         if !Adapter::is_one(folder) {
             reading(options, &Config::load(folder)?).map_err(at)?;
         }
-        let model = Model::open(folder, device)?;
+        let model = Model::open(folder, device, dtype)?;
         let config = model.config.clone();
         let reading = reading(options, &config).map_err(at)?;
         if config.head.is_cost() && !reading.turns_around() {

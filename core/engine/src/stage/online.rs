@@ -93,7 +93,6 @@ impl Online {
         let beside = held.clone().and(&reference);
         out.moments("loading reward models", scorers.opening(machine));
         out.moments("loading the policy", policy.opening(&read).into_iter().map(|parts| parts.and(&held)));
-        out.moments("copying the reference", policy.referring().map(|parts| parts.and(&held)));
         out.moment("drawing", policy.computing().and(&beside).and(&drawing.parts(&read, machine)));
         out.moment("scoring", policy.held().and(&beside).and(&scorers.scoring(&drawing, machine)));
         let targets = (trained * self.generate.max_new_tokens) as f64;

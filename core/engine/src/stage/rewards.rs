@@ -122,10 +122,7 @@ impl Work for Rewards {
         out.sampling(&policy, &scorers, &drawing, machine);
         // All samples are scored at the end.
         let all = Drawing { prompts: self.samples as f64, ..drawing };
-        out.moment(
-            "scoring",
-            policy.computing(machine).and(&scorers.held(machine)).and(&scorers.scoring(&all, machine)),
-        );
+        out.moment("scoring", policy.network(machine).and(&scorers.held(machine)).and(&scorers.scoring(&all, machine)));
         out.uncounted = scorers.uncounted;
         Ok(out)
     }

@@ -36,7 +36,7 @@ impl Steer for Grid {
 
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         let first = self.0.first().ok_or_else(|| Error::invalid("policies: there are none"))?;
-        let (policy, tokenizer) = from.load(&first.policy)?;
+        let (policy, tokenizer) = from.load_still(&first.policy)?;
         let grid = Policies {
             weights: self.0.iter().map(|at| at.weights.clone()).collect(),
             folders: self.0.iter().map(|at| (from.folder)(&at.policy)).collect(),
@@ -92,7 +92,7 @@ impl Steerable for Policies {
             return Err(Error::invalid("a grid of policies answers at weights only; give one per objective"));
         };
         let folder = &self.folders[*which];
-        Ok(Box::new(no_grad(|| Model::open(folder, self.device)?.net(self.dtype))?))
+        Ok(Box::new(no_grad(|| Model::open(folder, self.device, self.dtype)?.net(self.dtype))?))
     }
 
     fn context(&self) -> i64 {

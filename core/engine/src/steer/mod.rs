@@ -63,10 +63,19 @@ pub struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// A model, or an adapter in its base.
+    /// A model, or an adapter in its base, to train or to mix (f32).
     pub fn load(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
+        self.load_as(model, Kind::Float)
+    }
+
+    /// The same to draw from, in the type of computing.
+    pub fn load_still(&self, model: &ModelRef) -> Result<(Model, Tokenizer)> {
+        self.load_as(model, self.dtype)
+    }
+
+    fn load_as(&self, model: &ModelRef, dtype: Kind) -> Result<(Model, Tokenizer)> {
         let folder = (self.folder)(model);
-        let opened = Model::open(&folder, self.device)?;
+        let opened = Model::open(&folder, self.device, dtype)?;
         let tokenizer = Tokenizer::load(&text_folder(&folder)?, &opened.config)?;
         Ok((opened, tokenizer))
     }

@@ -25,7 +25,7 @@ impl Steer for Prompted {
     }
 
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
-        let (policy, tokenizer) = from.load(&self.0)?;
+        let (policy, tokenizer) = from.load_still(&self.0)?;
         Ok((Box::new(no_grad(|| policy.net(from.dtype))?), tokenizer))
     }
 }
