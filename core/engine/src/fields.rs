@@ -40,6 +40,21 @@ impl Fields {
         self.0.get(name)?.as_i64()
     }
 
+    /// What the field says, left where it is.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
+    /// Names of all fields that are there.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The field as `name = value`.
+    pub fn shown(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(|value| shown(name, value))
+    }
+
     /// What the field says where the file does not say it, or says null.
     pub fn usual(&mut self, name: &str, value: impl Into<Value>) {
         if self.0.get(name).is_none_or(Value::is_null) {

@@ -1,9 +1,10 @@
 //! `config.json` as `transformers` reads it: each field is done (most of them by the family), known to change nothing, or refused by its
-//! name; one that no model of the family has a meaning for is named.
+//! name (`unread.rs`); one that no model of the family has a meaning for is named.
 
 use super::arch::{Arch, FAMILIES, Usual};
 use super::config::Config;
 use super::head::{self, Head};
+use super::unread;
 use crate::fields::{Fields, Said};
 use serde_json::{Map, Value};
 
@@ -83,43 +84,6 @@ const SAMPLING: [&str; 31] = [
     "typical_p",
 ];
 
-/// Fields by which other families, or other programs, compute something else: a file that has one says that its model is no plain Llama.
-const OTHER_COMPUTATION: [&str; 33] = [
-    "add_cross_attention",
-    "attention_multiplier",
-    "attention_out_bias",
-    "attn_logit_softcapping",
-    "attn_temperature_tuning",
-    "bias",
-    "clip_qkv",
-    "embedding_multiplier",
-    "final_logit_softcapping",
-    "is_encoder_decoder",
-    "logit_scale",
-    "logits_scaling",
-    "moe_layers",
-    "n_routed_experts",
-    "no_rope_layers",
-    "num_experts",
-    "num_experts_per_tok",
-    "num_local_experts",
-    "num_nextn_predict_layers",
-    "partial_rotary_factor",
-    "per_layer_config",
-    "pruned_heads",
-    "qk_layernorm",
-    "qk_norm",
-    "qkv_bias",
-    "quantization_config",
-    "query_pre_attn_scalar",
-    "residual_multiplier",
-    "rope_interleaved",
-    "scale_embedding",
-    "sliding_window",
-    "use_mla",
-    "use_qk_norm",
-];
-
 /// Fields that say what share of numbers training drops.
 const DROPOUTS: [&str; 5] = ["attention_dropout", "attn_pdrop", "resid_pdrop", "embd_pdrop", "hidden_dropout"];
 
@@ -151,28 +115,12 @@ pub(super) fn read(text: &str) -> Said<(Config, Vec<String>)> {
     }
     f.harmless(&HARMLESS);
     f.harmless(&SAMPLING);
-    for (name, said) in f.left() {
-        if OTHER_COMPUTATION.contains(&name.as_str()) && !NEUTRAL.contains(&said.as_str()) {
-            let class = arch.class();
-            return Err(format!("says {said}, which motrain does not do; it knows plain {class} models"));
-        }
-        unknown.push(said);
+    if let Some(what) = unread::refused(&f, &config.shape, arch.class()) {
+        return Err(what);
     }
+    unknown.extend(f.left().into_iter().map(|(_, said)| said));
     Ok((config, unknown))
 }
-
-/// What some of those fields say when they change nothing.
-const NEUTRAL: [&str; 9] = [
-    "attention_multiplier = 1.0",
-    "embedding_multiplier = 1.0",
-    "logit_scale = 1.0",
-    "logits_scaling = 1.0",
-    "partial_rotary_factor = 1.0",
-    "partial_rotary_factor = 1",
-    "residual_multiplier = 1.0",
-    "num_experts = 0",
-    "num_local_experts = 0",
-];
 
 fn family(f: &mut Fields) -> Said<&'static dyn Arch> {
     let said: String = f.need("model_type")?;
@@ -246,6 +194,8 @@ mod tests {
             ("final_logit_softcapping", json!(30.0)),
             ("quantization_config", json!({"quant_method": "gptq"})),
             ("num_local_experts", json!(8)),
+            ("use_rope", json!(false)),
+            ("position_embedding_type", json!("alibi")),
             ("architectures", json!(["LlamaModel"])),
             ("model_type", json!("mistral")),
             ("model_type", json!("mixtral")),

@@ -24,6 +24,7 @@ mod shape;
 mod sizes;
 mod slots;
 mod tape;
+mod unread;
 mod weights;
 
 pub use adapter::Adapter;
