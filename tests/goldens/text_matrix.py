@@ -141,13 +141,15 @@ def reason(error):
 
 def conversation(tokenizer, turns):
     messages = [{"role": r, "content": c} for r, c in turns]
-    if tokenizer.chat_template is None:
-        return {"ids": tokenizer("\n".join(c for _, c in turns))["input_ids"]}
+    if tokenizer.chat_template is None and len(turns) == 1:
+        # A plain text, as TRL reads one.
+        return {"ids": tokenizer(turns[0][1])["input_ids"]}
     try:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         whole = tokenizer.apply_chat_template(messages + [{"role": "assistant", "content": ANSWER}], tokenize=False)
     except Exception as error:
-        return {"refuses": reason(error)}
+        unset = tokenizer.chat_template is None and "chat_template is not set" in reason(error)
+        return {"refuses": "chat_template" if unset else reason(error)}
     encode = lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
     return {"rendered": rendered, "ids": encode(rendered), "whole_ids": encode(whole)}
 

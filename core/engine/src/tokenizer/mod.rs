@@ -33,6 +33,8 @@ pub struct Tokenizer {
     codec: Codec,
     special: Special,
     templates: Templates,
+    /// Whether turns are joined by line breaks where there is no template, because somebody said so.
+    joins: bool,
     ending: Ending,
     /// `tokenizer_config.json` and `generation_config.json`, kept so that saved folders carry them.
     config: Fields,
@@ -43,6 +45,9 @@ pub struct Tokenizer {
     /// `pad_token_id` of config.json: most classes read a reward model's score at the last token that is not this one.
     unscored: Option<u32>,
 }
+
+/// A chat template for models that were trained on none.
+const SOME_TEMPLATE: &str = "{% for m in messages %}{{ m.role ~ ': ' ~ m.content ~ '\\n' }}{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}";
 
 /// Tokens of a prompt and of what is behind it.
 pub type Turn = (Vec<u32>, Vec<u32>);
@@ -110,14 +115,33 @@ impl Tokenizer {
         let named = || special.get("pad_token").and_then(|token| codec.id(token));
         let pad = padding.or_else(named).unwrap_or(ending.id);
         let unscored = padding.filter(|_| model.head.skips_padding());
-        Ok(Self { codec, special, templates, ending, config, generation, eos, pad, unscored })
+        Ok(Self { codec, special, templates, joins: false, ending, config, generation, eos, pad, unscored })
     }
 
-    /// The text of a prompt as the model sees it, ready for the answer.
+    /// The text of a prompt as the model sees it, ready for the answer. Without a template a single turn is a text that stands for itself; how
+    /// several are written, nobody knows.
     pub fn render(&self, prompt: &Prompt) -> Result<String> {
-        match &self.templates.default {
-            Some(template) => self.rendered(template, prompt, true),
-            None => Ok(prompt.messages.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")),
+        match (&self.templates.default, prompt.messages.as_slice()) {
+            (Some(template), _) => self.rendered(template, prompt, true),
+            (None, [one]) => Ok(one.content.clone()),
+            (None, turns) if self.joins => Ok(turns.iter().map(|m| m.content.as_str()).collect::<Vec<_>>().join("\n")),
+            (None, turns) => Err(Error::invalid(format!(
+                "the model's folder has no chat template, which says how the {} turns of this prompt are written: put chat_template.jinja into \
+                 it, with the form that the model was trained on, or for instance {SOME_TEMPLATE}\n  {}",
+                turns.len(),
+                prompt.one_line()
+            ))),
+        }
+    }
+
+    /// Says how prompts are read of a folder that does not say it.
+    pub fn tell_form(&self, folder: &Path) {
+        if self.templates.default.is_none() {
+            files::warn(
+                folder,
+                "has no chat template: a prompt of one turn is used as it is, and a conversation is refused; chat_template.jinja in the folder \
+                 says how turns are written",
+            );
         }
     }
 
@@ -130,6 +154,7 @@ impl Tokenizer {
     /// The same with another chat template, or none.
     pub fn with_template(mut self, source: Option<&str>) -> std::result::Result<Self, String> {
         self.templates = Templates::one(source.map(str::to_owned))?;
+        self.joins = source.is_none();
         let found = Ending::find(self.templates.default.as_ref(), &self.special, &self.codec, &self.eos, None);
         self.ending = found.unwrap_or(self.ending);
         Ok(self)
