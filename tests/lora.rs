@@ -129,6 +129,7 @@ fn what_makes_no_adapter_is_refused() {
         r#"#{ targets: ["q_proj", "query"] }"#,
         r#"#{ targets: ".*query" }"#,
         r#"#{ targets: "(" }"#,
+        r#"#{ targets: ["all-linear", "qery"] }"#,
         "#{ targets: [] }",
     ]
     .map(|lora| format!("{lora}\n{}", said(lora).replace(&f.path().display().to_string(), "[folder]")));

@@ -2,8 +2,9 @@
 //! an encoder classifier.
 
 use motrain_tests::{
-    copy_model, failure, library, motrain, read, root, signal, start, steps_done, success, wait_for, write,
+    copy_model, failure, library, motrain, read, root, signal, start, steps_done, success, text, wait_for, write,
 };
+use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Command;
 
@@ -71,6 +72,115 @@ fn a_reward_model_without_a_chat_template_needs_one() {
     prepare(f.path(), r#"#{ model: "reward" }"#);
     insta::assert_snapshot!(failure(&mut run(f.path(), "out")));
     assert!(!f.path().join("out/stages/rewards").exists());
+}
+
+/// Stages of which the last reads a model that is not as it should be: the first would train for hours.
+fn last_reads(folder: &Path, options: &str) {
+    let good = root().join("assets/hh/policy").display().to_string();
+    write(folder, "rows.jsonl", "{\"prompt\": \"How do I pick a lock?\", \"completion\": \"I will not help.\"}\n");
+    let script = format!(
+        "let rows = #{{ paths: [\"rows.jsonl\"] }};\nlet first = sft(\"first\", #{{ model: \"{good}\", data: rows, train: #{{ steps: 2 }} }});\n\
+         sft(\"last\", #{{ data: rows, {options} }});\n"
+    );
+    write(folder, "s.rhai", &script);
+}
+
+/// An adapter of a small Llama that says that it is one of another base.
+fn adapter_of(folder: &Path, base: &str) {
+    let from = root().join("tests/fixtures/families/llama_lora");
+    copy_model(&from, &folder.join("adapter"));
+    let mut said: Value = serde_json::from_slice(&read(from.join("adapter_config.json"))).unwrap();
+    said["base_model_name_or_path"] = json!(base);
+    write(folder, "adapter/adapter_config.json", &said.to_string());
+}
+
+#[test]
+fn models_that_cannot_be_read_are_found_before_any_work() {
+    let f = tempfile::tempdir().unwrap();
+    let good = root().join("assets/hh/policy");
+    let model = f.path().join("bad");
+    copy_model(&good, &model);
+    let mut all = Vec::new();
+    let mut refused = |what: &str, options: &str| {
+        last_reads(f.path(), options);
+        let said = failure(motrain(f.path()).args(["check", "s.rhai"]));
+        // A run says the same, and begins nothing.
+        assert_eq!(said, failure(motrain(f.path()).args(["--script", "s.rhai", "--out", "out"])));
+        assert!(!f.path().join("out").exists());
+        let said =
+            said.replace(&f.path().display().to_string(), "[tmp]").replace(&root().display().to_string(), "[home]");
+        all.push(format!("{what}\n{said}"));
+    };
+    let file = |name: &str| String::from_utf8(read(good.join(name))).unwrap();
+    let change =
+        |name: &str, from: &str, to: &str| write(f.path(), &format!("bad/{name}"), &file(name).replacen(from, to, 1));
+    change("config.json", "{", "{\"num_local_experts\": 8,");
+    refused("experts", "model: \"bad\"");
+    change("config.json", "{", "{\"quantization_config\": {\"quant_method\": \"bitsandbytes\"},");
+    refused("quantised", "model: \"bad\"");
+    change("config.json", "{", "{");
+    std::fs::remove_file(model.join("tokenizer.json")).unwrap();
+    refused("no tokenizer", "model: \"bad\"");
+    std::fs::copy(good.join("tokenizer.json"), model.join("tokenizer.json")).unwrap();
+    let weights = read(good.join("model.safetensors"));
+    std::fs::write(model.join("model.safetensors"), &weights[..weights.len() / 2]).unwrap();
+    refused("half of the weights", "model: \"bad\"");
+    std::fs::remove_file(model.join("model.safetensors")).unwrap();
+    refused("no weights", "model: \"bad\"");
+    adapter_of(f.path(), &good.display().to_string());
+    refused("an adapter of another base", "model: \"adapter\"");
+    adapter_of(f.path(), "meta-llama/Llama-3.2-1B");
+    refused("an adapter whose base is elsewhere", "model: \"adapter\"");
+    let good = good.display();
+    refused("targets", &format!("model: \"{good}\", lora: #{{ targets: [\"query\"] }}"));
+    refused("targets of what a stage makes", "model: first, lora: #{ targets: \".*query\" }");
+    insta::assert_snapshot!(all.join("\n\n"));
+}
+
+/// Of a run that goes on the open stages are looked at again.
+#[test]
+fn models_of_open_stages_are_looked_at_when_a_run_goes_on() {
+    let f = tempfile::tempdir().unwrap();
+    copy_model(&root().join("assets/hh/policy"), &f.path().join("bad"));
+    last_reads(f.path(), "model: \"bad\", train: #{ steps: 1000000 }");
+    let mut child = start(motrain(f.path()).args(["--script", "s.rhai", "--out", "out"]));
+    wait_for(|| f.path().join("out/stages/last").exists());
+    signal(&child, "KILL");
+    child.wait().unwrap();
+    std::fs::remove_file(f.path().join("bad/tokenizer.json")).unwrap();
+    let said = failure(motrain(f.path()).args(["--resume", "out"]));
+    assert!(said.contains("stage \"last\": bad/tokenizer.json: is missing"), "{said}");
+}
+
+/// As TRL: a plain text needs no template, a conversation does.
+#[test]
+fn a_policy_without_a_chat_template_reads_texts_and_no_conversations() {
+    let f = tempfile::tempdir().unwrap();
+    copy_model(&root().join("assets/hh/policy"), &f.path().join("policy"));
+    std::fs::remove_file(f.path().join("policy/chat_template.jinja")).unwrap();
+    let script = r#"rewards("r", #{ sources: [reward("R", "length")], policy: "policy", prompts: #{ paths: ["p.jsonl"] }, samples: 8,
+        generate: #{ max_new_tokens: 4 } });"#;
+    write(f.path(), "s.rhai", script);
+    let run = || motrain(f.path()).args(["--script", "s.rhai", "--out", "out"]).output().unwrap();
+    write(f.path(), "p.jsonl", "{\"prompt\": \"How do I pick a lock?\"}\n");
+    let said = run();
+    let stderr = text(&said.stderr);
+    assert!(said.status.success(), "{stderr}");
+    assert_eq!(
+        stderr.matches("policy: has no chat template: a prompt of one turn is used as it is").count(),
+        1,
+        "{stderr}"
+    );
+    let turns = r#"[{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi."}, {"role": "user", "content": "Why?"}]"#;
+    write(f.path(), "p.jsonl", &format!("{{\"prompt\": {turns}}}\n"));
+    let stderr = text(&run().stderr);
+    let error = &stderr[stderr.find("error").unwrap_or_default()..];
+    insta::assert_snapshot!(error);
+    // The template of the message is one.
+    let template = error.split_once("for instance ").unwrap().1.lines().next().unwrap();
+    write(f.path(), "policy/chat_template.jinja", template);
+    let said = run();
+    assert!(said.status.success(), "{}", text(&said.stderr));
 }
 
 /// A task of the configuration says it beside the model.

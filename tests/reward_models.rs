@@ -253,3 +253,64 @@ fn labels_of_folders_are_there() {
     });
     insta::assert_snapshot!(all.join("\n"));
 }
+
+/// A file of zeros.
+fn zeros(tensors: &[(&str, [usize; 2])]) -> Vec<u8> {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let begin = end;
+        end += 4 * shape[0] * shape[1];
+        header.insert((*name).into(), json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, end] }));
+    }
+    let header = Value::Object(header).to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; end]].concat()
+}
+
+/// Adapters are looked at as whole models are: base, head, labels, template.
+#[test]
+fn what_an_adapter_cannot_score_is_refused_before_any_work() {
+    let f = tempfile::tempdir().unwrap();
+    prepare(f.path());
+    let hidden = json_of(f.path(), "qwen/config.json")["hidden_size"].as_u64().unwrap() as usize;
+    let rows = hidden / json_of(f.path(), "qwen/config.json")["num_attention_heads"].as_u64().unwrap() as usize
+        * json_of(f.path(), "qwen/config.json")["num_key_value_heads"].as_u64().unwrap() as usize;
+    let module = "base_model.model.model.layers.0.self_attn.k_proj";
+    let factors = [(format!("{module}.lora_A.weight"), [1, hidden]), (format!("{module}.lora_B.weight"), [rows, 1])];
+    let factors: Vec<(&str, [usize; 2])> = factors.iter().map(|(name, shape)| (name.as_str(), *shape)).collect();
+    let score = ("base_model.model.score.weight", [2, hidden]);
+    std::fs::create_dir(f.path().join("adapter")).unwrap();
+    let adapter = |base: &str, scores: bool| {
+        let said = json!({ "peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["layers.0.self_attn.k_proj"],
+            "modules_to_save": if scores { json!(["score"]) } else { Value::Null }, "base_model_name_or_path": base });
+        write(f.path(), "adapter/adapter_config.json", &said.to_string());
+        let tensors = if scores { [factors.as_slice(), &[score]].concat() } else { factors.clone() };
+        std::fs::write(f.path().join("adapter/adapter_model.safetensors"), zeros(&tensors)).unwrap();
+    };
+    let check = |reading: &str| {
+        let stage = r#"rewards("r", #{ sources: [reward("R", "reward_model", #{ model: "adapter" READING })], policy: "qwen", prompts: prompts });"#;
+        script(f.path(), &stage.replace("READING", reading));
+        let mut check = motrain(f.path());
+        check.args(["check", "s.rhai"]);
+        check
+    };
+    let refused = |reading: &str| {
+        let said = failure(&mut check(reading));
+        said[said.find("error").unwrap_or_default()..].to_owned()
+    };
+    let mut all = Vec::new();
+    adapter("nobody/knows", true);
+    all.push(refused(", label: 1"));
+    adapter("qwen", false);
+    all.push(refused(", label: 1"));
+    adapter("qwen", true);
+    all.push(refused(", label: 7"));
+    write(f.path(), "adapter/labels.json", &json!({ "id2label": { "0": "helpful" } }).to_string());
+    all.push(refused(", label: 0"));
+    write(f.path(), "adapter/labels.json", &json!({ "id2label": { "0": "helpful", "1": "brief" } }).to_string());
+    all.push(refused(", label: \"helpfull\""));
+    success(&mut check(", label: \"brief\""));
+    std::fs::rename(f.path().join("qwen/chat_template.jinja"), f.path().join("template")).unwrap();
+    all.push(refused(", label: \"brief\""));
+    success(&mut check(", label: \"brief\", template: \"plain\""));
+    insta::assert_snapshot!(all.join("\n"));
+}

@@ -45,6 +45,14 @@ pub fn check_inputs(plan: &Plan) -> Result<()> {
     }
 }
 
+/// Whether its models can be read, as far as that can be known without their weights.
+pub fn check_models(plan: &Plan) -> Result<()> {
+    match plan.unfit_models(|_| true) {
+        unfit if unfit.is_empty() => Ok(()),
+        unfit => bail!("{}: models cannot be used\n{}", plan.name, unfit.join("\n")),
+    }
+}
+
 /// The working directory, which relative paths of a plan start from.
 pub fn here() -> Result<PathBuf> {
     std::env::current_dir().context("the working directory is not there any more")

@@ -47,6 +47,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     let hashes = plan.hashes(|path| inputs.fingerprint(path), |work| [stage::SHARED, work.revision()])?;
     let session = Session { plan, registry, folder, hashes, device, dtype };
     needs_nothing_gone(&session, &inputs)?;
+    fits(&session)?;
     if !holds(folder, plan) {
         folder.write_json(names::PLAN, plan)?;
     }
@@ -88,6 +89,15 @@ fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Models of open stages must be such as these can read. Those of a new run are looked at before it has a folder (`motrain check`).
+fn fits(session: &Session) -> Result<()> {
+    if !session.folder.root().join(names::PLAN).is_file() {
+        return Ok(());
+    }
+    let unfit = session.plan.unfit_models(|stage| status(session, &stage.id).is_none());
+    if unfit.is_empty() { Ok(()) } else { Err(Error::invalid(unfit.join("\n"))) }
 }
 
 /// The status of a stage that was finished with its present hash.

@@ -21,11 +21,22 @@ impl Check {
     pub fn run(&self) -> Result<()> {
         let (plan, registry) = plans::make(&self.script, &self.config)?;
         plans::check_inputs(&plan)?;
-        say!("{}: {} stages, all well", plan.name, plan.stages.len());
-        if self.memory {
-            let estimates = plan.memory(&registry)?;
-            say!("\n{}", report::memory::table(&estimates, plan.machine()?.gpu).trim_end());
+        let stages = format!("{}: {} stages", plan.name, plan.stages.len());
+        if !self.memory {
+            plans::check_models(&plan)?;
+            say!("{stages}, all well");
+            return Ok(());
         }
+        // What models take is known before they are fetched.
+        let estimates = plan.memory(&registry)?;
+        match plans::check_models(&plan) {
+            Ok(()) => say!("{stages}, all well"),
+            Err(e) => {
+                tracing::warn!("{e:#}");
+                say!("{stages}; there are warnings");
+            }
+        }
+        say!("\n{}", report::memory::table(&estimates, plan.machine()?.gpu).trim_end());
         Ok(())
     }
 }

@@ -63,6 +63,7 @@ impl Train {
         }
         if self.resume.is_none() {
             plans::check_inputs(&plan)?;
+            plans::check_models(&plan)?;
         }
         if self.dry_run {
             for stage in &plan.stages {

@@ -8,7 +8,7 @@ use super::layers::Change;
 use super::peft::{LoraConfig, Place};
 use super::sizes::Trained;
 use super::slots::{Slot, slots};
-use super::weights::{Tensors, read_weights};
+use super::weights::{Tensors, outline, read_weights};
 use crate::finite::not_finite;
 use crate::session::obey;
 use crate::{Error, Result, names};
@@ -44,6 +44,18 @@ impl Adapter {
     }
 
     pub fn load(folder: &Path, device: Device) -> Result<Self> {
+        Self::read(folder, device, |file| {
+            let mut tensors = Tensors::new();
+            read_weights(file, &mut tensors).map(|()| tensors)
+        })
+    }
+
+    /// An adapter by the names and shapes of its tensors, which are all zero: what can be known of it before it is loaded.
+    pub fn outline(folder: &Path) -> Result<Self> {
+        Self::read(folder, Device::Cpu, outline)
+    }
+
+    fn read(folder: &Path, device: Device, read: impl Fn(&Path) -> Result<Tensors>) -> Result<Self> {
         let config = read_config(folder)?;
         let file = folder.join(WEIGHTS);
         if !file.is_file() && folder.join("adapter_model.bin").is_file() {
@@ -52,9 +64,8 @@ impl Adapter {
             );
             return Err(Error::file(folder, what));
         }
-        let mut tensors = Tensors::new();
-        read_weights(&file, &mut tensors)?;
-        let tensors = tensors.into_iter().map(|(name, t)| Ok((name, t.f_to_device(device)?))).collect::<Result<_>>()?;
+        let tensors =
+            read(&file)?.into_iter().map(|(name, t)| Ok((name, t.f_to_device(device)?))).collect::<Result<_>>()?;
         let adapter =
             Self::of(folder.display().to_string(), config, tensors).map_err(|what| Error::file(&file, what))?;
         Ok(Self { labels: Labels::load(folder)?, ..adapter })
@@ -70,6 +81,11 @@ impl Adapter {
                 )
             };
             let inner = name.strip_prefix(PREFIX).ok_or_else(odd)?;
+            if inner.ends_with(".bias")
+                && let Some(bias) = &config.bias
+            {
+                return Err(biased(bias));
+            }
             let part = |end: &str| inner.strip_suffix(end).map(str::to_owned);
             let turned = || tensor.f_transpose(0, 1).map_err(|_| odd());
             if let Some(module) = part(".lora_A.weight") {
@@ -179,22 +195,33 @@ impl Adapter {
 
     /// The base with the changes in it.
     pub fn merged_into(&self, base: Model) -> Result<Model> {
-        let Some(head) = self.whole.get(&format!("{SCORE}.weight")) else { return self.put_into(base) };
+        match self.head(&base.config)? {
+            Some((head, labels)) => self.put_into(base.with_head(head.f_detach_copy()?, labels)?),
+            None => self.put_into(base),
+        }
+    }
+
+    /// The base's configuration, with what the changes make of it.
+    pub fn in_base(&self, mut base: Config) -> Result<Config> {
+        if let Some((_, labels)) = self.head(&base)? {
+            base.end_in_scores(labels);
+        }
+        self.check(&base).map(|()| base)
+    }
+
+    /// A head that takes the place of the base's, and what its labels are called.
+    fn head(&self, base: &Config) -> Result<Option<(&Tensor, Labels)>> {
+        let Some(head) = self.whole.get(&format!("{SCORE}.weight")) else { return Ok(None) };
         let rows = head.size().first().map_or(0, |&rows| rows as usize);
-        let labels = match &self.labels {
+        match &self.labels {
             Some(labels) if labels.names.len() != rows => {
                 let (who, count) = (&self.name, labels.names.len());
-                return Err(Error::invalid(format!(
-                    "{who}: labels.json names {count} labels of a head that has {rows}"
-                )));
+                Err(Error::invalid(format!("{who}: labels.json names {count} labels of a head that has {rows}")))
             }
-            Some(labels) => labels.clone(),
-            None if base.config.head == Head::Score && base.config.labels.len() == rows => {
-                return self.put_into(base);
-            }
-            None => Labels::numbered(rows),
-        };
-        self.put_into(base.with_head(head.f_detach_copy()?, labels)?)
+            Some(labels) => Ok(Some((head, labels.clone()))),
+            None if base.head == Head::Score && base.labels.len() == rows => Ok(None),
+            None => Ok(Some((head, Labels::numbered(rows)))),
+        }
     }
 
     /// A copy of `base` with the changes added.
@@ -203,34 +230,62 @@ impl Adapter {
     }
 
     fn put_into(&self, base: Model) -> Result<Model> {
-        self.check(&base)?;
+        self.check(&base.config)?;
         changed(base, &self.name, &self.factors, &self.whole)
     }
 
     /// Refuses a base that the adapter was not made for.
-    pub fn check(&self, base: &Model) -> Result<()> {
-        self.fits(base).map_err(|what| Error::invalid(format!("{}: {what}", self.name)))?;
-        for slot in slots(&base.config) {
+    pub fn check(&self, base: &Config) -> Result<()> {
+        let fits = self.fits(base).and_then(|()| self.has_sizes_of(base));
+        fits.map_err(|what| Error::invalid(format!("{}: {what}", self.name)))
+    }
+
+    fn has_sizes_of(&self, base: &Config) -> std::result::Result<(), String> {
+        for slot in slots(base) {
             for part in &slot.parts {
-                let wanted = [part.rows, slot.shape.get(1).copied().unwrap_or(0)];
-                let other = |f: &&Factors| [f.b.size()[0], f.a.size()[1]] != wanted;
-                if let Some(f) = self.factors.get(&part.name).filter(other) {
-                    let (who, name, found) = (&self.name, &part.name, [f.b.size()[0], f.a.size()[1]]);
-                    return Err(Error::invalid(format!("{who}: its {name} is {found:?}, the base's is {wanted:?}")));
+                let name = &part.name;
+                let wanted = [&[part.rows][..], &slot.shape[1..]].concat();
+                let found = match (self.factors.get(name), self.whole.get(name)) {
+                    (Some(Factors { a, b, .. }), _) => vec![b.size()[0], a.size()[1]],
+                    (None, Some(own)) => part.order.shape(&own.size()),
+                    (None, None) => continue,
+                };
+                if found != wanted {
+                    return Err(format!(
+                        "its {name} is {found:?}, the base's is {wanted:?}{}; say in its {CONFIG} (base_model_name_or_path) where the model \
+                         lies that it was trained on",
+                        self.made_for()
+                    ));
                 }
             }
         }
         Ok(())
     }
 
+    /// What the adapter's own words are of its base.
+    fn made_for(&self) -> String {
+        self.config.base.as_ref().map_or(String::new(), |base| format!("; it was made for \"{base}\""))
+    }
+
+    /// Refuses what training cannot go on from.
+    pub fn can_go_on(&self) -> Result<()> {
+        match self.is_low_rank() {
+            true => Ok(()),
+            false => Err(Error::invalid(format!(
+                "{}: holds whole matrices; training can go on from low-rank changes only",
+                self.name
+            ))),
+        }
+    }
+
     /// Whether the adapter's file holds what its configuration says it changes of this base, and nothing else.
-    fn fits(&self, base: &Model) -> std::result::Result<(), String> {
-        let made_for = self.config.base.as_ref().map_or(String::new(), |b| format!("; it was made for \"{b}\""));
-        let all = slots(&base.config);
+    fn fits(&self, base: &Config) -> std::result::Result<(), String> {
+        let made_for = self.made_for();
+        let all = slots(base);
         let own = self.factors.keys().chain(self.whole.keys());
-        let own_names = base.config.arch.names();
+        let own_names = base.arch.names();
         let ends = [own_names.embed, own_names.head].map(|name| format!("{name}.weight"));
-        if let Some(name) = own.clone().find(|name| base.config.head == Head::TiedLm && ends.contains(name)) {
+        if let Some(name) = own.clone().find(|name| base.head == Head::TiedLm && ends.contains(name)) {
             return Err(format!(
                 "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
                  with tie_word_embeddings = false and a {} of its own",
@@ -238,13 +293,17 @@ impl Adapter {
             ));
         }
         let parts = || all.iter().flat_map(|slot| slot.parts.iter().map(move |part| (slot, part)));
+        if let Some(bias) = self.config.bias.as_ref().filter(|_| parts().any(|(_, part)| part.name.ends_with(".bias")))
+        {
+            return Err(biased(bias));
+        }
         if let Some(odd) = own.clone().find(|name| !parts().any(|(_, part)| part.name == **name)) {
             return Err(format!("the base has no {odd}{made_for}"));
         }
         for (slot, part) in parts().filter(|(_, part)| part.name.ends_with(".weight")) {
             let name = &part.name;
             let module = name.strip_suffix(".weight").unwrap_or(name);
-            let place = Place { names: own_names, linear: is_linear(slot, &base.config) };
+            let place = Place { names: own_names, linear: is_linear(slot, base) };
             let (said, there) = (self.config.changes(module, &place), self.factors.contains_key(name));
             if said != there {
                 let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
@@ -282,6 +341,14 @@ fn base_of(folder: &Path, config: &LoraConfig) -> Result<PathBuf> {
     })
 }
 
+/// Of an adapter that changes biases of its base, all or those of the matrices that it changes.
+fn biased(how: &str) -> String {
+    format!(
+        "{CONFIG} says bias = \"{how}\": the base's biases were trained too, which motrain does not do; merge the adapter into its base with \
+         peft's merge_and_unload(), or train it with bias = \"none\""
+    )
+}
+
 /// Whether a parameter is a matrix of a layer.
 pub(super) fn is_linear(slot: &Slot, config: &Config) -> bool {
     slot.shape.len() == 2 && slot.name.starts_with(config.arch.names().layers)
@@ -295,13 +362,7 @@ fn changed(mut model: Model, who: &str, factors: &BTreeMap<String, Factors>, who
             for part in &slot.parts {
                 let name = &part.name;
                 let mut target = param.f_narrow(0, row, part.rows)?;
-                let wanted = target.size();
-                let fits = |size: Vec<i64>| match size == wanted {
-                    true => Ok(()),
-                    false => Err(Error::invalid(format!("{who}: its {name} is {size:?}, the base's is {wanted:?}"))),
-                };
                 if let Some(own) = whole.get(name) {
-                    fits(part.order.shape(&own.size()))?;
                     target.f_copy_(&part.order.read(own)?)?;
                 }
                 if let Some(Factors { a, b, scale }) = factors.get(name) {

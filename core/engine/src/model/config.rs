@@ -1,10 +1,12 @@
 //! The configuration of a model, and `config.json` as it is written. `config_json.rs` reads it.
 
+use super::adapter::Adapter;
 use super::arch::Arch;
 use super::config_json;
 use super::head::Head;
 use super::labels::Labels;
 use super::shape::Shape;
+use crate::tokenizer::files::warn;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -36,9 +38,18 @@ impl Config {
         let (config, unknown) = Self::parse(&text).map_err(|what| Error::file(&path, what))?;
         if !unknown.is_empty() {
             let class = config.arch.class();
-            tracing::warn!("{}: has no meaning for a {class} model: {}", path.display(), unknown.join(", "));
+            warn(&path, &format!("has no meaning for a {class} model: {}", unknown.join(", ")));
         }
         Ok(config)
+    }
+
+    /// The configuration of what `Model::open` makes of a folder: its own, or of an adapter its base's with the adapter's head. Of an adapter's
+    /// weights names and shapes are looked at.
+    pub fn of(folder: &Path) -> Result<Self> {
+        if !Adapter::is_one(folder) || folder.join("config.json").is_file() {
+            return Self::load(folder);
+        }
+        Adapter::outline(folder)?.in_base(Self::load(&Adapter::base_in(folder)?)?)
     }
 
     /// The configuration that the text of a `config.json` says, and what of it has no meaning for a model of its family.

@@ -199,7 +199,11 @@ fn named(module: &str, end: &str) -> String {
 /// What adapter_config.json says of an adapter with these options, if the model has the matrices that they name.
 pub(super) fn said(options: &Options, model: &Config, base: &Path) -> Result<(Value, LoraConfig)> {
     let said = config_json(options, model, base);
-    let config = LoraConfig::parse(&said.to_string()).map_err(|what| Error::invalid(format!("lora: {what}")))?;
+    let config = LoraConfig::parse(&said.to_string()).map_err(|what| {
+        // As the option is called.
+        let what = what.strip_prefix("target_modules").map_or(what.clone(), |rest| format!("targets{rest}"));
+        Error::invalid(format!("lora: {what}"))
+    })?;
     check_targets(options, &config, &slots(model), model.arch.names()).map_err(Error::Invalid)?;
     Ok((said, config))
 }
@@ -240,9 +244,13 @@ fn config_json(options: &Options, config: &Config, base: &Path) -> Value {
 
 fn means_all(targets: &Targets) -> bool {
     match targets {
-        Targets::All(all) => all.eq_ignore_ascii_case("all-linear"),
-        Targets::Ends(ends) => ends.iter().any(|end| end.eq_ignore_ascii_case("all-linear")),
+        Targets::All(all) => is_all(all),
+        Targets::Ends(ends) => ends.iter().any(|end| is_all(end)),
     }
+}
+
+fn is_all(target: &str) -> bool {
+    target.eq_ignore_ascii_case("all-linear")
 }
 
 /// The last parts of the names of a layer's matrices.
@@ -267,8 +275,7 @@ fn check_targets(
     let ends_with =
         |module: &str, end: &str| module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     if let Targets::Ends(ends) = &options.targets
-        && !means_all(&options.targets)
-        && let Some(odd) = ends.iter().find(|end| !modules.iter().any(|m| ends_with(m, end)))
+        && let Some(odd) = ends.iter().filter(|end| !is_all(end)).find(|end| !modules.iter().any(|m| ends_with(m, end)))
     {
         return Err(format!("lora: targets: \"{odd}\" is no matrix of the model's layers; there are {known}"));
     }

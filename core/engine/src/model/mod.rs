@@ -44,7 +44,7 @@ pub use save::write_json;
 pub(crate) use save::write_tensors;
 pub use sizes::{Trained, numbers};
 pub(crate) use weights::read_file;
-pub use weights::{SHARD, check_safetensors, parameter_count, stored};
+pub use weights::{SHARD, check_safetensors, check_stored, parameter_count, stored};
 
 use crate::plan::Lora as LoraOptions;
 use crate::{Error, Result};

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 pub struct LoraConfig {
     /// The model that it was trained on, for messages.
     pub base: Option<String>,
+    /// Which biases of the base were trained too; none of a base that has none.
+    pub bias: Option<String>,
     rank: i64,
     alpha: f64,
     rslora: bool,
@@ -51,10 +53,8 @@ impl Place<'_> {
 }
 
 /// Fields that change nothing once an adapter is trained.
-const HARMLESS: [&str; 24] = [
+const HARMLESS: [&str; 23] = [
     "auto_mapping",
-    // Biases that it trained would lie in the weights file; the Llama family has none.
-    "bias",
     "corda_config",
     "ensure_weight_tying",
     "eva_config",
@@ -94,6 +94,7 @@ impl LoraConfig {
         beginning(&mut f)?;
         let config = Self {
             base: f.take("base_model_name_or_path")?,
+            bias: f.take::<String>("bias")?.filter(|how| how != "none"),
             rank: f.take("r")?.unwrap_or(8),
             alpha: f.take("lora_alpha")?.unwrap_or(8.0),
             rslora: f.take("use_rslora")?.unwrap_or(false),
@@ -281,7 +282,6 @@ mod tests {
             ("init_lora_weights", json!(false)),
             ("init_lora_weights", json!("eva")),
             ("fan_in_fan_out", json!(true)),
-            ("bias", json!("lora_only")),
             ("base_model_name_or_path", Value::Null),
             ("target_parameters", json!([])),
         ] {

@@ -7,12 +7,13 @@ use crate::finite::not_finite;
 use crate::{Error, Result};
 use memmap2::Mmap;
 use motrain_core::stop;
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::Path;
-use tch::{Kind, Tensor};
+use std::path::{Path, PathBuf};
+use tch::{Device, Kind, Tensor};
 
 pub type Tensors = BTreeMap<String, Tensor>;
 
@@ -50,6 +51,35 @@ pub fn read_folder(folder: &Path, dtype: &dyn Fn(&str) -> Kind, skip: Skip) -> R
     Ok(tensors)
 }
 
+/// Whether the files of a folder's weights are all there and whole, by their lengths and the tensors that they say they hold.
+pub fn check_stored(folder: &Path) -> Result<()> {
+    let (whole, index) = (folder.join(FILE), folder.join(INDEX));
+    if whole.is_file() {
+        return outline(&whole).map(|_| ());
+    }
+    if !index.is_file() {
+        return Err(Error::file(folder, no_weights(folder)));
+    }
+    let text = std::fs::read_to_string(&index).map_err(|e| Error::io(&index, e))?;
+    let map = weight_map(&text).map_err(|what| Error::file(&index, what))?;
+    let shards: BTreeSet<&String> = map.values().collect();
+    shards.into_iter().try_for_each(|shard| outline(&shard_in(folder, shard)?).map(|_| ()))
+}
+
+/// The tensors of a file by name and shape: zeros that take no memory.
+pub(super) fn outline(path: &Path) -> Result<Tensors> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the map is only read, before this function returns.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
+    let zero = Tensor::f_zeros(&[] as &[i64], (Kind::Float, Device::Cpu))?;
+    let one = |(name, view): (String, TensorView)| {
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        Ok((name, zero.f_expand(&shape, false)?))
+    };
+    tensors.tensors().into_iter().map(one).collect()
+}
+
 /// Bytes of the largest file of a folder's weights. Of weights that are not there yet, as large as they would be in the type that config.json
 /// says, in files of 5 GB.
 pub fn stored(folder: &Path, config: &Config) -> f64 {
@@ -69,10 +99,7 @@ pub const SHARD: usize = 5_000_000_000;
 
 /// One file of several: it holds what the index says, and nothing else.
 fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, how: &How, into: &mut Tensors) -> Result<()> {
-    let path = folder.join(shard);
-    if !path.is_file() {
-        return Err(Error::file(&path, format!("is missing, and {INDEX} names it; fetch or save the model again")));
-    }
+    let path = shard_in(folder, shard)?;
     let mut own = Tensors::new();
     read(&path, how, &mut own)?;
     for (name, tensor) in own {
@@ -84,6 +111,15 @@ fn read_shard(folder: &Path, shard: &str, map: &BTreeMap<String, String>, how: &
         into.insert(name, tensor);
     }
     Ok(())
+}
+
+/// The path of a file of several.
+fn shard_in(folder: &Path, shard: &str) -> Result<PathBuf> {
+    let path = folder.join(shard);
+    match path.is_file() {
+        true => Ok(path),
+        false => Err(Error::file(&path, format!("is missing, and {INDEX} names it; fetch or save the model again"))),
+    }
 }
 
 /// Which file each tensor lies in, from the text of an index.
@@ -190,9 +226,8 @@ mod tests {
     use super::*;
     use crate::model::write_tensors;
     use crate::mutants;
-    use safetensors::tensor::{TensorView, serialize};
+    use safetensors::tensor::serialize;
     use serde_json::json;
-    use tch::Device;
 
     fn ones(shape: &[i64]) -> Tensor {
         Tensor::ones(shape, (Kind::Float, Device::Cpu))

@@ -2,6 +2,7 @@
 
 mod check;
 mod memory;
+mod models;
 mod stage;
 
 pub use check::objectives;

@@ -87,11 +87,13 @@ pub fn check_folder(options: &Value) -> std::result::Result<(), String> {
     let options: RewardModelOptions = serde_json::from_value(options.clone()).map_err(|e| e.to_string())?;
     let ModelRef::Path(path) = &options.model else { return Ok(()) };
     let folder = Path::new(path);
-    let Ok(text) = std::fs::read_to_string(folder.join("config.json")) else { return Ok(()) };
+    if !Adapter::is_one(folder) && !folder.join("config.json").is_file() {
+        return Ok(());
+    }
     let at = |what: String| format!("{path} {what}");
-    let (config, _) = Config::parse(&text).map_err(at)?;
-    reading(&options, &config).map_err(at)?;
-    if options.template.is_none() && !tokenizer::has_template(folder).map_err(|e| e.to_string())? {
+    reading(&options, &Config::of(folder).map_err(|e| e.to_string())?).map_err(at)?;
+    let has_template = || text_folder(folder).and_then(|text| tokenizer::has_template(&text));
+    if options.template.is_none() && !has_template().map_err(|e| e.to_string())? {
         return Err(at("has no chat template, so that it does not say in which form it reads prompt and answer: give the form that it \
                        was trained on as `template` (docs/models.md has some), or \"plain\""
             .into()));
@@ -151,9 +153,7 @@ impl ModelSource {
     fn load(folder: &Path, device: Device, dtype: Kind, options: &RewardModelOptions) -> Result<Self> {
         let at = |what: String| Error::file(folder, what);
         // What cannot be read is refused before the weights are.
-        if !Adapter::is_one(folder) {
-            reading(options, &Config::load(folder)?).map_err(at)?;
-        }
+        reading(options, &Config::of(folder)?).map_err(at)?;
         let model = Model::open(folder, device, dtype)?;
         let config = model.config.clone();
         let reading = reading(options, &config).map_err(at)?;
@@ -164,8 +164,12 @@ impl ModelSource {
             );
         }
         let mut tokenizer = Tokenizer::load(&text_folder(folder)?, &config)?;
-        if let Some(template) = options.template.as_deref() {
-            tokenizer = tokenizer.with_template(Some(template).filter(|t| *t != PLAIN)).map_err(at)?;
+        match options.template.as_deref() {
+            Some(template) => {
+                tokenizer = tokenizer.with_template(Some(template).filter(|t| *t != PLAIN)).map_err(at)?
+            }
+            // One that a stage made reads text as it was trained.
+            None => tokenizer.tell_form(folder),
         }
         let max_tokens = options.max_tokens.min(config.shape.context as usize);
         let scorer = Scorer::new(tokenizer, &config).map_err(|e| at(e.to_string()))?;

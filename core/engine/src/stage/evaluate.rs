@@ -7,7 +7,7 @@ use crate::decode::rollout;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, GenerationConfig, Stage, StageId, objectives};
+use crate::plan::{Component, GenerationConfig, ModelRef, Stage, StageId, objectives};
 use crate::reward::Scores;
 use crate::session::{Cx, Session, obey};
 use crate::steer::{By, Judged, Steering};
@@ -106,6 +106,10 @@ impl Work for Evaluate {
             Ref::Data(&mut self.prompts),
         ];
         models.map(|(_, model)| Ref::Model(model)).chain(own).collect()
+    }
+
+    fn common_base(&self) -> Option<&ModelRef> {
+        self.by.0.common_base()
     }
 
     fn makes(&self) -> &'static [Makes] {

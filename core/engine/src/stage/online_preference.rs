@@ -6,7 +6,7 @@ use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
-use crate::plan::Component;
+use crate::plan::{Component, Lora, ModelRef};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::{Drawn, PairStep, TokenPair};
@@ -46,6 +46,10 @@ impl Work for OnlinePreference {
             Ref::Component(registry::Kind::Loss, &mut self.loss),
         ];
         self.online.refs().into_iter().chain(own).collect()
+    }
+
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        Some((&self.online.policy, self.online.lora.as_ref()))
     }
 
     fn makes(&self) -> &'static [Makes] {

@@ -7,7 +7,7 @@ use super::{Makes, Ref, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Net;
-use crate::plan::{Component, Named, named};
+use crate::plan::{Component, Lora, ModelRef, Named, named};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::logprob::to_vec;
@@ -63,6 +63,10 @@ impl Work for Reinforce {
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let own = Ref::Component(Kind::Advantage, &mut self.baseline);
         self.online.refs().into_iter().chain([own]).collect()
+    }
+
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        Some((&self.online.policy, self.online.lora.as_ref()))
     }
 
     fn makes(&self) -> &'static [Makes] {

@@ -72,6 +72,10 @@ impl Work for Sft {
             .collect()
     }
 
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        Some((&self.model, self.lora.as_ref()))
+    }
+
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
     }

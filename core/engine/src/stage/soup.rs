@@ -2,6 +2,7 @@
 
 use super::{Makes, Ref, Work};
 use crate::memory::{F32, Footprint, Known, Part, Parts, Shaped};
+use crate::plan::ModelRef;
 use crate::session::Cx;
 use crate::steer::Steer;
 use crate::steer::soup::Specialists;
@@ -36,6 +37,10 @@ impl Work for Soup {
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         self.of.models().into_iter().map(|(_, model)| Ref::Model(model)).collect()
+    }
+
+    fn common_base(&self) -> Option<&ModelRef> {
+        self.of.common_base()
     }
 
     fn makes(&self) -> &'static [Makes] {

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Labels;
 use crate::names;
-use crate::plan::{Component, ModelRef, Stage, StageId};
+use crate::plan::{Component, Lora, ModelRef, Stage, StageId};
 use crate::session::{Cx, Session};
 use crate::steer::Judged;
 use motrain_core::data::DataSpec;
@@ -46,6 +46,16 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
     /// What must hold among its options and what its components are.
     fn check_with(&self, _registry: &Registry) -> Checked {
         Ok(())
+    }
+
+    /// The model that it goes on training, and the adapter of it that is trained.
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        None
+    }
+
+    /// The model that its other models are parts of, if they are parts of one: adapters among them need not say where their base lies.
+    fn common_base(&self) -> Option<&ModelRef> {
+        None
     }
 
     /// Names of the objectives, of a stage that makes rewards.
@@ -120,6 +130,8 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn footprint(&self, known: &Known) -> Result<Footprint>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
     fn check_with(&self, registry: &Registry) -> Checked;
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)>;
+    fn common_base(&self) -> Option<&ModelRef>;
     fn objectives(&self) -> Option<Vec<String>>;
     fn labels(&self) -> Option<Labels>;
     fn judged(&self) -> Option<Judged<'_>>;
@@ -163,6 +175,14 @@ impl<T: Work> AnyWork for T {
 
     fn check_with(&self, registry: &Registry) -> Checked {
         Work::check_with(self, registry)
+    }
+
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        Work::trains(self)
+    }
+
+    fn common_base(&self) -> Option<&ModelRef> {
+        Work::common_base(self)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

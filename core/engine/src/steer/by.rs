@@ -27,6 +27,11 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
     /// The models that it is made of, with the place of each in a folder that stands alone.
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
 
+    /// The model that all others are parts of.
+    fn common_base(&self) -> Option<&ModelRef> {
+        None
+    }
+
     /// What answers, and the tokenizer.
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
 
@@ -57,6 +62,7 @@ pub trait AnySteer: Any + Debug + Send + Sync {
     fn option(&self) -> &'static str;
     fn options(&self) -> Value;
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
+    fn common_base(&self) -> Option<&ModelRef>;
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
     fn own_weights(&self) -> Option<Vec<Weights>>;
     fn check_objectives(&self, objectives: usize) -> Checked;
@@ -81,6 +87,10 @@ impl<T: Steer> AnySteer for T {
 
     fn models(&mut self) -> Vec<(String, &mut ModelRef)> {
         Steer::models(self)
+    }
+
+    fn common_base(&self) -> Option<&ModelRef> {
+        Steer::common_base(self)
     }
 
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {

@@ -10,11 +10,11 @@ pub mod soup;
 pub use by::{AnySteer, By, Steer, SteerKind};
 pub use file::{Judged, Opened, Steering, publish, said_by, save};
 
+use crate::Result;
 use crate::decode::Decoder;
 use crate::model::{Adapter, Model};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
 use motrain_core::Weights;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
@@ -76,7 +76,7 @@ impl Loader<'_> {
     fn load_as(&self, model: &ModelRef, dtype: Kind) -> Result<(Model, Tokenizer)> {
         let folder = (self.folder)(model);
         let opened = Model::open(&folder, self.device, dtype)?;
-        let tokenizer = Tokenizer::load(&text_folder(&folder)?, &opened.config)?;
+        let tokenizer = self.tokenizer(model, &opened)?;
         Ok((opened, tokenizer))
     }
 
@@ -88,15 +88,16 @@ impl Loader<'_> {
             return Ok((Model::load_as(&folder, self.device, self.dtype)?, None, folder));
         }
         let adapter = Adapter::load(&folder, self.device)?;
-        if !adapter.is_low_rank() {
-            return Err(Error::file(&folder, "holds whole matrices; training can go on from low-rank changes only"));
-        }
+        adapter.can_go_on()?;
         let base = adapter.base()?;
         let merged = adapter.merged_into(Model::load_as(&base, self.device, self.dtype)?)?;
         Ok((merged, Some(adapter), base))
     }
 
     pub fn tokenizer(&self, model: &ModelRef, loaded: &Model) -> Result<Tokenizer> {
-        Tokenizer::load(&text_folder(&(self.folder)(model))?, &loaded.config)
+        let folder = text_folder(&(self.folder)(model))?;
+        let tokenizer = Tokenizer::load(&folder, &loaded.config)?;
+        tokenizer.tell_form(&folder);
+        Ok(tokenizer)
     }
 }

@@ -46,6 +46,10 @@ impl Steer for Specialists {
         std::iter::once(("base".to_owned(), &mut self.base)).chain(parts).collect()
     }
 
+    fn common_base(&self) -> Option<&ModelRef> {
+        Some(&self.base)
+    }
+
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         if let Some((gains, tokenizer)) = self.gains(from)? {
             return Ok((Box::new(gains), tokenizer));
@@ -93,7 +97,7 @@ impl Specialists {
             return Ok(None);
         }
         let base = Model::load_as(&(from.folder)(&self.base), from.device, from.dtype)?;
-        adapters.iter().try_for_each(|adapter| adapter.check(&base))?;
+        adapters.iter().try_for_each(|adapter| adapter.check(&base.config))?;
         let tokenizer = from.tokenizer(&self.base, &base)?;
         Ok(Some((Gains { base, adapters, dtype: from.dtype }, tokenizer)))
     }

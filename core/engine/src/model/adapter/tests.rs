@@ -127,3 +127,28 @@ fn whole_modules_take_the_place_of_the_bases() {
     assert_eq!(model.params.last().unwrap().1, Tensor::from_slice(&[3f32; 8]));
     assert!(!adapter.same_shape(&adapter), "whole modules have no factors");
 }
+
+/// PEFT trains biases of the base too where `bias` says so; a base without any has none that could have changed.
+#[test]
+fn an_adapter_that_changes_biases_is_refused_where_there_are_biases() {
+    let fixtures = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/families"));
+    let said = |family: &str, bias: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let from = fixtures.join(format!("{family}_lora"));
+        let text = std::fs::read_to_string(from.join(CONFIG)).unwrap();
+        let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+        config["bias"] = bias.into();
+        config["base_model_name_or_path"] = fixtures.join(family).to_string_lossy().into();
+        std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
+        std::fs::copy(from.join(WEIGHTS), folder.path().join(WEIGHTS)).unwrap();
+        Config::of(folder.path()).map(|_| ()).map_err(|e| e.to_string())
+    };
+    for (family, bias) in [("llama", "lora_only"), ("llama", "all"), ("gpt2", "none")] {
+        assert_eq!(said(family, bias), Ok(()), "{family} {bias}");
+    }
+    for (family, bias) in [("gpt2", "all"), ("gpt_neox", "lora_only"), ("qwen2", "all")] {
+        let message = said(family, bias).unwrap_err();
+        let key = format!("adapter_config.json says bias = \"{bias}\"");
+        assert!(message.contains(&key) && message.contains("merge_and_unload()"), "{family} {bias}: {message}");
+    }
+}

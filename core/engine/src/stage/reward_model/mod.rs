@@ -96,6 +96,10 @@ impl Work for RewardModel {
         std::iter::once(Ref::Model(&mut self.model)).chain(data).collect()
     }
 
+    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+        Some((&self.model, self.lora.as_ref()))
+    }
+
     fn makes(&self) -> &'static [Makes] {
         &[Makes::RewardModel]
     }
