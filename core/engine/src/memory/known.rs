@@ -1,7 +1,7 @@
 //! What is known of a plan's models before they are there.
 
 use super::{Footprint, Machine};
-use crate::model::{Adapter, Config, SHARD, Trained, stored};
+use crate::model::{Adapter, Config, SHARD, Trained, largest_file};
 use crate::plan::{ModelRef, Plan};
 use crate::steer::text_folder;
 use crate::tokenizer::Tokenizer;
@@ -81,7 +81,7 @@ impl Shaped {
         let base = if adapter { Adapter::base_in(folder)? } else { folder.to_owned() };
         let config = Config::load(&base)?;
         let adapter = adapter.then(|| Adapter::numbers(folder, &config)).transpose()?;
-        let (file, bytes) = (stored(&base, &config), config.stored_bytes());
+        let (file, bytes) = (largest_file(&base, &config), config.stored_bytes());
         let text = text_folder(folder)?;
         let text = text.join("tokenizer.json").is_file().then_some(text);
         Ok(Self { file, stored: bytes, text, ..Self::made(config, adapter, None) })

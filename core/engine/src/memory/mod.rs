@@ -7,6 +7,7 @@ mod loading;
 mod rows;
 mod uses;
 
+pub use crate::model::F32;
 pub use known::{Known, Shaped};
 pub use loading::opening;
 pub use rows::{Prompts, longest_prompt, longest_row};
@@ -139,6 +140,3 @@ impl Machine {
         if self.gpu { 0.6e9 } else { 0.19e9 }
     }
 }
-
-/// Of an f32 number.
-pub const F32: f64 = 4.0;

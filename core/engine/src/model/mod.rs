@@ -38,13 +38,13 @@ pub use layers::Gain;
 pub use lora::Lora;
 pub use mix::Mix;
 pub use net::{Mask, Net};
-pub use passes::{Batch, Passes};
+pub use passes::{Batch, F32, Passes};
 pub use peft::LoraConfig;
 pub use save::write_json;
 pub(crate) use save::write_tensors;
 pub use sizes::{Trained, numbers};
 pub(crate) use weights::read_file;
-pub use weights::{SHARD, check_safetensors, check_stored, parameter_count, stored};
+pub use weights::{SHARD, check_safetensors, check_stored, largest_file, parameter_count};
 
 use crate::plan::Lora as LoraOptions;
 use crate::{Error, Result};

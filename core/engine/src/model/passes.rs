@@ -27,7 +27,8 @@ pub struct Passes<'a> {
     pub bytes: f64,
 }
 
-const F32: f64 = 4.0;
+/// Bytes of an f32 number.
+pub const F32: f64 = 4.0;
 
 impl Passes<'_> {
     fn shape(&self) -> &Shape {

@@ -82,7 +82,7 @@ pub(super) fn outline(path: &Path) -> Result<Tensors> {
 
 /// Bytes of the largest file of a folder's weights. Of weights that are not there yet, as large as they would be in the type that config.json
 /// says, in files of 5 GB.
-pub fn stored(folder: &Path, config: &Config) -> f64 {
+pub fn largest_file(folder: &Path, config: &Config) -> f64 {
     let size = |name: &str| std::fs::metadata(folder.join(name)).map(|file| file.len() as f64).ok();
     let shards = || {
         let text = std::fs::read_to_string(folder.join(INDEX)).ok()?;

@@ -1,5 +1,11 @@
 //! What the options of several stages share: models, components, sampling, optimisers, training. Plans and stages are the engine's.
 
+mod lora;
+mod training;
+
+pub use lora::{Lora, LoraChoice, Targets, lora};
+pub use training::Training;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -244,166 +250,5 @@ impl Default for Optimizer {
             beta2: 0.99,
             epsilon: 1e-8,
         }
-    }
-}
-
-/// A low-rank adapter (Hu et al. 2021) that alone is trained: `y = Wx + s·B(Ax)`, s = alpha/r, or alpha/√r (rsLoRA). Names as PEFT's.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Lora {
-    /// The rank of each matrix's change.
-    #[schemars(range(min = 1, max = 65_536))]
-    pub r: i64,
-    /// What the change is multiplied by, times r (or √r).
-    #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
-    pub alpha: f64,
-    /// The share of a matrix's inputs that its change does not see in a training step.
-    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
-    pub dropout: f64,
-    /// Which matrices: `"all-linear"`, ends of their names in the checkpoint (`["q_proj", "v_proj"]`), or a pattern of whole names.
-    pub targets: Targets,
-    /// Divide alpha by √r (Kalajdzievski 2023).
-    pub rslora: bool,
-    /// Save the whole model, with the change in it, instead of a PEFT folder.
-    pub merge: bool,
-}
-
-/// Matrices by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Targets {
-    /// `"all-linear"`, or a pattern of whole names.
-    All(#[schemars(length(min = 1, max = 4096))] String),
-    /// Ends of names.
-    Ends(#[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 4096)))] Vec<String>),
-}
-
-impl Default for Lora {
-    fn default() -> Self {
-        Self {
-            r: 16,
-            alpha: 32.0,
-            dropout: 0.0,
-            targets: Targets::All("all-linear".into()),
-            rslora: false,
-            merge: false,
-        }
-    }
-}
-
-/// `false` for full training, `true` for an adapter with defaults, or an adapter's options.
-#[derive(Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum LoraChoice {
-    /// Whether an adapter is trained.
-    Whether(bool),
-    /// An adapter.
-    With(Lora),
-}
-
-/// Reads whether, and how, an adapter is trained.
-pub fn lora<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Lora>, D::Error> {
-    Ok(match LoraChoice::deserialize(from)? {
-        LoraChoice::Whether(on) => on.then(Lora::default),
-        LoraChoice::With(lora) => Some(lora),
-    })
-}
-
-/// How long and in what portions a stage trains on given data.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Training {
-    /// Passes over the data.
-    #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
-    pub epochs: f64,
-    /// Stop after this many optimiser steps, whatever the epochs say; 0 follows the epochs.
-    #[schemars(range(max = 1_000_000_000))]
-    pub steps: usize,
-    /// Rows (prompts, pairs) per optimiser step.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub batch_size: usize,
-    /// Rows whose gradients are computed at once; the rest of the batch is accumulated. More than a batch is a whole batch.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    pub micro_batch_size: usize,
-    /// Tokens of such a portion at most, padding included: rows of similar length share one as long as rows times the longest of them is no
-    /// more. A row that is longer by itself is a portion alone. 0 sets no bound.
-    #[serde(skip_serializing_if = "is_zero")]
-    #[schemars(range(max = 1_000_000_000))]
-    pub micro_batch_tokens: usize,
-    /// Steps between checkpoints.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub checkpoint_every: usize,
-    /// Keep the layers' inputs only, and compute each layer again for its gradient: less memory, for one forward pass more.
-    #[serde(skip_serializing_if = "is_false")]
-    pub gradient_checkpointing: bool,
-}
-
-fn is_zero(x: &usize) -> bool {
-    *x == 0
-}
-
-fn is_false(x: &bool) -> bool {
-    !x
-}
-
-impl Default for Training {
-    fn default() -> Self {
-        Self {
-            epochs: 1.0,
-            steps: 0,
-            batch_size: 32,
-            micro_batch_size: 8,
-            micro_batch_tokens: 0,
-            checkpoint_every: 50,
-            gradient_checkpointing: false,
-        }
-    }
-}
-
-impl Training {
-    /// Optimiser steps over `rows` rows: whole batches only.
-    pub fn total_steps(&self, rows: usize) -> usize {
-        let by_epochs = ((rows as f64 * self.epochs) / self.batch_size as f64).floor().max(1.0) as usize;
-        if self.steps > 0 { self.steps } else { by_epochs }
-    }
-
-    /// Rows in portions whose gradients are computed at once, in their order: as many as both bounds allow, and at least one. `tokens` are those
-    /// of a row.
-    pub fn micro_batches<'a, T>(&self, rows: &'a [T], tokens: impl Fn(&T) -> usize) -> Vec<&'a [T]> {
-        let most = if self.micro_batch_tokens == 0 { usize::MAX } else { self.micro_batch_tokens };
-        let (mut out, mut start, mut widest) = (Vec::new(), 0, 0);
-        for (i, row) in rows.iter().enumerate() {
-            let (count, wide) = (i - start + 1, widest.max(tokens(row)));
-            let fits = count <= self.micro_batch_size && count.saturating_mul(wide) <= most;
-            widest = if fits || i == start { wide } else { tokens(row) };
-            if !fits && i > start {
-                out.push(&rows[start..i]);
-                start = i;
-            }
-        }
-        out.extend((start < rows.len()).then_some(&rows[start..]));
-        out
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_micro_batch_is_bounded_by_rows_and_by_padded_tokens() {
-        let split = |rows: &[usize], micro_batch_size: usize, micro_batch_tokens: usize| {
-            let train = Training { micro_batch_size, micro_batch_tokens, ..Training::default() };
-            train.micro_batches(rows, |tokens| *tokens).iter().map(|part| part.to_vec()).collect::<Vec<_>>()
-        };
-        let rows = [2, 3, 3, 4, 9, 30];
-        assert_eq!(split(&rows, 4, 0), [vec![2, 3, 3, 4], vec![9, 30]]);
-        // 3 rows of 3, 1 of 4 beside 9 would be 18; 30 is alone whatever the bound.
-        assert_eq!(split(&rows, 4, 12), [vec![2, 3, 3], vec![4], vec![9], vec![30]]);
-        assert_eq!(split(&rows, 2, 18), [vec![2, 3], vec![3, 4], vec![9], vec![30]]);
-        assert_eq!(split(&rows, 100, 180), [rows.to_vec()]);
-        // The longest need not be the last.
-        assert_eq!(split(&[9, 2, 2], 100, 18), [vec![9, 2], vec![2]]);
-        assert_eq!(split(&[], 4, 12), Vec::<Vec<usize>>::new());
     }
 }
