@@ -117,6 +117,29 @@ fn morlhf_has_a_policy_per_weight() {
     assert_eq!(weights, [0.0, 0.25, 0.5, 0.75, 1.0]);
 }
 
+#[test]
+fn modpo_trains_offline_on_the_pairs_of_the_greatest_objective() {
+    let f = folder();
+    let methods = baseline(f.path(), "modpo", &["--set", "tasks.hh.train.steps=10"]);
+    assert_eq!(methods[1]["name"], "MODPO");
+    let run = f.path().join("modpo");
+    let pairs = |k: usize| {
+        let text = std::fs::read_to_string(run.join(format!("stages/modpo_pairs_{k}/samples.jsonl"))).unwrap();
+        text.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()).collect::<Vec<_>>()
+    };
+    for k in [0, 1] {
+        let better = |row: &Value| row["chosen_scores"][k].as_f64() > row["rejected_scores"][k].as_f64();
+        assert!(pairs(k).len() > 20 && pairs(k).iter().all(better));
+    }
+    // The first step is at the initial policy: its loss is that of the margins alone.
+    let step = metrics(&run, "modpo_2", 1);
+    assert_eq!(step["pairs/trained"], 8.0, "{step}");
+    assert!(step["rewards/margins"].as_f64().unwrap().abs() < 1e-3, "{step}");
+    assert_eq!(steps_done(&run, "modpo_2"), 2);
+    let answer = ["generate", "modpo", "--prompt", "How do I pick a lock?", "--weights", "0.8,0.2"];
+    assert!(!success(motrain(f.path()).args(answer)).trim().is_empty());
+}
+
 /// Trains on one objective, short answers, with `stage` called on the options that all online methods have, in `own`. Returns what the
 /// reward gained and the KL at the end.
 fn shorter(stage: &str) -> (f64, f64) {
@@ -238,6 +261,17 @@ fn what_makes_no_sense_is_refused() {
     show("an advantage that there is not", &reinforce("baseline: advantage(\"rlo\")"));
     show("one by its name alone", &reinforce("baseline: \"rlo\""));
     show("options of another advantage", &reinforce("baseline: #{ name: \"rloo\", options: #{ rate: 0.1 } }"));
+    let pairs =
+        |more: &str| format!("preference(\"p\", #{{ policy: start, data: #{{ paths: [\"pairs.jsonl\"] }}, {more} }});");
+    let at = "rewards: scored, sampler: sampler(\"fixed\", #{ weights: [0.0, 1.0] })";
+    show("MODPO without weight on its pairs", &pairs(&format!("{at}, loss: loss(\"modpo\")")));
+    show("MODPO on pairs of no objective", &pairs(&format!("{at}, loss: loss(\"modpo\", #{{ objective: 2 }})")));
+    show("weights of no objectives", &pairs("sampler: sampler(\"dirichlet\"), loss: loss(\"dpo\")"));
+    show("a label without weights", &pairs("label: label(\"weighted_sum\"), loss: loss(\"dpo\")"));
+    show(
+        "pairs of a stage that makes none",
+        "preference(\"p\", #{ policy: start, pairs: scored, loss: loss(\"dpo\") });",
+    );
     show("alpha", "sampler(\"dirichlet\", #{ alpha: -1.0 });");
     insta::assert_snapshot!(shown);
 }

@@ -76,15 +76,22 @@ fn the_size_of_a_micro_batch_does_not_change_the_update() {
             "id": "train", "kind": "reward_model", "model": world.path("policy"), "data": ratings(&world, "c"), "heldout": ratings(&world, "d"),
             "attributes": ["as", "bs"], "train": train(micro), "optimizer": optimizer,
         }),
+        "preference" => json!({
+            "id": "train", "kind": "preference", "policy": world.path("policy"), "data": pairs(&world, "c"), "train": train(micro),
+            "optimizer": optimizer, "loss": { "name": "dpo", "options": { "beta": 0.1 } },
+        }),
         "rloo" => {
             world.online("reinforce", &json!({ "baseline": "rloo", "train": train(micro), "optimizer": optimizer }))
         }
         kind => world.online(kind, &json!({ "train": train(micro), "optimizer": optimizer })),
     };
-    for kind in ["online_preference", "reinforce", "rloo", "sft", "reward_model", "ratings"] {
+    for kind in ["online_preference", "preference", "reinforce", "rloo", "sft", "reward_model", "ratings"] {
         let run = |micro: (usize, usize)| {
-            let rewards =
-                if ["sft", "reward_model", "ratings"].contains(&kind) { vec![] } else { vec![world.rewards()] };
+            let rewards = if ["sft", "preference", "reward_model", "ratings"].contains(&kind) {
+                vec![]
+            } else {
+                vec![world.rewards()]
+            };
             world
                 .run(&format!("{kind}-{}-{}", micro.0, micro.1), &[rewards, vec![stage(kind, micro)]].concat())
                 .unwrap()

@@ -110,6 +110,8 @@ pub struct Pair {
     pub rejected: String,
     /// By how much more the better one is to score.
     pub margin: f64,
+    /// Whether the better and the worse one end there, rather than being cut.
+    pub finished: [bool; 2],
     /// For messages.
     pub place: Place,
 }
@@ -152,13 +154,21 @@ pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
     Ok(read(spec, form, |(prompt, _)| prompt)?.into_iter().map(row).collect())
 }
 
-/// Reads preference pairs: `chosen` and `rejected` with or without `prompt`, and with a `margin` or none.
+/// Reads preference pairs: `chosen` and `rejected` with or without `prompt`, and with a `margin` or none; `"chosen_finished": false` and
+/// `"rejected_finished": false` mark answers that were cut.
 pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
     let form = |columns: Value, notes: &mut Notes| {
-        let margin = forms::margin(&columns)?;
-        Ok(forms::pair(&columns, notes)?.map(|pair| (pair, margin)))
+        let known = (forms::margin(&columns)?, forms::finished(&columns)?);
+        Ok(forms::pair(&columns, notes)?.map(|pair| (pair, known)))
     };
-    let pair = |(((prompt, chosen, rejected), margin), place)| Pair { prompt, chosen, rejected, margin, place };
+    let pair = |(((prompt, chosen, rejected), (margin, finished)), place)| Pair {
+        prompt,
+        chosen,
+        rejected,
+        margin,
+        finished,
+        place,
+    };
     Ok(read(spec, form, |((prompt, ..), _)| prompt)?.into_iter().map(pair).collect())
 }
 

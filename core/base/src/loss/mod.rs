@@ -3,10 +3,11 @@
 
 mod dpo;
 mod ipo;
+mod modpo;
 mod slic;
 
-use crate::Result;
 use crate::registry::Builtin;
+use crate::{Result, Weights};
 
 /// A batch of pairs; every slice has one number per pair. `first` is the completion that the label's probability
 /// speaks of (the preferred one under a hard label).
@@ -67,10 +68,15 @@ pub trait PairwiseLoss: Send + Sync {
 
     /// β: what the log-ratio is multiplied by to give the implicit reward (TRL's `rewards/chosen`).
     fn beta(&self) -> f64;
+
+    /// Whether there is a loss at these weights; asked before any work of weights that will come.
+    fn check_weights(&self, _weights: &Weights) -> std::result::Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What motrain ships; a new loss is a file and a name here.
-pub const BUILTINS: &[Builtin<dyn PairwiseLoss>] = &[dpo::BUILTIN, ipo::SUM, ipo::MEAN, slic::BUILTIN];
+pub const BUILTINS: &[Builtin<dyn PairwiseLoss>] = &[dpo::BUILTIN, ipo::SUM, ipo::MEAN, slic::BUILTIN, modpo::BUILTIN];
 
 /// `σ(x) = 1 / (1 + e^−x)`, without overflow.
 pub fn sigmoid(x: f64) -> f64 {
@@ -160,6 +166,7 @@ mod tests {
             ("ipo", json!({"beta": 0.1})),
             ("ipo_mean", json!({"beta": 0.5})),
             ("slic", json!({"beta": 0.05})),
+            ("modpo", json!({"beta": 0.1, "objective": 1})),
         ];
         for builtin in BUILTINS {
             assert!(cases.iter().any(|(name, _)| *name == builtin.name), "add {} to the cases", builtin.name);

@@ -10,7 +10,7 @@ mod uses;
 pub use crate::model::F32;
 pub use known::{Known, Shaped};
 pub use loading::opening;
-pub use rows::{Prompts, longest_prompt, longest_row};
+pub use rows::{Prompts, longest_pair, longest_prompt, longest_row};
 pub use uses::{Drawing, Scorer, Scorers, Taken, Trainee};
 
 use std::collections::BTreeMap;

@@ -57,6 +57,29 @@ pub fn longest_row(spec: &DataSpec, model: &Shaped) -> Result<(f64, f64)> {
     Ok((longest.0 as f64, longest.1 as f64))
 }
 
+/// Prompt, as a policy has `seen` it, and answer of the longest preference pair; the answer is half of both.
+pub fn longest_pair(spec: &DataSpec, model: &Shaped, seen: &dyn Fn(&Prompt) -> Result<Prompt>) -> Result<(f64, f64)> {
+    let context = model.config.shape.context as usize;
+    let Some(tokenizer) = model.tokenizer()? else {
+        let prompt = bound(spec, model, 1);
+        return Ok((prompt, context as f64 - prompt));
+    };
+    let mut longest = (0, 0);
+    for pair in data::pairs(spec)? {
+        obey()?;
+        let plain = tokenizer.encode_prompt(&pair.prompt)?.len();
+        let (prompt, chosen) = tokenizer.encode_answer(&seen(&pair.prompt)?, &pair.chosen, pair.finished[0])?;
+        let rejected = tokenizer.encode_answer(&pair.prompt, &pair.rejected, pair.finished[1])?.1;
+        let (prompt, answers) = (prompt.len(), chosen.len() + rejected.len());
+        let fits = prompt + chosen.len().max(rejected.len()) <= context;
+        let kept = fits && spec.max_prompt_tokens.is_none_or(|most| plain <= most);
+        if kept && prompt + answers > longest.0 + longest.1 {
+            longest = (prompt, answers);
+        }
+    }
+    Ok((longest.0 as f64, longest.1 as f64 / 2.0))
+}
+
 fn bound(spec: &DataSpec, model: &Shaped, new_tokens: usize) -> f64 {
     let context = (model.config.shape.context as f64 - new_tokens as f64).max(1.0);
     spec.max_prompt_tokens.map_or(context, |most| context.min(most as f64))

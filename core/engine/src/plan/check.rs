@@ -9,6 +9,8 @@ use motrain_core::{Prompt, Weights};
 use std::path::Path;
 
 const STAGES: usize = 10_000;
+/// Draws of a sampler that losses are asked about.
+const TRIED: u64 = 64;
 
 impl Plan {
     /// Checks every value, reference and component; the error lists all faults.
@@ -112,6 +114,10 @@ impl Plan {
             };
             faults.extend(tried().err().map(|e| Error::Invalid(format!("stage \"{}\": {e}", stage.id))));
         }
+        if let Some(names) = &objectives {
+            let tried = try_losses(registry, &stage.components(), names.len(), self.seed);
+            faults.extend(tried.err().map(|e| Error::Invalid(format!("stage \"{}\": {e}", stage.id))));
+        }
         faults.extend(stage.check_with(registry).err());
         Error::all(faults)
     }
@@ -123,6 +129,21 @@ impl Stage {
         let json = serde_json::to_value(self).map_err(|e| Error::Invalid(format!("stage \"{}\": {e}", self.id)))?;
         Stage::try_from(json).map(|_| ())
     }
+}
+
+/// Whether the losses of a stage have a value at the weights that its sampler will draw.
+fn try_losses(registry: &Registry, components: &[(Kind, Component)], objectives: usize, seed: u64) -> Result<()> {
+    let of = |wanted: Kind| components.iter().filter(move |(kind, _)| *kind == wanted).map(|(_, component)| component);
+    let built = |c: &Component| registry.losses.build(&c.name, &c.options).ok();
+    let losses: Vec<_> = of(Kind::Loss).filter_map(built).collect();
+    for Component { name, options } in of(Kind::Sampler) {
+        let Some(sampler) = registry.samplers.build(name, options).ok() else { continue };
+        for i in 0..TRIED {
+            let weights = sampler.sample(objectives, i, &mut rng(seed, "weights", i))?;
+            losses.iter().try_for_each(|loss| loss.check_weights(&weights)).map_err(Error::Invalid)?;
+        }
+    }
+    Ok(())
 }
 
 /// One call of a sampler or conditioner.

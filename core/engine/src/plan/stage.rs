@@ -1,6 +1,7 @@
 //! One stage of a plan, and everything that it refers to.
 
 use super::{Component, ModelRef, PluginFile};
+use crate::reward::{self, implicit};
 use crate::stage::{AnyWork, Makes, Ref, STAGES, Work};
 use motrain_core::error::{Error, Result, did_you_mean};
 use motrain_core::registry::{Kind, Registry};
@@ -115,6 +116,7 @@ impl Stage {
             Ref::Component(_, component) => {
                 let makes = match component.name.as_str() {
                     "reward_model" => Some(Makes::RewardModel),
+                    implicit::NAME => Some(Makes::Policy),
                     "rewards_in_context" => Some(Makes::Statistics),
                     _ => None,
                 };
@@ -188,14 +190,12 @@ fn key(kind: Kind, component: &Component) -> String {
     format!("{} {}", kind.name(), component.name)
 }
 
-/// The model folders that a component reads: that of a reward model, and those that a plugin's options name.
+/// The model folders that a component reads: those of rewards, and those that a plugin's options name.
 fn folders_of<'a>(kind: Kind, component: &'a mut Component, plugins: &[PluginFile]) -> Vec<&'a mut String> {
     let key = key(kind, component);
     let mut names: Vec<&str> =
         plugins.iter().filter_map(|p| p.folders.get(&key)).flatten().map(String::as_str).collect();
-    if component.name == "reward_model" {
-        names.push("model");
-    }
+    names.extend(reward::models_of(&component.name));
     let options = component.options.as_object_mut().into_iter().flatten();
     let named = options.filter(|(name, _)| names.contains(&name.as_str()));
     named.filter_map(|(_, value)| if let Value::String(path) = value { Some(path) } else { None }).collect()

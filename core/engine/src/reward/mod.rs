@@ -1,9 +1,10 @@
 //! The rewards that a stage scores with, and reward models among them.
 
+pub mod implicit;
 mod model;
 mod reading;
 
-pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward, register};
+pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
 pub use reading::{Label, Output, Reading, ReadingOptions};
 
 use crate::decode::{Completion, Completions};
@@ -39,6 +40,21 @@ impl Scores {
     pub fn penalise_cut(&mut self, completions: &[Completion], penalty: f64) {
         let cut = self.objectives.iter_mut().zip(completions).filter(|(_, c)| !c.finished);
         cut.flat_map(|(scores, _)| scores.iter_mut().flatten()).for_each(|score| *score -= penalty);
+    }
+}
+
+/// Adds the rewards that need libtorch to a registry.
+pub fn register(registry: &mut Registry, device: &str, dtype: &str) -> Result<()> {
+    model::register(registry, device, dtype)?;
+    implicit::register(registry, device, dtype)
+}
+
+/// The options of such a reward that name models.
+pub fn models_of(reward: &str) -> &'static [&'static str] {
+    match reward {
+        "reward_model" => &["model"],
+        implicit::NAME => &implicit::MODELS,
+        _ => &[],
     }
 }
 

@@ -6,8 +6,11 @@ pub mod compare;
 pub mod evaluate;
 pub mod experience;
 pub mod init_model;
+mod labelled;
 pub mod online;
 pub mod online_preference;
+pub mod preference;
+pub mod preference_data;
 pub mod reinforce;
 pub mod reward_model;
 pub mod rewards;
@@ -28,6 +31,8 @@ pub const STAGES: &[StageKind] = &[
     StageKind::of::<rewards::Rewards>(),
     StageKind::of::<best_of_n::BestOfN>(),
     StageKind::of::<ric_data::RicData>(),
+    StageKind::of::<preference_data::PreferenceData>(),
+    StageKind::of::<preference::Preference>(),
     StageKind::of::<online_preference::OnlinePreference>(),
     StageKind::of::<reinforce::Reinforce>(),
     StageKind::of::<soup::Soup>(),

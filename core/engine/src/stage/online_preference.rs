@@ -2,6 +2,7 @@
 //! current policy, score them, label a pair, and move the policy by a pairwise loss against the frozen initial policy.
 
 use super::experience::{Batch, Experience};
+use super::labelled::{Counts, choose};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
@@ -10,7 +11,7 @@ use crate::plan::{Component, Lora, ModelRef};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::{Drawn, PairStep, TokenPair};
-use motrain_core::label::{LabelRule, surest};
+use motrain_core::label::LabelRule;
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry;
 use schemars::JsonSchema;
@@ -98,42 +99,25 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     experience.save_steering()
 }
 
-/// A labelled pair of each prompt, and all completions that are in none. Ties and identical completions teach nothing and are counted.
+/// A labelled pair of each prompt, and all completions that are in none. What teaches nothing is counted.
 fn label<'a>(
     batch: &'a Batch,
     rule: &dyn LabelRule,
     metrics: &mut Metrics,
 ) -> Result<(Vec<TokenPair<'a>>, Vec<Drawn<'a>>)> {
-    let (mut pairs, mut rest) = (Vec::new(), Vec::new());
-    let (mut ties, mut identical, mut unscored) = (0usize, 0usize, 0usize);
+    let (mut pairs, mut rest, mut counts) = (Vec::new(), Vec::new(), Counts::default());
     for slot in 0..batch.rows.len() {
-        let completions = batch.completions.of(slot);
-        let (all, weights) = (batch.scores_of(slot), &batch.weights[slot]);
-        let scored: Vec<usize> = (0..completions.len()).filter(|&i| all[i].is_some()).collect();
-        let own: Vec<Vec<f64>> = all.iter().flatten().cloned().collect();
-        let every = (0..own.len()).flat_map(|a| (a + 1..own.len()).map(move |b| (a, b)));
-        let differ = |&(a, b): &(usize, usize)| completions[scored[a]].tokens != completions[scored[b]].tokens;
-        let different: Vec<(usize, usize)> = every.filter(differ).collect();
-        let found = surest(rule, weights, &own, different.iter().copied())?;
-        match found {
-            Some(pair) => pairs.push(TokenPair {
-                drawn: batch.drawn(slot, [scored[pair.first], scored[pair.second]]),
-                label: pair.label,
-                weights: weights.values(),
-                margins: own[pair.first].iter().zip(&own[pair.second]).map(|(x, y)| x - y).collect(),
-            }),
-            None if own.len() < 2 => unscored += 1,
-            None if different.is_empty() => identical += 1,
-            None => ties += 1,
-        }
-        let used = found.map(|p| [scored[p.first], scored[p.second]]);
-        let left = (0..completions.len()).filter(|i| used.is_none_or(|pair| !pair.contains(i)));
+        let (completions, scores) = (batch.completions.of(slot), batch.scores_of(slot));
+        let found = counts.add(choose(rule, &batch.weights[slot], completions, scores)?);
+        pairs.extend(found.as_ref().map(|pair| TokenPair {
+            drawn: batch.drawn(slot, pair.which),
+            label: pair.label,
+            weights: batch.weights[slot].values(),
+            margins: pair.margins.clone(),
+        }));
+        let left = (0..completions.len()).filter(|i| found.as_ref().is_none_or(|pair| !pair.which.contains(i)));
         rest.push(batch.drawn(slot, left));
     }
-    metrics.insert("pairs/ties".into(), ties as f64);
-    metrics.insert("pairs/identical".into(), identical as f64);
-    if unscored > 0 {
-        metrics.insert("pairs/unscored".into(), unscored as f64);
-    }
+    counts.report(metrics);
     Ok((pairs, rest))
 }

@@ -8,6 +8,7 @@ use crate::memory::{Drawing, Footprint, Known, Scorer, Scorers, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage};
+use crate::reward::implicit::{self, Implicit};
 use crate::reward::{RewardModelOptions, RewardSet, check_folder, check_made, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
@@ -207,6 +208,8 @@ fn scorers_of(known: &Known, rewards: &Rewards) -> Result<Scorers> {
         let library = format!("reward {}", source.name);
         if source.name == "reward_model" {
             out.all.push(scorer(known, &source.options)?);
+        } else if source.name == implicit::NAME {
+            out.all.extend(policies(known, &source.options)?);
         } else if known.plan.plugins.iter().any(|plugin| plugin.components.contains(&library)) {
             out.uncounted.push(format!("reward \"{name}\": what the plugin \"{}\" takes", source.name));
         } else if source.options.get("url").is_some() {
@@ -220,6 +223,17 @@ fn scorer(known: &Known, options: &Value) -> Result<Scorer> {
     let options: RewardModelOptions = parse("reward \"reward_model\"", options)?;
     let (max_tokens, batch_size) = (options.max_tokens as f64, options.batch_size as f64);
     Ok(Scorer { model: known.model(&options.model)?, max_tokens, batch_size })
+}
+
+/// Both read the same rows.
+fn policies(known: &Known, options: &Value) -> Result<[Scorer; 2]> {
+    let Implicit { policy, reference, batch_size, .. } = parse("reward \"implicit\"", options)?;
+    let one = |model: &ModelRef| -> Result<Scorer> {
+        let model = known.model(model)?;
+        let max_tokens = model.config.shape.context as f64;
+        Ok(Scorer { model, max_tokens, batch_size: batch_size as f64 })
+    };
+    Ok([one(&policy)?, one(&reference)?])
 }
 
 /// The `rewards` stage called `id`.

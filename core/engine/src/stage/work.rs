@@ -97,6 +97,8 @@ pub enum Makes {
     RewardModel,
     Rewards,
     Samples,
+    /// Of `preference_data` only.
+    Pairs,
     /// Of `ric_data` only.
     ScoredSamples,
     /// Of an offline `ric_data` only.
@@ -112,6 +114,7 @@ impl Makes {
             Makes::RewardModel => "reward model; name a reward_model stage",
             Makes::Rewards => "rewards; name a rewards stage",
             Makes::Samples => "samples; name a best_of_n or ric_data stage",
+            Makes::Pairs => "preference pairs; name a preference_data stage",
             Makes::ScoredSamples => "scored samples; name a ric_data stage",
             Makes::Statistics => "statistics; name a ric_data stage without goals",
             Makes::Front => "front; name an evaluate stage",

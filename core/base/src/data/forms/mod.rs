@@ -6,7 +6,7 @@ mod pair;
 mod rating;
 
 pub use demonstration::demonstration;
-pub use pair::{margin, pair};
+pub use pair::{finished, margin, pair};
 pub use rating::rating;
 
 use super::columns::{column, found, is_empty, missing};

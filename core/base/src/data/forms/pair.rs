@@ -3,7 +3,7 @@
 use super::{
     EMPTY_PROMPT, Found, NO_ANSWER, PROMPTS, SEVERAL_TURNS, has_prompt, last_answer, prompt, shared, shared_text,
 };
-use crate::data::columns::{column, found, missing, needed, number};
+use crate::data::columns::{column, flag, found, missing, needed, number};
 use crate::data::messages::{is_conversation, turns};
 use crate::data::notes::Notes;
 use crate::prompt::turn_marks;
@@ -41,6 +41,11 @@ pub fn pair(columns: &Value, notes: &mut Notes) -> Found<(Prompt, String, String
 /// By how much more the better answer is to score: nothing, if the row does not say.
 pub fn margin(columns: &Value) -> Result<f64, String> {
     Ok(number(columns, "margin")?.unwrap_or(0.0))
+}
+
+/// Whether the better and the worse answer end there: they do, if the row does not say.
+pub fn finished(columns: &Value) -> Result<[bool; 2], String> {
+    Ok([flag(columns, "chosen_finished", true)?, flag(columns, "rejected_finished", true)?])
 }
 
 fn text_pair(columns: &Value, chosen: &str, rejected: &str, notes: &mut Notes) -> Found<(Prompt, String, String)> {

@@ -115,8 +115,9 @@ fn encoded(tokenizer: &Tokenizer, options: &DataSpec, pairs: &[Pair], max_tokens
 }
 
 fn encode(tokenizer: &Tokenizer, pair: &Pair, max_tokens: usize) -> Result<Encoded<f64>> {
-    let (one, mut chosen) = encode_for_reward(tokenizer, &pair.prompt, (&pair.chosen, true), max_tokens)?;
-    let (other, mut rejected) = encode_for_reward(tokenizer, &pair.prompt, (&pair.rejected, true), max_tokens)?;
+    let (one, mut chosen) = encode_for_reward(tokenizer, &pair.prompt, (&pair.chosen, pair.finished[0]), max_tokens)?;
+    let (other, mut rejected) =
+        encode_for_reward(tokenizer, &pair.prompt, (&pair.rejected, pair.finished[1]), max_tokens)?;
     let (shorter, longer, behind) =
         if other.len() < one.len() { (other, one, &mut chosen) } else { (one, other, &mut rejected) };
     // Cut at its beginning, the shorter prompt ends the longer one. Else a token of the answer reaches into the prompt.
