@@ -80,7 +80,7 @@ pub fn unevenness(weights: &[Vec<f64>], points: &[Vec<f64>]) -> f64 {
 
 /// Pairs of weights with no third one nearer to both than they are to each other (their relative neighbourhood graph): consecutive
 /// weights of two objectives, and neighbours on the grid of more.
-fn neighbours(weights: &[Vec<f64>]) -> Vec<(usize, usize)> {
+pub(crate) fn neighbours(weights: &[Vec<f64>]) -> Vec<(usize, usize)> {
     let between = |i: usize, j: usize, apart: f64| {
         weights.iter().any(|w| distance(w, &weights[i]).max(distance(w, &weights[j])) < apart - 1e-9)
     };
@@ -88,7 +88,7 @@ fn neighbours(weights: &[Vec<f64>]) -> Vec<(usize, usize)> {
     pairs.filter(|&(i, j)| !between(i, j, distance(&weights[i], &weights[j]))).collect()
 }
 
-fn distance(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt()
 }
 

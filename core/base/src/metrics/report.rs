@@ -1,7 +1,7 @@
 //! `front.json`: what an evaluation found, with intervals.
 
 use super::front;
-use super::stats::{bootstrap, mean, resamples, spearman};
+use super::stats::{bootstrap, covariances, determinant, kendall, mean, resamples, spearman};
 use crate::Weights;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,6 +41,15 @@ pub struct Method {
     pub steering_regret: f64,
     /// Rank correlation between an objective's weight and its reward, per objective.
     pub spearman: Vec<f64>,
+    /// The same as Kendall's τ-b. Absent from the fronts of a motrain before, as the two below.
+    #[serde(default)]
+    pub kendall: Vec<f64>,
+    /// CRD (MI-EPO): the mean over weights of the determinant of the covariances of one weight's scores; lower is more consistent.
+    #[serde(default)]
+    pub crd: Option<f64>,
+    /// Spearman's ρ between the scores of each two objectives, over all prompts and weights: below 0 they conflict.
+    #[serde(default)]
+    pub agreement: Vec<Vec<f64>>,
     /// The same between an objective's weight and each watched reward that is paired with it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spearman_watched: BTreeMap<String, Vec<f64>>,
@@ -114,6 +123,9 @@ pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64)
         mip: front::mean_inner_product(&weights, &rewards),
         steering_regret: front::steering_regret(&weights, &rewards),
         spearman: (0..objectives).map(|k| spearman(&column(&weights, k), &column(&rewards, k))).collect(),
+        kendall: (0..objectives).map(|k| kendall(&column(&weights, k), &column(&rewards, k))).collect(),
+        crd: Some(mean(&scored.iter().map(|s| determinant(covariances(&s.rewards))).collect::<Vec<_>>())),
+        agreement: agreement(scored, objectives),
         spearman_watched,
         sparsity: front::sparsity(&rewards),
         unevenness: front::unevenness(&weights, &rewards),
@@ -122,9 +134,45 @@ pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64)
     }
 }
 
+fn agreement(scored: &[Scored], objectives: usize) -> Vec<Vec<f64>> {
+    let all = |k: usize| scored.iter().flat_map(|s| s.rewards[k].iter().copied()).collect::<Vec<f64>>();
+    let scores: Vec<Vec<f64>> = (0..objectives).map(all).collect();
+    scores.iter().map(|a| scores.iter().map(|b| spearman(a, b)).collect()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn scored(w: f64, rewards: [&[f64]; 2]) -> Scored {
+        let weights = Weights::new(vec![w, 1.0 - w]).unwrap();
+        Scored { weights, rewards: rewards.map(<[f64]>::to_vec).into(), watched: BTreeMap::new() }
+    }
+
+    #[test]
+    fn consistency_and_conflict() {
+        // Variances 2 and 8, covariance −4 and so no area; variances 2 and 2, covariance 0.
+        let opposed = scored(0.0, [&[0.0, 2.0], &[8.0, 4.0]]);
+        let apart = scored(1.0, [&[3.0, 5.0, 3.0, 5.0, 4.0], &[1.0, 1.0, 3.0, 3.0, 2.0]]);
+        let m = method("m", &[opposed, apart], &[0.0, 0.0], 1);
+        assert_eq!(m.crd, Some(0.5));
+        assert_eq!((m.kendall, m.spearman), (vec![1.0, 1.0], vec![1.0, 1.0]));
+        // Ranks 1 2 3.5 6.5 3.5 6.5 5 against 7 6 1.5 1.5 4.5 4.5 3.
+        for rho in [m.agreement[0][1], m.agreement[1][0]] {
+            assert!((rho + 2.0 / 3.0).abs() < 1e-12, "{:?}", m.agreement);
+        }
+        let alone = method("m", &[scored(0.5, [&[1.0], &[2.0]])], &[0.0, 0.0], 1);
+        assert_eq!(alone.crd, Some(0.0));
+    }
+
+    #[test]
+    fn a_front_of_before_is_read() {
+        let now = method("m", &[scored(0.5, [&[1.0, 2.0], &[2.0, 1.0]])], &[0.0, 0.0], 1);
+        let mut before = serde_json::to_value(&now).unwrap();
+        ["kendall", "crd", "agreement"].iter().for_each(|key| drop(before.as_object_mut().unwrap().remove(*key)));
+        let read: Method = serde_json::from_value(before).unwrap();
+        assert_eq!(read, Method { kendall: vec![], crd: None, agreement: vec![], ..now });
+    }
 
     #[test]
     fn a_steered_front() {

@@ -46,6 +46,52 @@ pub fn spearman(x: &[f64], y: &[f64]) -> f64 {
     pearson(&ranks(x), &ranks(y))
 }
 
+/// Kendall's τ-b: pairs that both sides put in the same order, less those that they do not, over all pairs, each side without its ties; 0
+/// where one side does not vary.
+pub fn kendall(x: &[f64], y: &[f64]) -> f64 {
+    if x.iter().chain(y).any(|v| v.is_nan()) {
+        return f64::NAN;
+    }
+    let (mut agreed, mut ordered_x, mut ordered_y) = (0.0, 0.0, 0.0);
+    for i in 0..x.len() {
+        for j in 0..i {
+            let (a, b) = (sign(x[i] - x[j]), sign(y[i] - y[j]));
+            agreed += a * b;
+            ordered_x += a * a;
+            ordered_y += b * b;
+        }
+    }
+    if ordered_x * ordered_y == 0.0 { 0.0 } else { agreed / f64::sqrt(ordered_x * ordered_y) }
+}
+
+fn sign(x: f64) -> f64 {
+    if x == 0.0 { 0.0 } else { x.signum() }
+}
+
+/// The covariances of several equally long lists, unbiased (NumPy's default); 0 of fewer than two values.
+pub fn covariances(columns: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let few = columns.iter().any(|c| c.len() < 2);
+    let between = |a: &Vec<f64>, b: &Vec<f64>| if few { 0.0 } else { a.covariance(b) };
+    columns.iter().map(|a| columns.iter().map(|b| between(a, b)).collect()).collect()
+}
+
+/// The determinant of covariances, by elimination: a column whose variance the ones before it explain leaves 0.
+pub fn determinant(mut covariances: Vec<Vec<f64>>) -> f64 {
+    let mut product = 1.0;
+    for k in 0..covariances.len() {
+        let pivot = covariances[k].clone();
+        if pivot[k] <= 0.0 {
+            return 0.0;
+        }
+        product *= pivot[k];
+        for row in &mut covariances[k + 1..] {
+            let share = row[k] / pivot[k];
+            row.iter_mut().zip(&pivot).for_each(|(x, p)| *x -= share * p);
+        }
+    }
+    product
+}
+
 /// The 95 % interval of a mean by Student's t; `None` for fewer than two values.
 pub fn mean_interval(x: &[f64]) -> Option<[f64; 2]> {
     let freedom = x.len().checked_sub(1)? as f64;
@@ -82,16 +128,27 @@ mod tests {
         assert!((spearman(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0]) + 1.0).abs() < 1e-12);
         assert_eq!(spearman(&[1.0, 2.0], &[5.0, 5.0]), 0.0);
         assert!(spearman(&[1.0, f64::NAN], &[1.0, 2.0]).is_nan());
+        assert_eq!((kendall(&[1.0, 2.0], &[5.0, 5.0]), kendall(&[1.0, 2.0, 3.0], &[3.0, 2.0, 1.0])), (0.0, -1.0));
+        assert!(kendall(&[1.0, f64::NAN], &[1.0, 2.0]).is_nan());
+        let copies = vec![vec![1.0, 2.0, 4.0]; 2];
+        assert_eq!((determinant(covariances(&copies)), covariances(&[vec![1.0]])), (0.0, vec![vec![0.0]]));
         assert!(mean(&[]).is_nan() && std(&[]).is_nan() && std(&[3.0]) == 0.0);
     }
 
-    /// Computed apart: correlations by their definitions, quantiles of t by integrating its density.
+    /// Computed apart: correlations and τ-b by their definitions, covariances and determinants by NumPy, quantiles of t by integrating its density.
     #[test]
     fn goldens() {
         let (x, y) = ([0.3, 1.7, -0.4, 2.2, 1.7], [10.0, 7.0, 11.0, 7.0, 9.0]);
         let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} is not {b}");
         near(pearson(&x, &y), -0.916_650_949);
         near(spearman(&x, &y), -0.921_052_632);
+        near(kendall(&x, &y), -0.888_888_889);
+        let (p, q) = ([12.0, 2.0, 1.0, 12.0, 2.0], [1.0, 4.0, 7.0, 1.0, 0.0]);
+        near(kendall(&p, &q), -0.471_404_521);
+        let columns = [vec![0.3, 1.7, -0.4, 2.2], vec![1.0, 0.0, 2.5, 0.5], vec![0.1, 0.9, 0.4, 0.2]];
+        near(covariances(&columns)[0][1], -1.133_333_333);
+        near(determinant(covariances(&columns[..2])), 0.415);
+        near(determinant(covariances(&columns)), 0.045_633_333);
         let interval = |n: usize| mean_interval(&(0..n).map(|i| (i * i) as f64).collect::<Vec<_>>());
         assert_eq!((interval(0), interval(1)), (None, None));
         for (n, [low, high]) in

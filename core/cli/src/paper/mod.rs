@@ -159,12 +159,24 @@ fn averaged(all: &[&Method]) -> Method {
         steering_regret: mean(&over(&|m| m.steering_regret)),
         sparsity: mean(&over(&|m| m.sparsity)),
         unevenness: mean(&over(&|m| m.unevenness)),
-        spearman: (0..out.spearman.len()).map(|k| mean(&over(&|m| m.spearman[k]))).collect(),
+        spearman: averages(all, |m| m.spearman.clone()),
+        kendall: averages(all, |m| m.kendall.clone()),
+        crd: averages(all, |m| m.crd.into_iter().collect()).first().copied(),
+        agreement: (0..out.agreement.len())
+            .map(|k| averages(all, |m| m.agreement.get(k).cloned().unwrap_or_default()))
+            .collect(),
         name: out.name,
         points: out.points,
         spearman_watched: out.spearman_watched,
         non_dominated: out.non_dominated,
     }
+}
+
+/// Means over seeds of the numbers of a list; none where a seed, of a motrain before, lacks the list.
+fn averages(all: &[&Method], list: impl Fn(&Method) -> Vec<f64>) -> Vec<f64> {
+    let lists: Vec<Vec<f64>> = all.iter().map(|m| list(m)).collect();
+    let shortest = lists.iter().map(Vec::len).min().unwrap_or(0);
+    (0..shortest).map(|k| mean(&lists.iter().map(|l| l[k]).collect::<Vec<_>>())).collect()
 }
 
 /// The claims as text.

@@ -24,16 +24,17 @@ pub fn write(run: &RunFolder, plan: &Plan, front: &Front) -> Result<()> {
 pub fn table(fronts: &Fronts) -> String {
     let mut out = String::new();
     for method in &fronts.methods {
-        let rho: Vec<String> = method.spearman.iter().map(|r| format!("{r:.2}")).collect();
+        let listed = |list: &[f64]| list.iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" ");
         out += &format!(
-            "\n{}   hypervolume {:.3} [{:.3}, {:.3}]   mean inner product {:.3}   steering regret {:.3}   Spearman {}\n",
+            "\n{}   hypervolume {:.3} [{:.3}, {:.3}]   mean inner product {:.3}   steering regret {:.3}   Spearman {}{}\n",
             printable(&method.name),
             method.hypervolume,
             method.hypervolume_ci[0],
             method.hypervolume_ci[1],
             method.mip,
             method.steering_regret,
-            rho.join(" ")
+            listed(&method.spearman),
+            if method.kendall.is_empty() { String::new() } else { format!("   Kendall {}", listed(&method.kendall)) }
         );
         let watched: Vec<&String> = method.points.first().map(|p| p.watched.keys().collect()).unwrap_or_default();
         let mut header = format!("  {:<14}", "weights");
