@@ -11,6 +11,7 @@ pub mod durable;
 pub mod error;
 pub mod judge;
 pub mod label;
+pub mod levels;
 pub mod loss;
 pub mod metrics;
 pub mod options;

@@ -273,6 +273,7 @@ fn component_sample(kind: Kind, name: &str) -> Value {
         (_, "instructions") => json!({ "sentences": { "A": ["", "more"] } }),
         (_, "rewards_in_context") => json!({ "statistics": statistics }),
         (_, "lexicon") => json!({ "words": { "good": 1.0 } }),
+        (_, "smooth_tchebycheff") => json!({ "ideal": [1.0] }),
         (_, "regex") => json!({ "pattern": "a+" }),
         (_, "column") => json!({ "column": "c" }),
         (_, "gold") => json!({ "score": "hh_helpful" }),

@@ -1,7 +1,7 @@
 //! Weights as instructions in words, after the first user turn: what an instruction-tuned model that does not read numbers follows from the
 //! first step on.
 
-use super::{Conditioner, on_first_user};
+use super::{Conditioner, nearest, no_user_turn, normalised, on_first_user, twice};
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::{Error, Prompt, Result, Weights};
@@ -33,7 +33,7 @@ struct Sentences(#[schemars(length(min = 2, max = 1000), inner(length(max = 10_0
 impl Options for Instructions {
     fn check(&self) -> Checked {
         for (name, Sentences(sentences)) in &self.sentences {
-            if (1..sentences.len()).any(|i| sentences[..i].contains(&sentences[i])) {
+            if twice(sentences).is_some() {
                 return Err(("sentences", format!("of {name} must differ")));
             }
         }
@@ -78,10 +78,9 @@ impl Conditioner for Instructions {
         let mut told = Vec::new();
         for (name, weight) in objectives.iter().zip(weights.values()) {
             let sentences = self.of(name)?;
-            told.push(sentences[(weight * (sentences.len() - 1) as f64).round() as usize].as_str());
+            told.push(sentences[nearest(*weight, sentences.len())].as_str());
         }
-        on_first_user(prompt, |text| Some(joined(text, &told)))
-            .ok_or_else(|| Error::Invalid("a prompt without a user turn cannot be conditioned on weights".into()))
+        on_first_user(prompt, |text| Some(joined(text, &told))).ok_or_else(no_user_turn)
     }
 
     /// Sentences are coarse, so that what they say need not add up to 1: weights come back normalised.
@@ -91,8 +90,7 @@ impl Conditioner for Instructions {
         let plain = on_first_user(conditioned, |text| {
             let fitting = choices.iter().filter(|(told, _)| text.ends_with(told));
             let (told, values) = fitting.max_by_key(|(told, _)| told.len())?;
-            let sum: f64 = values.iter().sum();
-            weights = Weights::new(values.iter().map(|v| v / sum).collect()).ok();
+            weights = normalised(values.clone());
             Some(text[..text.len() - told.len()].to_owned())
         })?;
         Some((weights?, plain))

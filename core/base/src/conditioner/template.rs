@@ -1,6 +1,6 @@
 //! A template of the user's own: `{name}` is an objective's weight, `{prompt}` the first user turn.
 
-use super::{Conditioner, decimal, on_first_user};
+use super::{Conditioner, decimal, nearest, no_user_turn, normalised, on_first_user, twice};
 use crate::options::{Checked, Options, parse};
 use crate::registry::{Builtin, schema};
 use crate::{Error, Prompt, Result, Weights};
@@ -44,8 +44,8 @@ impl Options for Template {
         if self.levels.len() == 1 {
             return Err(("levels", "must have at least two words, or none".into()));
         }
-        if let Some(i) = (1..self.levels.len()).find(|&i| self.levels[..i].contains(&self.levels[i])) {
-            return Err(("levels", format!("have \"{}\" twice", self.levels[i])));
+        if let Some(word) = twice(&self.levels) {
+            return Err(("levels", format!("have \"{word}\" twice")));
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Template {
     fn written(&self, weight: f64) -> String {
         match self.levels.len() {
             0 => decimal(weight, self.decimals),
-            n => self.levels[(weight * (n - 1) as f64).round() as usize].clone(),
+            n => self.levels[nearest(weight, n)].clone(),
         }
     }
 
@@ -87,8 +87,7 @@ impl Conditioner for Template {
             }
             text = text.replace(&field, &self.written(*weight));
         }
-        on_first_user(prompt, |user| Some(text.replace("{prompt}", user)))
-            .ok_or_else(|| Error::Invalid("a prompt without a user turn cannot be conditioned on weights".into()))
+        on_first_user(prompt, |user| Some(text.replace("{prompt}", user))).ok_or_else(no_user_turn)
     }
 
     fn parse(&self, objectives: &[String], conditioned: &Prompt) -> Option<(Weights, Prompt)> {
@@ -105,10 +104,7 @@ impl Conditioner for Template {
             let found = regex.captures(text)?;
             let values: Option<Vec<f64>> =
                 (0..objectives.len()).map(|i| self.read(found.name(&format!("w{i}"))?.as_str())).collect();
-            // Levels are coarse, so that what they say need not add up to 1.
-            let values = values?;
-            let sum: f64 = if self.levels.is_empty() { 1.0 } else { values.iter().sum() };
-            weights = Weights::new(values.iter().map(|v| v / sum).collect()).ok();
+            weights = if self.levels.is_empty() { Weights::new(values?).ok() } else { normalised(values?) };
             Some(found["prompt"].to_owned())
         })?;
         Some((weights?, plain))

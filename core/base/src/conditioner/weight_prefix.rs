@@ -6,10 +6,10 @@
 //! [End System Instruction]
 //! ```
 
-use super::{Conditioner, decimal, on_first_user};
+use super::{Conditioner, decimal, no_user_turn, on_first_user};
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};
-use crate::{Error, Prompt, Result, Weights};
+use crate::{Prompt, Result, Weights};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -41,32 +41,46 @@ impl Options for WeightPrefix {}
 
 impl Conditioner for WeightPrefix {
     fn render(&self, objectives: &[String], weights: &Weights, prompt: &Prompt) -> Result<Prompt> {
-        let parts: Vec<String> = objectives
-            .iter()
-            .zip(weights.values())
-            .map(|(name, w)| format!("{name}: {}", decimal(*w, self.decimals)))
-            .collect();
-        on_first_user(prompt, |text| Some(format!("{BEGIN}{}{END}{text}", parts.join(", "))))
-            .ok_or_else(|| Error::Invalid("a prompt without a user turn cannot be conditioned on weights".into()))
+        framed(objectives, weights, prompt, |w| decimal(w, self.decimals))
     }
 
     fn parse(&self, objectives: &[String], conditioned: &Prompt) -> Option<(Weights, Prompt)> {
-        let mut weights = None;
-        let plain = on_first_user(conditioned, |text| {
-            let (list, rest) = text.strip_prefix(BEGIN)?.split_once(END)?;
-            let mut left = list;
-            let mut values = Vec::new();
-            for name in objectives {
-                let value = left.trim_start_matches(", ").strip_prefix(name.as_str())?.strip_prefix(": ")?;
-                let end = value.find(", ").unwrap_or(value.len());
-                values.push(value[..end].parse().ok()?);
-                left = &value[end..];
-            }
-            weights = Weights::new(values).ok();
-            left.is_empty().then(|| rest.to_owned())
-        })?;
-        Some((weights?, plain))
+        let (values, plain) = unframed(objectives, conditioned, |written| written.parse().ok())?;
+        Some((Weights::new(values).ok()?, plain))
     }
+}
+
+/// The prompt behind the prefix, with each weight as `written`.
+pub(super) fn framed(
+    objectives: &[String],
+    weights: &Weights,
+    prompt: &Prompt,
+    written: impl Fn(f64) -> String,
+) -> Result<Prompt> {
+    let of = |(name, w): (&String, &f64)| format!("{name}: {}", written(*w));
+    let parts: Vec<String> = objectives.iter().zip(weights.values()).map(of).collect();
+    on_first_user(prompt, |text| Some(format!("{BEGIN}{}{END}{text}", parts.join(", ")))).ok_or_else(no_user_turn)
+}
+
+/// What the prefix says, and the prompt behind it; `read` takes what stands for a weight, in which there is no ", ".
+pub(super) fn unframed(
+    objectives: &[String],
+    conditioned: &Prompt,
+    read: impl Fn(&str) -> Option<f64>,
+) -> Option<(Vec<f64>, Prompt)> {
+    let mut values = Vec::new();
+    let plain = on_first_user(conditioned, |text| {
+        let (list, rest) = text.strip_prefix(BEGIN)?.split_once(END)?;
+        let mut left = list;
+        for name in objectives {
+            let value = left.trim_start_matches(", ").strip_prefix(name.as_str())?.strip_prefix(": ")?;
+            let end = value.find(", ").unwrap_or(value.len());
+            values.push(read(&value[..end])?);
+            left = &value[end..];
+        }
+        left.is_empty().then(|| rest.to_owned())
+    })?;
+    Some((values, plain))
 }
 
 #[cfg(test)]

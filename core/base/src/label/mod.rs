@@ -1,11 +1,13 @@
 //! Label rules: which of two completions is preferred, given their scores and the weights (paper equations 1–2).
 
 mod bradley_terry;
+mod control_distance;
+mod smooth_tchebycheff;
 mod weighted_sum;
 mod weighted_vote;
 
 use crate::registry::Builtin;
-use crate::{Result, Weights};
+use crate::{Error, Result, Weights};
 
 /// What a rule says of two completions.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -17,6 +19,15 @@ pub enum Label {
 }
 
 impl Label {
+    /// A hard label: the larger number is better, by more than `tolerance`.
+    fn larger(first: f64, second: f64, tolerance: f64) -> Self {
+        let gap = first - second;
+        match gap.abs() <= tolerance.max(1e-12) {
+            true => Label::Tie,
+            false => Label::First(if gap > 0.0 { 1.0 } else { 0.0 }),
+        }
+    }
+
     /// A hard or soft label; an error for what is no probability.
     pub fn probability(p: f64) -> std::result::Result<Self, String> {
         if (0.0..=1.0).contains(&p) {
@@ -33,9 +44,23 @@ pub trait LabelRule: Send + Sync {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label>;
 }
 
+/// A number per objective of a rule's option.
+fn per_objective(rule: &str, option: &str, numbers: usize, objectives: usize) -> Result<()> {
+    if numbers == objectives {
+        return Ok(());
+    }
+    let what = format!("has {numbers} numbers for {objectives} objectives; give one for each, in their order");
+    Err(Error::BadOption { owner: format!("label \"{rule}\""), option: option.into(), what })
+}
+
 /// What motrain ships; a new label rule is a file and a name here.
-pub const BUILTINS: &[Builtin<dyn LabelRule>] =
-    &[weighted_sum::BUILTIN, weighted_vote::BUILTIN, bradley_terry::BUILTIN];
+pub const BUILTINS: &[Builtin<dyn LabelRule>] = &[
+    weighted_sum::BUILTIN,
+    weighted_vote::BUILTIN,
+    bradley_terry::BUILTIN,
+    smooth_tchebycheff::BUILTIN,
+    control_distance::BUILTIN,
+];
 
 /// Two completions, by index, and the probability that the first is the better one.
 #[derive(Clone, Copy, Debug, PartialEq)]

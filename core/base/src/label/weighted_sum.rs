@@ -27,10 +27,6 @@ impl Options for WeightedSum {}
 
 impl LabelRule for WeightedSum {
     fn label(&self, weights: &Weights, first: &[f64], second: &[f64]) -> Result<Label> {
-        let gap = weights.dot(first) - weights.dot(second);
-        if gap.abs() <= self.tolerance.max(1e-12) {
-            return Ok(Label::Tie);
-        }
-        Ok(Label::First(if gap > 0.0 { 1.0 } else { 0.0 }))
+        Ok(Label::larger(weights.dot(first), weights.dot(second), self.tolerance))
     }
 }

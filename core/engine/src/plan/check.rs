@@ -146,17 +146,21 @@ fn try_losses(registry: &Registry, components: &[(Kind, Component)], objectives:
     Ok(())
 }
 
-/// One call of a sampler or conditioner.
+/// A call of a sampler, a conditioner at corners and halves of the simplex, or a label rule.
 fn try_out(registry: &Registry, kind: Kind, component: &Component, objectives: &[String]) -> Result<()> {
     let Component { name, options } = component;
-    let corners = Weights::grid(objectives.len(), 1);
+    let places = Weights::grid(objectives.len(), 2);
     match kind {
         Kind::Sampler => {
             registry.samplers.build(name, options)?.sample(objectives.len(), 0, &mut rng(0, "check", 0)).map(|_| ())
         }
         Kind::Conditioner => {
             let built = registry.conditioners.build(name, options)?;
-            corners.iter().try_for_each(|w| built.render(objectives, w, &Prompt::user("Hello")).map(|_| ()))
+            places.iter().try_for_each(|w| built.render(objectives, w, &Prompt::user("Hello")).map(|_| ()))
+        }
+        Kind::Label => {
+            let (low, high) = (vec![0.0; objectives.len()], vec![1.0; objectives.len()]);
+            registry.labels.build(name, options)?.label(&places[0], &low, &high).map(|_| ())
         }
         _ => Ok(()),
     }
