@@ -1,7 +1,8 @@
 //! Linear maps of raw rewards to about [0, 1], fitted once on the initial policy's samples and then frozen (paper section 4.3).
 
-use crate::metrics::stats::quantile;
+use crate::metrics::stats::{mean, quantile, std};
 use crate::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `scaled = (raw − low) / (high − low)`, with where it comes from.
@@ -17,10 +18,38 @@ pub struct Scale {
     pub provenance: String,
 }
 
+/// What of the samples becomes 0 and 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fit {
+    /// Their 1 % and 99 % quantiles.
+    #[default]
+    Quantiles,
+    /// Their mean, and a standard deviation above it: z-scores, as Rewards-in-Context and MI-EPO have them.
+    ZScore,
+}
+
+impl Fit {
+    /// As provenance says it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Fit::Quantiles => "1 % and 99 % quantiles",
+            Fit::ZScore => "mean and standard deviation",
+        }
+    }
+
+    fn ends(self, raw: &[f64]) -> (f64, f64) {
+        match self {
+            Fit::Quantiles => (quantile(raw, 0.01), quantile(raw, 0.99)),
+            Fit::ZScore => (mean(raw), mean(raw) + std(raw)),
+        }
+    }
+}
+
 impl Scale {
-    /// Fits the 1 % and 99 % quantiles to 0 and 1.
-    pub fn fit(reward: &str, raw: &[f64], provenance: &str) -> Result<Self> {
-        let (low, high) = (quantile(raw, 0.01), quantile(raw, 0.99));
+    /// Fits what `fit` says to 0 and 1.
+    pub fn fit(reward: &str, raw: &[f64], fit: Fit, provenance: &str) -> Result<Self> {
+        let (low, high) = fit.ends(raw);
         if high - low <= 1e-9 {
             return Err(Error::RewardSource {
                 reward: reward.into(),
@@ -52,9 +81,14 @@ mod tests {
     #[test]
     fn fits_and_refuses_constants() {
         let raw: Vec<f64> = (0..=100).map(f64::from).collect();
-        let scale = Scale::fit("r", &raw, "test").unwrap();
+        let scale = Scale::fit("r", &raw, Fit::Quantiles, "test").unwrap();
         assert_eq!((scale.low, scale.high), (1.0, 99.0));
         assert_eq!(scale.apply(50.0), 0.5);
-        assert!(Scale::fit("r", &[2.0; 9], "test").unwrap_err().to_string().contains("no scale can be fitted"));
+        let z = Scale::fit("r", &[1.0, 2.0, 3.0, 6.0], Fit::ZScore, "test").unwrap();
+        assert_eq!(z.apply(3.0), 0.0);
+        assert!((z.apply(6.0) - 1.603_567_451).abs() < 1e-9);
+        assert!(
+            Scale::fit("r", &[2.0; 9], Fit::ZScore, "test").unwrap_err().to_string().contains("no scale can be fitted")
+        );
     }
 }

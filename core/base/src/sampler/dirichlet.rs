@@ -60,16 +60,20 @@ impl WeightSampler for Dirichlet {
                 return Err(Error::BadOption { owner: "sampler \"dirichlet\"".into(), option: "alpha".into(), what });
             }
         };
-        let raw = draw(&alphas, rng)?;
-        match steps_of(self.step) {
-            Ok(steps) => Weights::quantised(&raw, steps),
-            Err(_) => Weights::new(raw),
-        }
+        rounded(draw(&alphas, rng)?, self.step)
+    }
+}
+
+/// The nearest multiples of a step; with a step of 0 the weights as they are.
+pub(super) fn rounded(raw: Vec<f64>, step: f64) -> Result<Weights> {
+    match steps_of(step) {
+        Ok(steps) => Weights::quantised(&raw, steps),
+        Err(_) => Weights::new(raw),
     }
 }
 
 /// Normalised Gamma draws, in logarithms: for a small α, `Gamma(α) = Gamma(α+1)·U^(1/α)` underflows otherwise.
-fn draw(alphas: &[f64], rng: &mut Rng) -> Result<Vec<f64>> {
+pub(super) fn draw(alphas: &[f64], rng: &mut Rng) -> Result<Vec<f64>> {
     let mut logs = Vec::with_capacity(alphas.len());
     for &alpha in alphas {
         let gamma =

@@ -1,5 +1,6 @@
 //! Weight samplers: which objective weights a training prompt gets (paper section 3.2).
 
+mod arc_length;
 mod dirichlet;
 mod fixed;
 mod grid;
@@ -38,4 +39,4 @@ pub struct FrontPoint {
 
 /// What motrain ships; a new sampler is a file and a name here.
 pub const BUILTINS: &[Builtin<dyn WeightSampler>] =
-    &[dirichlet::BUILTIN, grid::BUILTIN, fixed::BUILTIN, uniform_grid::BUILTIN];
+    &[dirichlet::BUILTIN, grid::BUILTIN, fixed::BUILTIN, uniform_grid::BUILTIN, arc_length::BUILTIN];

@@ -17,7 +17,7 @@ use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
-use motrain_core::scale::Scale;
+use motrain_core::scale::{Fit, Scale};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -55,8 +55,16 @@ pub struct Rewards {
     #[serde(default = "fit_samples")]
     #[schemars(range(min = 2, max = 10_000_000))]
     pub samples: usize,
+    /// What of a reward's samples becomes 0 and 1: `quantiles`, the lowest and the highest hundredth, or `z_score`, the mean and one standard
+    /// deviation above it. Levels and attributes read scores as from 0 to 1.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub fit: Fit,
     #[serde(default)]
     pub generate: GenerationConfig,
+}
+
+fn is_usual(fit: &Fit) -> bool {
+    *fit == Fit::default()
 }
 
 fn fit_samples() -> usize {
@@ -171,7 +179,7 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let samples: Vec<Sample> = chosen.iter().zip(&drawn).map(|(row, c)| c.sample(row)).collect();
     let raw = set.score_raw(&samples)?;
     let provenance =
-        format!("1 % and 99 % quantiles over samples of {} on {}", options.policy, options.prompts.paths.join(", "));
+        format!("{} over samples of {} on {}", options.fit.words(), options.policy, options.prompts.paths.join(", "));
     let mut scales = BTreeMap::new();
     for source in options.sources.iter().filter(|s| !s.watch) {
         let scale = match source.scale {
@@ -179,7 +187,7 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
             Some([low, high]) => {
                 return Err(Error::invalid(format!("reward \"{}\": scale [{low}, {high}] must rise", source.name)));
             }
-            None => Scale::fit(&source.name, &known(&raw[&source.name]), &provenance)?,
+            None => Scale::fit(&source.name, &known(&raw[&source.name]), options.fit, &provenance)?,
         };
         scales.insert(source.name.clone(), scale);
     }
