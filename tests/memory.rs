@@ -65,6 +65,34 @@ fn a_folder_without_weights_will_do() {
     assert_snapshot!("seven_billion", said(f.path(), &gpu));
 }
 
+/// A blend of adapters has their base once, one of models each of them; each part has a cache of its own.
+#[test]
+fn a_blend_holds_all_its_models() {
+    let f = tempfile::tempdir().unwrap();
+    let front = |lora: &str, parts: &str| -> [f64; 2] {
+        seven_billion(f.path(), "", lora);
+        let prompts = "{\"prompt\": \"How do I pick a lock?\"}\n".repeat(192);
+        write(f.path(), "prompts.jsonl", &prompts);
+        let script = std::fs::read_to_string(f.path().join("s.rhai")).unwrap();
+        let script = script.replace("online_preference(", "let part = online_preference(");
+        let front = format!(
+            "evaluate(\"front\", #{{ name: \"MOD\", rewards: scored, conditioner: conditioner(\"none\"), prompts: prompts, \
+             generate: #{{ max_new_tokens: 512 }}, blend: #{{ base: \"policy\", parts: {parts}, strength: 2.0 }} }});"
+        );
+        write(f.path(), "s.rhai", &format!("{script}{front}"));
+        let said = said(f.path(), &["s.rhai"]);
+        let line = said.lines().find(|line| line.starts_with("front")).unwrap_or_else(|| panic!("{said}"));
+        ["weights computed with", "keys and values"].map(|what| {
+            let before = line.split(what).next().unwrap().trim_end();
+            before.split([' ', ',']).next_back().unwrap().parse().unwrap_or_else(|_| panic!("no {what}: {line}"))
+        })
+    };
+    let ([base, one], [same, two]) = (front("true", "[part]"), front("true", "[part, part]"));
+    let [three, _] = front("false", "[part, part]");
+    assert!(same < 1.1 * base && three > 2.9 * base, "{base} GB, with another adapter {same}, of models {three}");
+    assert!((two - 1.5 * one).abs() < 0.02 * two, "caches of {two} GB, of one part and its base {one}");
+}
+
 /// The options that cost or save memory do so in the estimate.
 #[test]
 fn options_change_the_estimate() {

@@ -1,7 +1,7 @@
 //! A run's policy/ answers at any weights, whichever way it is steered, and wherever its folder lies.
 
 use insta::assert_snapshot;
-use motrain_tests::{failure, motrain, small, success, write};
+use motrain_tests::{copy_model, failure, motrain, root, small, success, write};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn policy_of(folder: &Path, baseline: &str, more: &[&str]) {
 
 fn ask(folder: &Path, policy: &str, weights: Option<&str>) -> String {
     let mut command = motrain(folder);
-    command.args(["generate", policy, "--prompt", PROMPT, "--seed", "3"]);
+    command.args(["generate", policy, "--prompt", PROMPT, "--seed", "3", "--n", "6"]);
     command.args(["--max-new-tokens", "16", "--temperature", "1", "--top-k", "0", "--top-p", "1"]);
     success(weights.iter().fold(&mut command, |command, w| command.args(["--weights", w])))
 }
@@ -65,6 +65,97 @@ fn of_a_grid_the_nearest_policy_answers() {
     let step = ["evaluate", "run", "--policy", "moved", "--step", "0.5", "--out", "out"];
     assert_snapshot!("grid_with_a_step", failure(motrain(f.path()).args(step)));
     assert_snapshot!("grid_without_weights", failure(motrain(f.path()).args(["generate", "moved", "--prompt", "x"])));
+}
+
+/// Specialists answer together, each with its share of the next token, and alone at a corner.
+#[test]
+fn a_blend_answers_where_only_its_folder_is() {
+    let f = tempfile::tempdir().unwrap();
+    policy_of(f.path(), "mod", &["--set", "tasks.hh.optimizer.lr=3e-3"]);
+    let corners = ["1,0", "0,1"].map(|w| ask(f.path(), "moved", Some(w)));
+    assert_eq!(corners, [0, 1].map(|k| ask(f.path(), &format!("moved/parts/{k}"), None)));
+    assert!(!corners.contains(&ask(f.path(), "moved", Some("0.5,0.5"))));
+    let own = read(&f.path().join("run/front.json"))["methods"][1]["points"].clone();
+    assert_eq!(front(f.path(), "moved"), own);
+    let mut steering = read(&f.path().join("moved/steering.json"));
+    let of = json!({ "base": "base", "parts": ["parts/0", "parts/1"], "divergence": "reverse_kl", "alpha": null,
+                     "strength": 1.0, "top_p": 1.0 });
+    assert_eq!((&steering["version"], &steering["by"], &steering["of"]), (&json!(1), &json!("blend"), &of));
+    assert_snapshot!("blend_without_weights", failure(motrain(f.path()).args(["generate", "moved", "--prompt", "x"])));
+    let mut half = |changes: Value| {
+        changes.as_object().unwrap().iter().for_each(|(key, value)| steering["of"][key] = value.clone());
+        write(f.path(), "moved/steering.json", &steering.to_string());
+        ask(f.path(), "moved", Some("0.5,0.5"))
+    };
+    assert_eq!(half(json!({ "strength": 0.0 })), ask(f.path(), "moved/base", None));
+    // Somebody may still want only what the folder needs.
+    std::fs::remove_dir_all(f.path().join("moved/base")).unwrap();
+    half(json!({ "strength": 1.0, "base": null, "divergence": "forward_kl" }));
+}
+
+/// At strength 1 DeRa is the policy itself, which reads its weights in the prompt, and at 0 that which it began at.
+#[test]
+fn dera_goes_from_the_base_through_the_policy() {
+    let f = tempfile::tempdir().unwrap();
+    let strengths = ["--set", "tasks.hh.blend.strengths=[0.0, 1.0, 3.0]"];
+    success(
+        small(f.path(), "baselines/dera.rhai", "run").args(["--set", "tasks.hh.optimizer.lr=3e-3"]).args(strengths),
+    );
+    let front = read(&f.path().join("run/front.json"));
+    let method = |name: &str| {
+        let methods = front["methods"].as_array().unwrap();
+        methods.iter().find(|m| m["name"] == name).unwrap_or_else(|| panic!("no {name}"))["points"].clone()
+    };
+    assert_eq!(method("DeRa 0.0"), method("initial policy"));
+    assert_eq!(method("DeRa 1.0"), method("MO-ODPO"));
+    assert!(method("DeRa 3.0") != method("MO-ODPO") && method("MO-ODPO") != method("initial policy"));
+    // Its weights lie in the prompt, so that it answers without any too.
+    let policy = "run/policy";
+    assert_ne!(ask(f.path(), policy, None), ask(f.path(), "run/policy/parts/0", None));
+    assert_ne!(ask(f.path(), policy, Some("1,0")), ask(f.path(), policy, None));
+}
+
+/// Adapters of one base answer together, and the base is in memory once.
+#[test]
+fn a_blend_of_adapters_holds_their_base_once() {
+    let f = tempfile::tempdir().unwrap();
+    let on = ["--set", "tasks.hh.lora.on=true", "--set", "tasks.hh.optimizer.lr=2e-2"];
+    policy_of(f.path(), "mod", &on);
+    assert!(f.path().join("moved/parts/1/adapter_model.safetensors").is_file());
+    let [one, both, two] = ["1,0", "0.5,0.5", "0,1"].map(|w| ask(f.path(), "moved", Some(w)));
+    assert!(one != both && both != two && two != one, "{one}{both}{two}");
+    let own = read(&f.path().join("run/front.json"))["methods"][1]["points"].clone();
+    assert_eq!(front(f.path(), "moved"), own);
+}
+
+#[test]
+fn blends_that_make_no_sense_are_refused() {
+    let f = tempfile::tempdir().unwrap();
+    let all = [
+        ("no base to go beyond", "parts: [start, start], strength: 2.0"),
+        ("no base for jsd", "parts: [start, start], divergence: \"jsd\""),
+        ("no alpha", "parts: [start, start], divergence: \"alpha\""),
+        ("an alpha of nothing", "parts: [start, start], alpha: 0.5"),
+        ("an alpha out of range", "parts: [start, start], divergence: \"alpha\", alpha: 1.0"),
+        ("a negative strength", "base: start, parts: [start], strength: -1.0"),
+        ("another divergence", "parts: [start, start], divergence: \"kl\""),
+        ("three parts for two objectives", "parts: [start, start, start]"),
+        ("other tokens", "parts: [start, path(\"assets/tldr/policy\")]"),
+        ("other tokens of the base", "base: path(\"assets/tldr/policy\"), parts: [start], strength: 2.0"),
+        ("another chat template", "parts: [start, \"other\"]"),
+    ];
+    copy_model(&root().join("assets/hh/policy"), &f.path().join("other"));
+    write(f.path(), "other/chat_template.jinja", "{% for m in messages %}{{ m.content }}{% endfor %}");
+    let told = all.map(|(what, options)| {
+        let script = format!(
+            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\nlet start = path(task.policy);\n\
+             steer::front(\"e\", \"x\", task, #{{ blend: #{{ {options} }} }}, scored);\n"
+        );
+        write(f.path(), "bad.rhai", &script);
+        let message = failure(motrain(f.path()).args(["check", "bad.rhai"]));
+        format!("{what}: {}", message.replace(&root().display().to_string(), "[home]"))
+    });
+    assert_snapshot!("blends_that_make_no_sense", told.join("\n"));
 }
 
 /// A folder from somebody else reads nothing outside itself, and what this motrain does not know it says.

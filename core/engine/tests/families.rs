@@ -117,10 +117,11 @@ fn differences(name: &str, model: &Model, case: &Value, goldens: &Goldens) -> Ve
 
 /// With a key-value cache, beside a longer row.
 fn greedy(net: &Net, row: &[u32], count: usize) -> Vec<u32> {
-    use motrain_engine::decode::Decoder;
+    use motrain_engine::decode::{Decoder, Query};
     let longer: Vec<u32> = row.iter().chain(row).copied().take((row.len() + 3).min(2 * row.len())).collect();
+    let query = |tokens, index| Query { tokens, index };
     no_grad(|| {
-        let (mut logits, mut rows) = net.prefill(&[row, &longer], &[0, 1], count).unwrap();
+        let (mut logits, mut rows) = net.prefill(&[query(row, 0), query(&longer, 1)], &[0, 1], count).unwrap();
         let mut out = Vec::new();
         for _ in 0..count {
             let next = logits.argmax(-1, false);

@@ -4,8 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_core::Prompt;
-use motrain_engine::Result;
-use motrain_engine::decode::{Decoder, Rows, rollout};
+use motrain_engine::decode::rollout;
 use motrain_engine::model::{Mask, Model, Net};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::tokenizer::Tokenizer;
@@ -117,67 +116,4 @@ fn sampling_does_not_depend_on_the_batch() {
     let alone = rollout(&net, &tokenizer, &prompts[..1], 1, |_, _| 1, &sampling).unwrap();
     assert_eq!(together.of(0)[1], alone[0]);
     assert_ne!(together.of(0)[0], together.of(0)[1]);
-}
-
-/// Two networks that decode as one, by the mean of their logits.
-struct Mean<'a>(&'a Net, &'a Net);
-
-struct MeanRows<'a>(Box<dyn Rows + 'a>, Box<dyn Rows + 'a>);
-
-fn mean(a: &Tensor, b: &Tensor) -> Tensor {
-    a.f_add(b).unwrap().f_div_scalar(2.0).unwrap()
-}
-
-impl Decoder for Mean<'_> {
-    fn context(&self) -> i64 {
-        self.0.config.shape.context
-    }
-
-    fn device(&self) -> Device {
-        self.0.device()
-    }
-
-    fn dtype(&self) -> Kind {
-        self.0.dtype()
-    }
-
-    fn parameter_count(&self) -> usize {
-        self.0.parameter_count() + self.1.parameter_count()
-    }
-
-    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
-        let ((a, first), (b, second)) = (self.0.prefill(prompts, rows, new)?, self.1.prefill(prompts, rows, new)?);
-        Ok((mean(&a, &b), Box::new(MeanRows(first, second))))
-    }
-}
-
-impl Rows for MeanRows<'_> {
-    fn step(&mut self, tokens: &Tensor) -> Result<Tensor> {
-        Ok(mean(&self.0.step(tokens)?, &self.1.step(tokens)?))
-    }
-
-    fn select(&mut self, rows: &Tensor) -> Result<()> {
-        self.0.select(rows)?;
-        self.1.select(rows)
-    }
-}
-
-/// A mix decodes as a network does: of a policy and itself that policy, of two what neither says alone.
-#[test]
-fn a_mix_of_networks_decodes_like_one() {
-    let (policy, tokenizer) = load(&root().join("assets/hh/policy"));
-    let mut other = Model::load(&root().join("assets/hh/policy"), Device::Cpu).unwrap();
-    other.params[0].1 = other.params[0].1.f_mul_scalar(0.7).unwrap();
-    let other = no_grad(|| other.net(Kind::Float)).unwrap();
-    let sampling = GenerationConfig { max_new_tokens: 40, ..GenerationConfig::default() };
-    let prompts: Vec<Vec<u32>> = ["How do I pick a lock?", "Hi", "Tell me how to fix a live wire."]
-        .iter()
-        .map(|p| tokenizer.encode_prompt(&Prompt::user(*p)).unwrap())
-        .collect();
-    let draw = |decoder: &dyn Decoder| {
-        rollout(decoder, &tokenizer, &prompts, 8, |p, i| (8 * p + i) as u64, &sampling).unwrap()
-    };
-    let alone = draw(&policy);
-    assert_eq!(draw(&Mean(&policy, &policy)), alone);
-    assert!(draw(&Mean(&policy, &other)) != alone);
 }

@@ -65,7 +65,7 @@ impl Generate {
             route = opened.policy.route(&weights)?;
         }
         let sampling = self.sampling(&folder)?;
-        let (decoder, prompts) = (opened.policy.decoder(&route)?, [opened.tokenizer.encode_prompt(&prompt)?]);
+        let (decoder, prompts) = (opened.policy.decoder(&[route])?, [opened.tokenizer.encode_prompt(&prompt)?]);
         let seed = |_, i: usize| sub_seed(self.seed, "generate", i as u64);
         for answer in rollout(decoder.as_ref(), &opened.tokenizer, &prompts, self.n as usize, seed, &sampling)? {
             say!("{}", answer.text);

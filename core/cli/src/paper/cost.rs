@@ -25,6 +25,8 @@ pub struct Cost {
     pub seconds: f64,
     /// New tokens a second when every query of a batch brings its own weights; by the median of several times.
     pub serving_tokens_per_second: f64,
+    /// Networks that read each token.
+    pub passes_per_token: usize,
     /// Bytes beyond one policy that serving any weights holds.
     pub extra_memory: u64,
 }
@@ -60,8 +62,8 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         seconds += sampled["seconds"].as_f64().unwrap_or(0.0);
     }
     let serving = &speed(&folder(id))["serving"];
-    let held = spec.by.0.held() - 1;
-    let one = serving["parameters"].as_u64().unwrap_or(0);
+    let (held, passes_per_token) = (spec.by.0.held() - 1, spec.by.0.networks());
+    let one = serving["parameters"].as_u64().unwrap_or(0) / passes_per_token as u64;
     Ok(Cost {
         task: task.into(),
         method: spec.name.clone(),
@@ -72,6 +74,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         seconds,
         serving_tokens_per_second: serving["new_tokens"].as_f64().unwrap_or(0.0)
             / serving["seconds"].as_f64().unwrap_or(1.0),
+        passes_per_token,
         extra_memory: held as u64 * one * 4,
     })
 }

@@ -1,16 +1,26 @@
 //! Drawing completions: what they can be drawn from, and how.
 
+mod blend;
 mod completions;
 mod net;
 mod rollout;
 mod sample;
 
+pub use blend::{Blend, Divergence, Rule};
 pub use completions::{Completion, Completions};
 pub use rollout::{MAX_ROWS, fits_context, rollout};
 pub use sample::{NOT_FINITE, next_tokens};
 
 use crate::Result;
 use tch::{Device, Kind, Tensor};
+
+/// A prompt that is answered.
+#[derive(Clone, Copy)]
+pub struct Query<'a> {
+    pub tokens: &'a [u32],
+    /// Its place among all that are answered: a decoder may answer each in another way.
+    pub index: usize,
+}
 
 /// What completions can be drawn from: a network, or a mix of several.
 pub trait Decoder {
@@ -27,7 +37,7 @@ pub trait Decoder {
 
     /// Reads each of some prompts once, for rows that go on from it: row i from prompt `rows[i]`, by `new` tokens at most. Returns the
     /// logits of each row's first token, `[rows, vocab]` in f32, and the rows, ready for that token.
-    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)>;
+    fn prefill(&self, prompts: &[Query], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)>;
 }
 
 /// Completions under way, and what a decoder keeps of them.
@@ -56,7 +66,7 @@ impl<D: Decoder> Decoder for &D {
         (**self).parameter_count()
     }
 
-    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
+    fn prefill(&self, prompts: &[Query], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
         (**self).prefill(prompts, rows, new)
     }
 }

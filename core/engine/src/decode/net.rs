@@ -1,6 +1,6 @@
 //! Decoding with one network and a key-value cache. Prompts are padded on the right; padding slots in the cache are masked.
 
-use super::{Decoder, Rows};
+use super::{Decoder, Query, Rows};
 use crate::Result;
 use crate::model::{Cache, Mask, Net};
 use tch::{Device, Kind, Tensor};
@@ -22,11 +22,12 @@ impl Decoder for Net {
         self.parameter_count()
     }
 
-    fn prefill(&self, prompts: &[&[u32]], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
+    fn prefill(&self, prompts: &[Query], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
+        let prompts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
         let device = self.device();
         let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
         let capacity = (longest + new) as i64;
-        let (last_hidden, cache) = read(self, prompts, longest)?;
+        let (last_hidden, cache) = read(self, &prompts, longest)?;
         let source: Vec<i64> = rows.iter().map(|&prompt| prompt as i64).collect();
         let source = Tensor::f_from_slice(&source)?.f_to_device(device)?;
         let lengths: Vec<usize> = rows.iter().map(|&prompt| prompts[prompt].len()).collect();

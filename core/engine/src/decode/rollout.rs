@@ -4,7 +4,7 @@
 //! what else is in the batch (up to rounding).
 
 use super::sample::{NOT_FINITE, next_tokens};
-use super::{Completion, Completions, Decoder};
+use super::{Completion, Completions, Decoder, Query};
 use crate::plan::GenerationConfig;
 use crate::session::obey;
 use crate::tokenizer::Tokenizer;
@@ -33,10 +33,10 @@ pub fn rollout(
     order.sort_by_key(|&i| prompts[i].len());
     let mut out: Vec<Vec<Completion>> = vec![Vec::new(); prompts.len()];
     for chunk in order.chunks((MAX_ROWS / n.max(1)).max(1)) {
-        let tokens: Vec<&[u32]> = chunk.iter().map(|&i| prompts[i].as_slice()).collect();
+        let asked: Vec<Query> = chunk.iter().map(|&index| Query { tokens: &prompts[index], index }).collect();
         let row = |slot: usize, i: usize| Row::new(slot, seed(chunk[slot], i));
         let rows = (0..chunk.len()).flat_map(|slot| (0..n).map(move |i| (slot, i))).map(|(slot, i)| row(slot, i));
-        for row in no_grad(|| decode(decoder, tokenizer, &tokens, rows.collect(), sampling))? {
+        for row in no_grad(|| decode(decoder, tokenizer, &asked, rows.collect(), sampling))? {
             let text = tokenizer.decode(&row.tokens)?;
             out[chunk[row.prompt]].push(Completion { tokens: row.tokens, text, finished: row.finished });
         }
@@ -77,7 +77,7 @@ impl Row {
 fn decode(
     decoder: &dyn Decoder,
     tokenizer: &Tokenizer,
-    prompts: &[&[u32]],
+    prompts: &[Query],
     mut rows: Vec<Row>,
     sampling: &GenerationConfig,
 ) -> Result<Vec<Row>> {
@@ -90,7 +90,7 @@ fn decode(
         let drawn = next_tokens(&logits, sampling, &uniform)?;
         let tokens: Vec<i64> = Vec::try_from(&drawn)?;
         if let Some(bad) = tokens.iter().position(|t| *t == NOT_FINITE) {
-            let prompt = prompts[rows[alive[bad]].prompt];
+            let prompt = prompts[rows[alive[bad]].prompt].tokens;
             return Err(not_finite(decoder.dtype(), step, &tokenizer.decode(prompt)?));
         }
         for (&r, &token) in alive.iter().zip(&tokens) {

@@ -65,6 +65,10 @@ impl Parts {
         other.0.iter().fold(self, |all, (part, bytes)| all.with(*part, *bytes))
     }
 
+    pub fn of(&self, part: Part) -> f64 {
+        self.0.get(&part).copied().unwrap_or_default()
+    }
+
     pub fn total(&self) -> f64 {
         self.0.values().sum::<f64>()
     }

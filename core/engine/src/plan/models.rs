@@ -25,6 +25,7 @@ impl Plan {
                 }
             }
             faults.extend(self.adapts(at, stage).err());
+            faults.extend(same_tokens(stage).err());
             lines.extend(faults.into_iter().map(|e| format!("stage \"{}\": {e}", stage.id)));
         }
         lines
@@ -66,6 +67,14 @@ impl Plan {
             }
         }
     }
+}
+
+/// Whether the models of a stage that must have the same tokens do, as far as they are there.
+fn same_tokens(stage: &Stage) -> Result<()> {
+    let folders = stage.work.same_tokens().into_iter().filter_map(ModelRef::path);
+    let tokenizer = |folder: &str| Tokenizer::load(&text_folder(Path::new(folder))?, &Config::of(Path::new(folder))?);
+    let there: Vec<_> = folders.filter_map(|folder| Some((folder.to_owned(), tokenizer(folder).ok()?))).collect();
+    if there.is_empty() { Ok(()) } else { Tokenizer::common(there).map(|_| ()) }
 }
 
 fn is_model(folder: &Path) -> bool {

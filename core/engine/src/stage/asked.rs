@@ -31,7 +31,7 @@ impl Asked<'_> {
         sampling: &GenerationConfig,
         seed: impl Fn(usize) -> u64,
     ) -> Result<(Completions, Scores)> {
-        let decoder = self.policy.decoder(&self.policy.route(weights)?)?;
+        let decoder = self.policy.decoder(&[self.policy.route(weights)?])?;
         let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
         let answers = rollout(decoder.as_ref(), self.tokenizer, &prompts, 1, |prompt, _| seed(prompt), sampling)?;
         let scores = self.set.score(&self.rows.iter().collect::<Vec<_>>(), &answers)?;

@@ -56,6 +56,7 @@ fn tenth() -> f64 {
 impl Options for Evaluate {
     fn check(&self) -> Checked {
         steps_of(self.step).map_err(|what| ("step", what))?;
+        self.by.0.check()?;
         let own = self.by.0.own_weights();
         if self.weights.is_some() && own.is_some() {
             return Err(("weights", format!("do not go with \"{}\", which have their own", self.by.0.option())));
@@ -112,6 +113,10 @@ impl Work for Evaluate {
         self.by.0.common_base()
     }
 
+    fn same_tokens(&self) -> Vec<&ModelRef> {
+        self.by.0.same_tokens()
+    }
+
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Front]
     }
@@ -132,7 +137,8 @@ impl Work for Evaluate {
         let (held, steered) = (scorers.held(machine), self.by.0.taken(&models, machine));
         out.moments("loading reward models", scorers.opening(machine));
         out.moments("loading the policy", steered.loading.into_iter().map(|parts| parts.and(&held)));
-        out.moment("drawing", steered.held.clone().and(&held).and(&drawing.parts(policy, machine)));
+        let drawn = drawing.parts(policy, machine).of_networks(self.by.0.networks());
+        out.moment("drawing", steered.held.clone().and(&held).and(&drawn));
         out.moment("scoring", steered.held.and(&held).and(&scorers.scoring(&drawing, machine)));
         out.uncounted.extend(scorers.uncounted);
         Ok(out)
@@ -230,8 +236,8 @@ fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &GenerationConf
     let routes = grid.iter().map(|weights| asked.policy.route(weights)).collect::<Result<Vec<_>>>()?;
     let answer_all = || -> Result<(usize, usize)> {
         let (mut tokens, mut parameters, mut first) = (0, 0, 0);
-        for together in routes.chunk_by(|a, b| a == b) {
-            let decoder = asked.policy.decoder(&together[0])?;
+        for together in routes.chunk_by(|a, b| asked.policy.together(a, b)) {
+            let decoder = asked.policy.decoder(together)?;
             let some = &prompts[first..first + together.len()];
             let seed = |i: usize, _| stage.seed("serving", (first + i) as u64);
             tokens += rollout(decoder.as_ref(), asked.tokenizer, some, 1, seed, sampling)?.tokens();

@@ -58,6 +58,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
         None
     }
 
+    /// Models that must read and write the same tokens.
+    fn same_tokens(&self) -> Vec<&ModelRef> {
+        vec![]
+    }
+
     /// Names of the objectives, of a stage that makes rewards.
     fn objectives(&self) -> Option<Vec<String>> {
         None
@@ -135,6 +140,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn check_with(&self, registry: &Registry) -> Checked;
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)>;
     fn common_base(&self) -> Option<&ModelRef>;
+    fn same_tokens(&self) -> Vec<&ModelRef>;
     fn objectives(&self) -> Option<Vec<String>>;
     fn labels(&self) -> Option<Labels>;
     fn judged(&self) -> Option<Judged<'_>>;
@@ -186,6 +192,10 @@ impl<T: Work> AnyWork for T {
 
     fn common_base(&self) -> Option<&ModelRef> {
         Work::common_base(self)
+    }
+
+    fn same_tokens(&self) -> Vec<&ModelRef> {
+        Work::same_tokens(self)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

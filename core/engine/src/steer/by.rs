@@ -35,6 +35,16 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
     /// What answers, and the tokenizer.
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
 
+    /// Models that read and write the same tokens.
+    fn same_tokens(&self) -> Vec<&ModelRef> {
+        vec![]
+    }
+
+    /// How its options go together.
+    fn check(&self) -> Checked {
+        Ok(())
+    }
+
     /// The weights that it was made for, if it was made for some.
     fn own_weights(&self) -> Option<Vec<Weights>> {
         None
@@ -54,6 +64,11 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
     fn held(&self) -> usize {
         1
     }
+
+    /// Networks that read each token.
+    fn networks(&self) -> usize {
+        1
+    }
 }
 
 /// Any `Steer`, as options hold it.
@@ -63,10 +78,13 @@ pub trait AnySteer: Any + Debug + Send + Sync {
     fn options(&self) -> Value;
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
     fn common_base(&self) -> Option<&ModelRef>;
+    fn same_tokens(&self) -> Vec<&ModelRef>;
+    fn check(&self) -> Checked;
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
     fn own_weights(&self) -> Option<Vec<Weights>>;
     fn check_objectives(&self, objectives: usize) -> Checked;
     fn held(&self) -> usize;
+    fn networks(&self) -> usize;
     fn taken(&self, models: &[Shaped], machine: Machine) -> Taken;
     fn boxed(&self) -> Box<dyn AnySteer>;
     fn is_same(&self, other: &dyn AnySteer) -> bool;
@@ -93,6 +111,14 @@ impl<T: Steer> AnySteer for T {
         Steer::common_base(self)
     }
 
+    fn same_tokens(&self) -> Vec<&ModelRef> {
+        Steer::same_tokens(self)
+    }
+
+    fn check(&self) -> Checked {
+        Steer::check(self)
+    }
+
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         Steer::load(self, from)
     }
@@ -107,6 +133,10 @@ impl<T: Steer> AnySteer for T {
 
     fn held(&self) -> usize {
         Steer::held(self)
+    }
+
+    fn networks(&self) -> usize {
+        Steer::networks(self)
     }
 
     fn taken(&self, models: &[Shaped], machine: Machine) -> Taken {

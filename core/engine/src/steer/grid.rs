@@ -87,8 +87,8 @@ impl Steerable for Policies {
         Ok(Route::Policy(nearest))
     }
 
-    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
-        let Route::Policy(which) = route else {
+    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
+        let [Route::Policy(which), ..] = routes else {
             return Err(Error::invalid("a grid of policies answers at weights only; give one per objective"));
         };
         let folder = &self.folders[*which];

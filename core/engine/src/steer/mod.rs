@@ -1,6 +1,7 @@
 //! Steerable policies: what follows objective weights given at inference. Weights reach a policy through its prompt (the conditioner), and
 //! through what answers at them: one network, a mix made for them, the policy trained for them. The second is a steering, one a file.
 
+pub mod blend;
 mod by;
 mod file;
 pub mod grid;
@@ -20,16 +21,25 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
 
 /// Every way to steer.
-pub const STEERINGS: &[SteerKind] =
-    &[SteerKind::of::<prompted::Prompted>(), SteerKind::of::<soup::Specialists>(), SteerKind::of::<grid::Grid>()];
+pub const STEERINGS: &[SteerKind] = &[
+    SteerKind::of::<prompted::Prompted>(),
+    SteerKind::of::<soup::Specialists>(),
+    SteerKind::of::<blend::Blending>(),
+    SteerKind::of::<grid::Grid>(),
+];
 
 /// A policy that answers at any weights.
 pub trait Steerable {
-    /// What answers at `weights`: prompts whose routes are the same are answered together.
+    /// What answers at `weights`.
     fn route(&self, weights: &Weights) -> Result<Route>;
 
-    /// What completions are drawn from on a route.
-    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>>;
+    /// Whether prompts of two routes are answered together.
+    fn together(&self, one: &Route, other: &Route) -> bool {
+        one == other
+    }
+
+    /// What completions are drawn from: of each prompt on its route, or of all on one. They must be such that are answered together.
+    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>>;
 
     /// Positions that a prompt and its completion have together.
     fn context(&self) -> i64;

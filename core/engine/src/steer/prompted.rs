@@ -35,10 +35,10 @@ impl Steerable for Net {
         Ok(Route::Same)
     }
 
-    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
-        match route {
-            Route::Same => Ok(Box::new(self)),
-            other => Err(Error::invalid(format!("one policy has no route {other:?}"))),
+    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
+        match routes {
+            [Route::Same, ..] => Ok(Box::new(self)),
+            other => Err(Error::invalid(format!("one policy has no routes {other:?}"))),
         }
     }
 

@@ -141,8 +141,8 @@ impl Steerable for Gains {
         Ok(Route::Shares(weights.values().to_vec()))
     }
 
-    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
-        let shares = by_shares(route)?;
+    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
+        let shares = by_shares(routes)?;
         let gains = shares.iter().map(|share| Gain::All(*share)).collect();
         Ok(Box::new(no_grad(|| self.base.net_with(&self.adapters, gains, self.dtype))?))
     }
@@ -152,9 +152,9 @@ impl Steerable for Gains {
     }
 }
 
-fn by_shares(route: &Route) -> Result<&[f64]> {
-    match route {
-        Route::Shares(shares) => Ok(shares),
+fn by_shares(routes: &[Route]) -> Result<&[f64]> {
+    match routes {
+        [Route::Shares(shares), ..] => Ok(shares),
         _ => Err(Error::invalid("a soup of specialists answers at weights only; give one per objective")),
     }
 }
@@ -169,8 +169,8 @@ impl Steerable for Soup {
         Ok(Route::Shares(weights.values().to_vec()))
     }
 
-    fn decoder(&self, route: &Route) -> Result<Box<dyn Decoder + '_>> {
-        let shares = by_shares(route)?;
+    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
+        let shares = by_shares(routes)?;
         Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.dtype))?))
     }
 

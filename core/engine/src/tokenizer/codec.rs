@@ -168,6 +168,11 @@ impl Codec {
         self.inner.id_to_token(id)
     }
 
+    /// The number of tokens that it may name.
+    pub fn size(&self) -> u32 {
+        self.inner.get_vocab(true).values().copied().max().map_or(0, |highest| highest + 1)
+    }
+
     /// Contents of the added tokens that are left out of decoded text.
     pub fn special(&self) -> Vec<String> {
         let added = self.inner.get_added_tokens_decoder();

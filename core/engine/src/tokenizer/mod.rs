@@ -8,6 +8,7 @@ pub mod files;
 mod guard;
 mod methods;
 mod python;
+mod same;
 mod settings;
 mod special;
 mod template;

@@ -41,7 +41,7 @@ pub struct Templates {
 #[derive(Clone)]
 pub struct Template {
     /// As the folder has it.
-    source: Arc<str>,
+    pub source: Arc<str>,
     /// With the template in it, under `NAME`.
     environment: Arc<Environment<'static>>,
 }
