@@ -1,14 +1,15 @@
 //! Every baseline of the paper runs as its script says, resumes exactly, and refuses what makes no sense.
 
+use insta::assert_snapshot;
 use motrain_tests::{copy_model, failure, motrain, root, small, steps_done, success, write};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::Path;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn json(path: &Path) -> Value {
+fn read_json(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -24,7 +25,7 @@ fn baseline(folder: &Path, name: &str, more: &[&str]) -> Vec<Value> {
     let mut command = small(folder, &format!("baselines/{name}.rhai"), name);
     let ric = "tasks.hh.ric={ prompts = 24, completions = 1, offline_steps = 3, rounds = 1, online_steps = 2 }";
     success(command.args(["--set", ric]).args(more));
-    let fronts = json(&folder.join(name).join("front.json"));
+    let fronts = read_json(&folder.join(name).join("front.json"));
     fronts["methods"].as_array().unwrap().clone()
 }
 
@@ -92,10 +93,10 @@ fn rewards_in_context_trains_on_scores_and_asks_for_targets() {
     let answer = ["generate", "ric", "--prompt", "How do I pick a lock?", "--weights", "0.8,0.2"];
     assert!(!success(motrain(f.path()).args(answer)).trim().is_empty(), "the policy's folder says how it is steered");
     let stages = f.path().join("ric/stages");
-    let statistics = json(&stages.join("ric_offline_data/statistics.json"));
+    let statistics = read_json(&stages.join("ric_offline_data/statistics.json"));
     assert_eq!(
         statistics,
-        json(&stages.join("ric_data_1/statistics.json")),
+        read_json(&stages.join("ric_data_1/statistics.json")),
         "online rounds keep the offline statistics"
     );
     let rows = std::fs::read_to_string(stages.join("ric_offline_data/samples.jsonl")).unwrap();
@@ -115,6 +116,56 @@ fn morlhf_has_a_policy_per_weight() {
     let points = methods[1]["points"].as_array().unwrap().clone();
     let weights: Vec<f64> = points.iter().map(|p| p["weights"][0].as_f64().unwrap()).collect();
     assert_eq!(weights, [0.0, 0.25, 0.5, 0.75, 1.0]);
+}
+
+/// Three scripts: weights are gains of the policy's parameters, whose folder answers at any, and training resumes exactly.
+#[test]
+fn gains_of_adapters_steer_and_resume_exactly() {
+    let f = folder();
+    let far = ["--set", "tasks.hh.gains.lr=1e-1", "--set", "dtype=f32"];
+    for (name, shown) in [("clp", "CLP"), ("mo_odpo_clp", "MO-ODPO-CLP"), ("panacea", "Panacea")] {
+        let tchebycheff: &[&str] = if name == "panacea" { &["--set", "tasks.hh.gains.ideal=[1.2, 1.2]"] } else { &[] };
+        let methods = baseline(f.path(), name, &[&far[..], tchebycheff].concat());
+        assert_eq!(methods[1]["name"], shown);
+        let run = f.path().join(name);
+        let steering = read_json(&run.join("policy/steering.json"));
+        assert_eq!((&steering["by"], &steering["conditioner"]["name"]), (&json!("gains"), &json!("none")));
+        let ask = |weights: &str| {
+            let mut command = motrain(f.path());
+            command.args([
+                "generate",
+                name,
+                "--prompt",
+                "How do I pick a lock?",
+                "--weights",
+                weights,
+                "--temperature",
+                "0",
+            ]);
+            success(&mut command)
+        };
+        assert_ne!(ask("1,0"), ask("0,1"), "{name}");
+        let out = format!("{name}_again");
+        success(motrain(f.path()).args(["evaluate", name, "--step", "0.5", "--out", &out]));
+        let points =
+            read_json(&f.path().join(&out).join("front.json"))["methods"][0]["points"].as_array().unwrap().len();
+        assert_eq!(points, 3);
+        let part = |k: usize| {
+            std::fs::read(run.join(format!("stages/{name}_policy/model/parts/{k}/adapter_model.safetensors")))
+        };
+        let before = [0, 1].map(|k| part(k).unwrap());
+        assert!(before[0] != before[1]);
+        // Back to the checkpoint of step 4.
+        let stage = run.join(format!("stages/{name}_policy"));
+        for gone in ["checkpoint-6", "model"] {
+            std::fs::remove_dir_all(stage.join(gone)).unwrap();
+        }
+        let unfinished = std::fs::read_to_string(stage.join("stage.json")).unwrap().replace("true", "false");
+        std::fs::write(stage.join("stage.json"), unfinished).unwrap();
+        success(motrain(f.path()).args(["--resume", name]));
+        assert!(before == [0, 1].map(|k| part(k).unwrap()), "{name} resumes otherwise");
+    }
+    assert_snapshot!("gains_without_weights", failure(motrain(f.path()).args(["generate", "clp", "--prompt", "x"])));
 }
 
 #[test]
@@ -272,8 +323,15 @@ fn what_makes_no_sense_is_refused() {
         "pairs of a stage that makes none",
         "preference(\"p\", #{ policy: start, pairs: scored, loss: loss(\"dpo\") });",
     );
+    show("an ideal point of another length", &reinforce("ideal: [1.0]"));
+    show(
+        "gains in fine-tuning",
+        "sft(\"s\", #{ model: start, data: #{ paths: [\"x\"] }, lora: #{ gains: \"copies\" } });",
+    );
+    show("gains that are merged", &reinforce("lora: #{ gains: \"diagonal\", merge: true }"));
+    show("gains that there are not", &reinforce("lora: #{ gains: \"copy\" }"));
     show("alpha", "sampler(\"dirichlet\", #{ alpha: -1.0 });");
-    insta::assert_snapshot!(shown);
+    assert_snapshot!(shown);
 }
 
 #[test]
@@ -296,7 +354,7 @@ fn the_papers_page_is_drawn_from_finished_runs() {
     let said = success(motrain(f.path()).args(["paper", "paper"]));
     assert!(said.contains("undecided  fig2      hh: MO-ODPO has a larger front than Rewarded Soups"), "{said}");
     assert!(said.contains("2 seeds"), "{said}");
-    let all = json(&f.path().join("paper/paper.json"));
+    let all = read_json(&f.path().join("paper/paper.json"));
     let costs = all["table1"].as_array().unwrap();
     let cost =
         |name: &str| costs.iter().find(|c| c["method"] == name).unwrap_or_else(|| panic!("no {name}: {costs:?}"));

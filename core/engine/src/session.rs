@@ -60,11 +60,13 @@ impl<'a> Cx<'a> {
         self.session.loader().load_still(model)
     }
 
-    /// Loads one for training, made into what is trained: with an adapter if one is to be trained, and then the base in the type of computing.
+    /// Loads one for training, made into what is trained: with an adapter if one is to be trained, and then the base in the type of computing. An
+    /// adapter's gains are of so many `objectives`.
     pub fn load_trained(
         &self,
         model: &ModelRef,
         lora: Option<&Lora>,
+        objectives: usize,
         made: impl FnOnce(Model) -> Result<Model>,
     ) -> Result<(Model, Tokenizer)> {
         let loader = self.session.loader();
@@ -75,7 +77,7 @@ impl<'a> Cx<'a> {
         let (base, start, folder) = loader.load_base(model)?;
         let tokenizer = loader.tokenizer(model, &base)?;
         let mut base = made(base)?;
-        base.attach(options, &folder, start, self.seed("lora", 0))?;
+        base.attach(options, &folder, start, objectives, self.seed("lora", 0))?;
         tracing::info!("{}: LoRA trains {} of {} parameters", self.id, base.trained_count(), base.parameter_count());
         Ok((base, tokenizer))
     }

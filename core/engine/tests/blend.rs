@@ -357,7 +357,7 @@ fn adapters_answer_as_the_models_that_they_make() {
     let folder = root().join("assets/hh/policy");
     let saved = [0.02, -0.03].map(|size| {
         let mut model = Model::load(&folder, Device::Cpu).unwrap();
-        model.attach(&Lora { r: 2, ..Lora::default() }, &folder, None, 5).unwrap();
+        model.attach(&Lora { r: 2, ..Lora::default() }, &folder, None, 0, 5).unwrap();
         let lora = model.lora.as_mut().unwrap();
         for (_, p) in lora.params.iter_mut().filter(|(name, _)| name.contains("lora_B")) {
             *p = p.ones_like() * size;

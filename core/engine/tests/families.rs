@@ -261,7 +261,7 @@ fn attached(goldens: &Goldens, name: &str, case: &Value) -> Model {
         ..Lora::default()
     };
     let mut model = goldens.model(case["base"].as_str().unwrap());
-    model.attach(&options, Path::new("base"), None, 1).unwrap();
+    model.attach(&options, Path::new("base"), None, 0, 1).unwrap();
     model.lora.as_mut().unwrap().restore(&folder).unwrap();
     model
 }
@@ -311,7 +311,7 @@ fn an_adapter_goes_on_from_an_adapter() {
         let before = seen(&model);
         let reference =
             |model: &Model| to_vec(&logits(&model.reference(Kind::Float).unwrap(), row).reshape([-1])).unwrap();
-        model.attach(&Lora { r: 3, ..Lora::default() }, Path::new("base"), Some(start()), 5).unwrap();
+        model.attach(&Lora { r: 3, ..Lora::default() }, Path::new("base"), Some(start()), 0, 5).unwrap();
         assert!(worst(&seen(&model), &before) < 1e-5, "{name}: a new adapter changes something");
         for (tensor, p) in &mut model.lora.as_mut().unwrap().params {
             if tensor.contains("lora_B") {
@@ -343,13 +343,15 @@ fn gains_weigh_adapters_row_by_row() {
     let second = || Adapter::load(saved.path(), Device::Cpu).unwrap();
     let weights = [[1.0, 0.0], [0.0, 1.0], [0.25, 0.75], [0.0, 0.0]];
     let column = |k: usize| Gain::Rows(Tensor::from_slice(&weights.map(|w| w[k])));
-    let net = base.net_with(&[adapter(), second()], vec![column(0), column(1)], Kind::Float).unwrap();
-    let few = base.net_with(&[adapter(), second()], vec![Gain::All(1.0)], Kind::Float).err().unwrap();
-    assert_eq!(few.to_string(), "soup: 1 weights for 2 parts; give a part per objective");
+    let net = base.net_with(&[adapter(), second()], Kind::Float).unwrap();
+    let gains = [column(0), column(1)];
     let row: Vec<i64> = goldens.rows(&goldens.0["cases"]["gpt_neox"])[1].iter().map(|&id| i64::from(id)).collect();
     let ids = Tensor::from_slice(&row).unsqueeze(0).expand([4, -1], false);
     let positions = Tensor::arange(row.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0).expand([4, -1], false);
-    let together = no_grad(|| net.head(&net.hidden(&ids, &positions, &Mask::Causal, None).unwrap()).unwrap());
+    let hidden = |gains: &[Gain]| no_grad(|| net.hidden_at(&ids, &positions, &Mask::Causal, None, gains));
+    let few = hidden(&[Gain::All(1.0)]).unwrap_err().to_string();
+    assert!(few.contains("it answers at 2 weights, one per objective, and 1 were given"), "{few}");
+    let together = no_grad(|| net.head_at(&hidden(&gains).unwrap(), &gains).unwrap());
     let names = ["one".to_owned(), "two".to_owned()];
     let mix = Mix::of_adapters(goldens.model("gpt_neox"), vec![adapter(), second()], &names).unwrap();
     let plain: Vec<u32> = row.iter().map(|&id| id as u32).collect();

@@ -37,7 +37,7 @@ fn an_adapters_numbers_are_those_that_train() {
         for options in [&whole, &some] {
             let mut model = Model::load(&folder, Device::Cpu).unwrap();
             let counted = Trained::adapter(options, &model.config).map(|trained| trained.numbers());
-            match (counted, model.attach(options, &folder, None, 0)) {
+            match (counted, model.attach(options, &folder, None, 0, 0)) {
                 (Ok(counted), Ok(())) => assert_eq!(counted, model.trained_count() as f64, "{}", folder.display()),
                 (counted, attached) => {
                     assert_eq!(counted.unwrap_err().to_string(), attached.unwrap_err().to_string());

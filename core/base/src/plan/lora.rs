@@ -1,5 +1,6 @@
 //! Whether an adapter is trained, and which.
 
+use crate::options::Checked;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -22,6 +23,49 @@ pub struct Lora {
     pub rslora: bool,
     /// Save the whole model, with the change in it, instead of a PEFT folder.
     pub merge: bool,
+    /// What a query's objective weights do to the change, in stages that sample weights: nothing ("none"); "copies" (CLP): a change per objective,
+    /// each times its weight; "diagonal" (Panacea): a shared change whose singular values are learnt, and a rank per objective whose value is its
+    /// weight times a learnt scale.
+    #[serde(skip_serializing_if = "Gains::is_none")]
+    pub gains: Gains,
+}
+
+/// How objective weights enter an adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "a comment on a variant would split the schema, and the messages made from it")]
+pub enum Gains {
+    #[default]
+    None,
+    Copies,
+    Diagonal,
+}
+
+impl Gains {
+    /// Whether they do not.
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+}
+
+impl Lora {
+    /// What is wrong with it in a stage that samples no weights, or with its own options.
+    pub fn check(&self, samples_weights: bool) -> Checked {
+        if self.gains.is_none() {
+            return Ok(());
+        }
+        if !samples_weights {
+            let what =
+                "has gains, which are a query's objective weights, and this stage samples none; leave `gains` out";
+            return Err(("lora", what.into()));
+        }
+        if self.merge {
+            let what =
+                "has gains and merge = true, but no one model holds what answers at all weights; leave one of them out";
+            return Err(("lora", what.into()));
+        }
+        Ok(())
+    }
 }
 
 /// Matrices by name.
@@ -43,6 +87,7 @@ impl Default for Lora {
             targets: Targets::All("all-linear".into()),
             rslora: false,
             merge: false,
+            gains: Gains::None,
         }
     }
 }

@@ -3,7 +3,7 @@
 mod lora;
 mod training;
 
-pub use lora::{Lora, LoraChoice, Targets, lora};
+pub use lora::{Gains, Lora, LoraChoice, Targets, lora};
 pub use training::Training;
 
 use schemars::JsonSchema;

@@ -8,6 +8,7 @@ mod sample;
 
 pub use blend::{Blend, Divergence, Rule};
 pub use completions::{Completion, Completions};
+pub use net::Gained;
 pub use rollout::{MAX_ROWS, fits_context, rollout};
 pub use sample::{NOT_FINITE, next_tokens};
 

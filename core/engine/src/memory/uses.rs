@@ -40,6 +40,14 @@ impl<'a> Trainee<'a> {
         Ok(Self { model, trained, lora, optimizer, train, machine })
     }
 
+    /// With gains of so many objectives.
+    pub fn with_gains_of(mut self, objectives: usize) -> Self {
+        if let Some(lora) = self.lora {
+            self.trained = self.trained.with_gains(lora.gains, objectives);
+        }
+        self
+    }
+
     /// The model that is read, of which all or a part is trained.
     pub fn opening(&self, read: &Shaped) -> Vec<Parts> {
         match self.lora {

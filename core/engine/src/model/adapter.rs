@@ -157,12 +157,12 @@ impl Adapter {
     }
 
     /// What is added to the rows of a parameter's product, as a block of changes of its own.
-    pub(super) fn changes(&self, slot: &Slot, block: usize, dtype: Kind) -> Result<Vec<Change>> {
+    pub(super) fn changes(&self, slot: &Slot, block: Option<usize>, dtype: Kind) -> Result<Vec<Change>> {
         let (mut row, mut out) = (0, Vec::new());
         for part in &slot.parts {
             if let Some(Factors { a, b, scale }) = self.factors.get(&part.name) {
                 let (a, b) = (a.f_to_kind(dtype)?, part.order.rows().read(b)?.f_to_kind(dtype)?);
-                out.push(Change { row, a, b, scale: *scale, block });
+                out.push(Change { row, a, b, scale: *scale, diagonal: None, block });
             }
             row += part.rows;
         }

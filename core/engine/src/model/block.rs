@@ -29,7 +29,7 @@ pub struct At<'a> {
     pub kind: &'a LayerShape,
     pub rotation: Option<&'a Rotation>,
     pub masks: &'a Masks<'a>,
-    pub passing: &'a Passing,
+    pub passing: &'a Passing<'a>,
 }
 
 impl Layer {

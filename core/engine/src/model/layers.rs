@@ -25,8 +25,10 @@ pub struct Change {
     /// `[rows, r]`.
     pub b: Tensor,
     pub scale: f64,
-    /// Which of the network's gains is its g.
-    pub block: usize,
+    /// A factor of each rank, `[r]` or `[1]`, beside g.
+    pub diagonal: Option<Tensor>,
+    /// Which of the gains is its g; without one it is always there.
+    pub block: Option<usize>,
 }
 
 /// The low-rank changes of a matrix side by side: two products for all of them.
@@ -36,20 +38,70 @@ pub struct Changes {
     stacked: Tensor,
     /// `[out, Σr]`: zeros where a change does not reach.
     b: Tensor,
-    /// Scale and block of each change.
-    gains: Vec<(f64, usize)>,
+    /// Of each change.
+    factors: Vec<Factor>,
+}
+
+/// What a change's inner numbers are multiplied by.
+struct Factor {
+    scale: f64,
+    diagonal: Option<Tensor>,
+    block: Option<usize>,
 }
 
 /// What a forward pass makes of low-rank changes.
-pub struct Passing {
-    /// A gain of each block of changes: of all rows of the batch, or of each, `[batch]`.
-    pub gains: Vec<Gain>,
-    pub dropout: Option<Dropout>,
+pub struct Passing<'a> {
+    /// A gain of each block of changes.
+    pub gains: &'a [Gain],
+    pub dropout: Option<&'a Dropout>,
 }
 
+/// Of a block of changes: of all rows of a batch, or of each, `[batch]` (f32).
 pub enum Gain {
     All(f64),
     Rows(Tensor),
+}
+
+impl Gain {
+    /// Of blocks, from the gains that each row has of them.
+    pub fn of_rows(rows: &[&[f64]], device: Device) -> Result<Vec<Self>> {
+        let blocks = rows.first().map_or(0, |first| first.len());
+        if let Some(odd) = rows.iter().find(|gains| gains.len() != blocks) {
+            return Err(Error::invalid(format!("some rows of a batch have {blocks} gains and some {}", odd.len())));
+        }
+        let one = |block: usize| -> Result<Self> {
+            let own: Vec<f32> = rows.iter().map(|gains| gains[block] as f32).collect();
+            match rows.iter().all(|gains| gains[block] == rows[0][block]) {
+                true => Ok(Self::All(rows[0][block])),
+                false => Ok(Self::Rows(Tensor::f_from_slice(&own)?.f_to_device(device)?)),
+            }
+        };
+        (0..blocks).map(one).collect()
+    }
+
+    /// Of these rows, `[kept]` (i64).
+    pub fn select(&self, rows: &Tensor) -> Result<Self> {
+        match self {
+            Self::All(gain) => Ok(Self::All(*gain)),
+            Self::Rows(gains) => Ok(Self::Rows(gains.f_index_select(0, rows)?)),
+        }
+    }
+
+    /// Of `count` rows from `start` on.
+    pub fn part(&self, start: i64, count: i64) -> Result<Self> {
+        match self {
+            Self::All(gain) => Ok(Self::All(*gain)),
+            Self::Rows(gains) => Ok(Self::Rows(gains.f_narrow(0, start, count)?)),
+        }
+    }
+
+    /// The same.
+    pub fn share(&self) -> Self {
+        match self {
+            Self::All(gain) => Self::All(*gain),
+            Self::Rows(gains) => Self::Rows(gains.shallow_clone()),
+        }
+    }
 }
 
 /// Inputs that changes do not see, drawn anew for each matrix, and again the same where a layer is computed again.
@@ -103,14 +155,17 @@ impl Changes {
         }
         let whole = |c: &Change| c.b.f_constant_pad_nd([0, 0, c.row, rows - c.row - c.b.size()[0]]);
         let b = Tensor::f_cat(&changes.iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?, 1)?;
-        let gains = changes.iter().map(|c| (c.scale, c.block)).collect();
-        let a: Vec<Tensor> = changes.into_iter().map(|c| c.a).collect();
-        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, gains }))
+        let (mut a, mut factors) = (Vec::new(), Vec::new());
+        for Change { a: own, scale, diagonal, block, .. } in changes {
+            a.push(own);
+            factors.push(Factor { scale, diagonal, block });
+        }
+        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, factors }))
     }
 
     /// `B(s ⊙ g ⊙ Ax)`.
     fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let inner = match &passing.dropout {
+        let inner = match passing.dropout {
             None => x.f_linear(&self.stacked, None::<&Tensor>)?,
             // Each change drops inputs of its own, as in PEFT.
             Some(dropout) => {
@@ -118,23 +173,29 @@ impl Changes {
                 Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
-        Ok(self.gained(&inner, &passing.gains)?.f_linear(&self.b, None::<&Tensor>)?)
+        Ok(self.gained(&inner, passing.gains)?.f_linear(&self.b, None::<&Tensor>)?)
     }
 
     fn gained(&self, inner: &Tensor, gains: &[Gain]) -> Result<Tensor> {
         if let Some(one) = self.one(gains) {
             return Ok(inner.f_mul_scalar(one)?);
         }
-        let own = self.a.iter().zip(&self.gains).map(|(a, (scale, block))| {
-            let gain = match gains.get(*block) {
+        let kind = inner.f_kind()?;
+        let own = self.a.iter().zip(&self.factors).map(|(a, Factor { scale, diagonal, block })| {
+            let gain = match block.and_then(|block| gains.get(block)) {
                 None => Tensor::f_from_slice(&[*scale])?,
                 Some(Gain::All(gain)) => Tensor::f_from_slice(&[scale * gain])?,
                 Some(Gain::Rows(gains)) => gains.f_mul_scalar(*scale)?,
             };
-            let gain = gain.f_to_device(inner.device())?.f_to_kind(inner.f_kind()?)?.f_unsqueeze(-1)?;
+            let gain = gain.f_to_device(inner.device())?.f_to_kind(kind)?.f_unsqueeze(-1)?;
+            let (rows, rank) = (gain.size()[0], a.size()[0]);
+            let gain = match diagonal {
+                Some(diagonal) => gain.f_mul(diagonal)?,
+                None => gain,
+            };
             let mut shape = vec![1; inner.dim()];
-            (shape[0], shape[inner.dim() - 1]) = (gain.size()[0], a.size()[0]);
-            Ok(gain.f_expand([gain.size()[0], a.size()[0]], false)?.f_reshape(shape)?)
+            (shape[0], shape[inner.dim() - 1]) = (rows, rank);
+            Ok(gain.f_expand([rows, rank], false)?.f_reshape(shape)?)
         });
         let own = own.collect::<Result<Vec<_>>>()?;
         let batch = own.iter().map(|gain| gain.size()[0]).max().unwrap_or(1);
@@ -148,10 +209,12 @@ impl Changes {
 
     /// The factor of all changes, where they share it.
     fn one(&self, gains: &[Gain]) -> Option<f64> {
-        let mut all = self.gains.iter().map(|(scale, block)| match gains.get(*block) {
-            None => Some(*scale),
-            Some(Gain::All(gain)) => Some(scale * gain),
-            Some(Gain::Rows(_)) => None,
+        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block }| {
+            match (diagonal, block.and_then(|block| gains.get(block))) {
+                (None, None) => Some(*scale),
+                (None, Some(Gain::All(gain))) => Some(scale * gain),
+                _ => None,
+            }
         });
         let first = all.next()??;
         all.all(|other| other == Some(first)).then_some(first)

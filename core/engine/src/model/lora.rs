@@ -8,75 +8,142 @@ use super::peft::{LoraConfig, Place};
 use super::save::{write_json, write_tensors};
 use super::slots::{Order, Slot, slots};
 use super::weights::{Tensors, read_weights};
-use super::{Config, Model, adapter};
-use crate::plan::{Lora as Options, Targets};
+use super::{Config, Model, adapter, normal};
+use crate::plan::{Gains, Lora as Options, Targets};
 use crate::{Error, Result};
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
 /// An adapter in training.
 pub struct Lora {
     /// adapter_config.json.
     said: Value,
-    /// What trains, by PEFT's names: A (`[r, in]`) and B (`[out, r]`) of each matrix in turn (f32), and a reward model's head.
+    /// What trains (f32), by PEFT's names where PEFT has it: factors A (`[r, in]`) and B (`[out, r]`) of each change, what stands between them, and a
+    /// reward model's head.
     pub params: Vec<(String, Tensor)>,
     pairs: Vec<Pair>,
+    /// Blocks of changes, each of which a query gives a gain.
+    blocks: usize,
     pub dropout: f64,
     /// What the base began with: it is part of what stands still, and of what is saved.
     start: Option<Adapter>,
     merge: bool,
 }
 
-/// Where a matrix's change goes.
+/// A change of a matrix: where it goes, and its parameters by their places.
 struct Pair {
+    place: Arc<Target>,
+    a: usize,
+    b: usize,
+    /// Factors of its ranks.
+    diagonal: Option<usize>,
+    block: Option<usize>,
+}
+
+/// A matrix that is changed.
+struct Target {
     module: String,
     /// The parameter, and the rows of it.
     slot: String,
     row: i64,
     rows: i64,
+    columns: i64,
     order: Order,
+    rank: i64,
     scale: f64,
 }
 
 impl Lora {
     /// New changes, which change nothing yet: A uniform within 1/√in, B zero, as PEFT begins. `base` is where the model lies; `start` an
-    /// adapter that is in the model already.
-    pub fn new(options: &Options, model: &Model, base: &Path, start: Option<Adapter>, seed: u64) -> Result<Self> {
-        let (said, config) = said(options, &model.config, base)?;
-        let all = slots(&model.config);
-        let (mut pairs, mut params) = (Vec::new(), Vec::new());
-        let mut rng = Rng::seed_from_u64(seed);
-        for slot in all.iter().filter(|slot| adapter::is_linear(slot, &model.config)) {
-            let mut row = 0;
-            for part in &slot.parts {
-                let module = part.name.trim_end_matches(".weight").to_owned();
-                let place = Place { names: model.config.arch.names(), linear: true };
-                if config.changes(&module, &place) {
-                    let (rank, columns) = (config.rank(&module), slot.shape[1]);
-                    let a = uniform([rank, columns], 1.0 / (columns as f64).sqrt(), &mut rng)?;
-                    let b = Tensor::f_zeros([part.rows, rank], (Kind::Float, Device::Cpu))?;
-                    params.push((named(&module, "lora_A.weight"), a.f_to_device(model.device())?));
-                    params.push((named(&module, "lora_B.weight"), b.f_to_device(model.device())?));
-                    let scale = config.scale(&module);
-                    pairs.push(Pair {
-                        module,
-                        slot: slot.name.clone(),
-                        row,
-                        rows: part.rows,
-                        order: part.order,
-                        scale,
-                    });
-                }
-                row += part.rows;
-            }
+    /// adapter that is in the model already; gains are of so many `objectives`.
+    pub fn new(
+        options: &Options,
+        model: &Model,
+        base: &Path,
+        start: Option<Adapter>,
+        objectives: usize,
+        seed: u64,
+    ) -> Result<Self> {
+        if !options.gains.is_none() && start.is_some() {
+            return Err(Error::invalid(
+                "lora: gains begin at a whole model, and the policy is an adapter already; merge it first (lora.merge = true where it is trained)",
+            ));
         }
-        let mut lora = Self { said, params, pairs, dropout: options.dropout, start, merge: options.merge };
+        let (said, config) = said(options, &model.config, base)?;
+        let blocks = if options.gains.is_none() { 0 } else { objectives };
+        let (params, pairs) = (Vec::new(), Vec::new());
+        let mut lora = Self { said, params, pairs, blocks, dropout: options.dropout, start, merge: options.merge };
+        let mut rng = Rng::seed_from_u64(seed);
+        for target in targets(&model.config, &config) {
+            lora.add(&Arc::new(target), options.gains, &mut rng)?;
+        }
+        for (_, p) in &mut lora.params {
+            *p = p.f_to_device(model.device())?;
+        }
         lora.train_head(model)?;
         Ok(lora)
+    }
+
+    /// The changes of a matrix.
+    fn add(&mut self, place: &Arc<Target>, gains: Gains, rng: &mut Rng) -> Result<()> {
+        let bound = 1.0 / (place.columns as f64).sqrt();
+        match gains {
+            Gains::None => self.push(place, uniform([place.rank, place.columns], bound, rng)?, "", None, None),
+            // Conditional Language Policy (Wang et al. 2024).
+            Gains::Copies => (0..self.blocks).try_for_each(|k| {
+                self.push(
+                    place,
+                    uniform([place.rank, place.columns], bound, rng)?,
+                    &format!("copy_{k}."),
+                    None,
+                    Some(k),
+                )
+            }),
+            // Panacea (Zhong et al. 2024): W₀ + B·diag(σ, s·w)·A. It begins at A and σ of deviation 0.02, s of 0.5, B zero.
+            Gains::Diagonal => {
+                let sigma = self.push_diagonal(place, "sigma", normal(&[place.rank], 0.02, rng)?);
+                self.push(place, normal(&[place.rank, place.columns], 0.02, rng)?, "", Some(sigma), None)?;
+                let s = self.push_diagonal(place, "s", normal(&[1], 0.5, rng)?);
+                (0..self.blocks).try_for_each(|k| {
+                    self.push(place, normal(&[1, place.columns], 0.02, rng)?, &format!("weight_{k}."), Some(s), Some(k))
+                })
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        place: &Arc<Target>,
+        a: Tensor,
+        named_by: &str,
+        diagonal: Option<usize>,
+        block: Option<usize>,
+    ) -> Result<()> {
+        let b = Tensor::f_zeros([place.rows, a.size()[0]], (Kind::Float, Device::Cpu))?;
+        let at = self.params.len();
+        self.params.push((format!("{named_by}{}", named(&place.module, "lora_A.weight")), a));
+        self.params.push((format!("{named_by}{}", named(&place.module, "lora_B.weight")), b));
+        self.pairs.push(Pair { place: place.clone(), a: at, b: at + 1, diagonal, block });
+        Ok(())
+    }
+
+    fn push_diagonal(&mut self, place: &Target, name: &str, numbers: Tensor) -> usize {
+        self.params.push((named(&place.module, name), numbers));
+        self.params.len() - 1
+    }
+
+    /// Gains that a query must bring.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    fn param(&self, at: usize) -> &Tensor {
+        &self.params[at].1
     }
 
     /// A reward model's head is trained as a whole.
@@ -97,15 +164,15 @@ impl Lora {
 
     /// What is added to the rows of a parameter's product, in the type of computing.
     pub fn changes(&self, slot: &str, dtype: Kind) -> Result<Vec<Change>> {
-        let own = self.pairs.iter().zip(self.params.chunks(2)).filter(|(pair, _)| pair.slot == slot);
-        own.map(|(pair, factors)| {
-            let (a, b) = (&factors[0].1, &factors[1].1);
+        let own = self.pairs.iter().filter(|pair| pair.place.slot == slot);
+        own.map(|Pair { place, a, b, diagonal, block }| {
             Ok(Change {
-                row: pair.row,
-                a: a.f_to_kind(dtype)?,
-                b: pair.order.rows().read(b)?.f_to_kind(dtype)?,
-                scale: pair.scale,
-                block: 0,
+                row: place.row,
+                a: self.param(*a).f_to_kind(dtype)?,
+                b: place.order.rows().read(self.param(*b))?.f_to_kind(dtype)?,
+                scale: place.scale,
+                diagonal: diagonal.map(|at| self.param(at).f_to_kind(dtype)).transpose()?,
+                block: *block,
             })
         })
         .collect()
@@ -133,9 +200,21 @@ impl Lora {
 
     /// Writes a PEFT folder of all that the base's folder lacks.
     pub fn save(&self, folder: &Path) -> Result<()> {
-        let Some(start) = &self.start else { return self.save_training(folder) };
-        let (factors, mut tensors) = (self.joined(start)?, Vec::new());
-        let (mut ranks, mut said) = (Map::new(), self.said.clone());
+        match &self.start {
+            None => self.save_training(folder),
+            Some(start) => self.save_summed(folder, self.summed(Some(start), None)?),
+        }
+    }
+
+    /// Writes the change at all weight on one objective as a PEFT folder. Weights add up to 1, so that those of all objectives, each times its
+    /// weight, add up to the change at any weights.
+    pub fn save_part(&self, folder: &Path, objective: usize) -> Result<()> {
+        std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
+        self.save_summed(folder, self.summed(None, Some(objective))?)
+    }
+
+    fn save_summed(&self, folder: &Path, factors: BTreeMap<String, Factors>) -> Result<()> {
+        let (mut tensors, mut ranks, mut said) = (Vec::new(), Map::new(), self.said.clone());
         for (module, Factors { a, b, .. }) in &factors {
             tensors.push((named(module, "lora_A.weight"), a.shallow_clone()));
             tensors.push((named(module, "lora_B.weight"), b.shallow_clone()));
@@ -152,18 +231,22 @@ impl Lora {
         write_tensors(&folder.join(adapter::WEIGHTS), &tensors, Kind::Float)
     }
 
-    /// Both changes as one of the sum of their ranks: `[B₁·s₁, B₂·s₂]·[A₁; A₂]`.
-    fn joined(&self, start: &Adapter) -> Result<BTreeMap<String, Factors>> {
-        let mut all = start.scaled()?;
-        for (pair, factors) in self.pairs.iter().zip(self.params.chunks(2)) {
-            let (a, b) = (factors[0].1.f_detach()?, factors[1].1.f_detach()?.f_mul_scalar(pair.scale)?);
-            let joined = match all.remove(&pair.module) {
+    /// Changes of a matrix as one of the sum of their ranks, `[B₁·s₁, B₂·s₂]·[A₁; A₂]`: those that are always there, and those of one block.
+    fn summed(&self, start: Option<&Adapter>, block: Option<usize>) -> Result<BTreeMap<String, Factors>> {
+        let mut all = start.map_or_else(|| Ok(BTreeMap::new()), Adapter::scaled)?;
+        for pair in self.pairs.iter().filter(|pair| pair.block.is_none() || pair.block == block) {
+            let a = self.param(pair.a).f_detach()?;
+            let mut b = self.param(pair.b).f_detach()?.f_mul_scalar(pair.place.scale)?;
+            if let Some(diagonal) = pair.diagonal {
+                b = b.f_mul(&self.param(diagonal).f_detach()?)?;
+            }
+            let joined = match all.remove(&pair.place.module) {
                 None => Factors { a, b, scale: 1.0 },
                 Some(first) => {
                     Factors { a: Tensor::f_cat(&[first.a, a], 0)?, b: Tensor::f_cat(&[first.b, b], 1)?, scale: 1.0 }
                 }
             };
-            all.insert(pair.module.clone(), joined);
+            all.insert(pair.place.module.clone(), joined);
         }
         Ok(all)
     }
@@ -178,9 +261,10 @@ impl Lora {
         let mut params = Vec::new();
         for (name, p) in &model.params {
             let p = p.f_detach_copy()?.f_to_kind(Kind::Float)?;
-            for (pair, factors) in self.pairs.iter().zip(self.params.chunks(2)).filter(|(pair, _)| pair.slot == *name) {
-                let change = factors[1].1.f_detach()?.f_matmul(&factors[0].1.f_detach()?)?.f_mul_scalar(pair.scale)?;
-                let _ = p.f_narrow(0, pair.row, pair.rows)?.f_add_(&pair.order.rows().read(&change)?)?;
+            for Pair { place, a, b, .. } in self.pairs.iter().filter(|pair| pair.place.slot == *name) {
+                let change =
+                    self.param(*b).f_detach()?.f_matmul(&self.param(*a).f_detach()?)?.f_mul_scalar(place.scale)?;
+                let _ = p.f_narrow(0, place.row, place.rows)?.f_add_(&place.order.rows().read(&change)?)?;
             }
             params.push((name.clone(), p));
         }
@@ -189,6 +273,24 @@ impl Lora {
         }
         Ok(Model { config: model.config.clone(), params, lora: None })
     }
+}
+
+/// The matrices that an adapter changes.
+fn targets(model: &Config, config: &LoraConfig) -> Vec<Target> {
+    let (mut out, place) = (Vec::new(), Place { names: model.arch.names(), linear: true });
+    for slot in slots(model).iter().filter(|slot| adapter::is_linear(slot, model)) {
+        let mut row = 0;
+        for part in &slot.parts {
+            let module = part.name.trim_end_matches(".weight").to_owned();
+            if config.changes(&module, &place) {
+                let (rank, scale) = (config.rank(&module), config.scale(&module));
+                let (slot, columns) = (slot.name.clone(), slot.shape[1]);
+                out.push(Target { module, slot, row, rows: part.rows, columns, order: part.order, rank, scale });
+            }
+            row += part.rows;
+        }
+    }
+    out
 }
 
 /// PEFT's name of a tensor.

@@ -103,10 +103,18 @@ impl Model {
         self.params[0].1.device()
     }
 
-    /// Has an adapter trained, and nothing else. `folder` is where the base lies; `start` an adapter that is in the model already.
-    pub fn attach(&mut self, options: &LoraOptions, folder: &Path, start: Option<Adapter>, seed: u64) -> Result<()> {
+    /// Has an adapter trained, and nothing else. `folder` is where the base lies; `start` an adapter that is in the model already; gains are of so
+    /// many `objectives`.
+    pub fn attach(
+        &mut self,
+        options: &LoraOptions,
+        folder: &Path,
+        start: Option<Adapter>,
+        objectives: usize,
+        seed: u64,
+    ) -> Result<()> {
         let place = std::path::absolute(folder).map_err(|e| Error::io(folder, e))?;
-        self.lora = Some(Lora::new(options, self, &place, start, seed)?);
+        self.lora = Some(Lora::new(options, self, &place, start, objectives, seed)?);
         Ok(())
     }
 
@@ -153,6 +161,11 @@ impl Model {
         Ok(())
     }
 
+    /// Gains that a query must bring.
+    pub fn blocks(&self) -> usize {
+        self.lora.as_ref().map_or(0, Lora::blocks)
+    }
+
     pub fn parameter_count(&self) -> usize {
         self.params.iter().map(|(_, p)| p.numel()).sum()
     }
@@ -167,15 +180,14 @@ impl Model {
         Net::of(self, dtype)
     }
 
-    /// The network with adapters beside each other, each with a gain (0: as if it was not there).
-    pub fn net_with(&self, adapters: &[Adapter], gains: Vec<Gain>, dtype: Kind) -> Result<Net> {
-        if gains.len() != adapters.len() {
-            let (gains, adapters) = (gains.len(), adapters.len());
-            return Err(Error::invalid(format!(
-                "soup: {gains} weights for {adapters} parts; give a part per objective"
-            )));
-        }
-        Ok(Net::of_adapters(self, adapters, dtype)?.gained(gains))
+    /// The network with adapters beside each other; a query brings a gain of each.
+    pub fn net_with(&self, adapters: &[Adapter], dtype: Kind) -> Result<Net> {
+        Net::of_adapters(self, adapters, true, dtype)
+    }
+
+    /// The network with an adapter that is always there.
+    pub fn net_of(&self, adapter: Adapter, dtype: Kind) -> Result<Net> {
+        Net::of_adapters(self, &[adapter], false, dtype)
     }
 
     /// The network of a training step: an adapter's dropout is drawn from `seed`; with `recompute` layers are computed again for their gradient.

@@ -27,7 +27,9 @@ pub struct Net {
     norm: Normed,
     head: Output,
     dtype: Kind,
-    passing: Passing,
+    /// Blocks of low-rank changes, each of which needs a gain.
+    blocks: usize,
+    dropout: Option<Dropout>,
     tape: Option<Tape>,
 }
 
@@ -61,21 +63,23 @@ impl Net {
         Self::with(model, None, dtype)
     }
 
-    /// A base with several adapters beside each other, each a block with a gain of its own.
-    pub(super) fn of_adapters(base: &Model, adapters: &[Adapter], dtype: Kind) -> Result<Self> {
+    /// A base with several adapters beside each other, each a block with a gain of its own if they are `gained`.
+    pub(super) fn of_adapters(base: &Model, adapters: &[Adapter], gained: bool, dtype: Kind) -> Result<Self> {
         let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
         for slot in slots(&base.config) {
-            let blocks = adapters.iter().enumerate().map(|(block, adapter)| adapter.changes(&slot, block, dtype));
+            let blocks = adapters.iter().enumerate().map(|(block, adapter)| adapter.changes(&slot, gained.then_some(block), dtype));
             let own = blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             changes.insert(slot.name, own);
         }
         let changes = RefCell::new(changes);
-        Self::build(base, &|slot| Ok(changes.borrow_mut().remove(slot).unwrap_or_default()), None, dtype)
+        let net = Self::build(base, &|slot| Ok(changes.borrow_mut().remove(slot).unwrap_or_default()), None, dtype)?;
+        Ok(Self { blocks: if gained { adapters.len() } else { 0 }, ..net })
     }
 
     fn with(model: &Model, lora: Option<&Lora>, dtype: Kind) -> Result<Self> {
         let changes = |slot: &str| lora.map_or(Ok(vec![]), |lora| lora.changes(slot, dtype));
-        Self::build(model, &changes, lora.and_then(Lora::head), dtype)
+        let net = Self::build(model, &changes, lora.and_then(Lora::head), dtype)?;
+        Ok(Self { blocks: lora.map_or(0, Lora::blocks), ..net })
     }
 
     /// `changes` are those of a parameter, `trained` takes the place of the head.
@@ -92,8 +96,7 @@ impl Net {
         };
         let norm = params.read_norm(names.norm, shape.norm)?;
         let head = Output::of(&config, &params, &embed, trained)?;
-        let passing = Passing { gains: vec![], dropout: None };
-        Ok(Self { embed, positions, layers, norm, head, config, dtype, passing, tape: None })
+        Ok(Self { embed, positions, layers, norm, head, config, dtype, blocks: 0, dropout: None, tape: None })
     }
 
     pub fn device(&self) -> Device {
@@ -112,32 +115,54 @@ impl Net {
         self.embed.numel() + positions + layers + self.norm.numel() + head
     }
 
+    /// Gains that a query must bring: one for each block of low-rank changes.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
     pub fn new_cache(&self, batch: i64, capacity: i64) -> Result<Cache> {
         Cache::new(self, batch, capacity)
     }
 
     /// Hidden states after the final norm, `[batch, length, hidden]`. `ids` and `positions` are `[batch, length]` (i64). With a
     /// cache, its keys and values come first and the new ones are appended.
-    pub fn hidden(
+    pub fn hidden(&self, ids: &Tensor, positions: &Tensor, mask: &Mask, cache: Option<&mut Cache>) -> Result<Tensor> {
+        self.hidden_at(ids, positions, mask, cache, &[])
+    }
+
+    /// The same with a gain of each block of low-rank changes (0: as if it was not there).
+    pub fn hidden_at(
         &self,
         ids: &Tensor,
         positions: &Tensor,
         mask: &Mask,
         mut cache: Option<&mut Cache>,
+        gains: &[Gain],
     ) -> Result<Tensor> {
+        self.check_gains(gains)?;
         if let (Some(tape), None) = (&self.tape, &cache) {
-            return tape.hidden(self, ids, positions, mask);
+            return tape.hidden(self, ids, positions, mask, gains);
         }
         let keys = cache.as_deref_mut().map(|cache| cache.place(positions)).transpose()?;
         let around = self.around(mask, positions, keys.as_ref().unwrap_or(positions))?;
         let (mut x, pass) = (self.embedded(ids, positions)?, self.next_pass());
         for layer in 0..self.layers.len() {
-            x = self.block(layer, x, &around, pass, cache.as_deref_mut())?;
+            x = self.block(layer, x, &around, (pass, gains), cache.as_deref_mut())?;
         }
         if let Some(cache) = cache {
             cache.length += ids.size2()?.1;
         }
         self.norm.apply(&x)
+    }
+
+    fn check_gains(&self, gains: &[Gain]) -> Result<()> {
+        let (given, blocks) = (gains.len(), self.blocks);
+        if given == blocks {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "the policy is steered by its parameters: it answers at {blocks} weights, one per objective, and {given} were given"
+        )))
     }
 
     /// What all layers of a forward pass share.
@@ -147,19 +172,20 @@ impl Net {
         Ok(Around { masks: Masks::new(shape, mask, positions, keys, self.dtype)?, rotations })
     }
 
-    /// One layer's output, `[batch, length, hidden]`. `pass` counts forward passes whose dropout is another.
+    /// One layer's output, `[batch, length, hidden]`. `pass` counts forward passes whose dropout is another; `gains` are its own.
     pub(super) fn block(
         &self,
         index: usize,
         x: Tensor,
         around: &Around,
-        pass: usize,
+        (pass, gains): (usize, &[Gain]),
         cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
         let (layer, shape, kind) = (&self.layers[index], &self.config.shape, &self.config.shape.layers[index]);
         let rotation = kind.rope.map(|rope| &around.rotations[rope]);
-        let at = At { shape, kind, rotation, masks: &around.masks, passing: &self.passing };
-        if let Some(dropout) = &self.passing.dropout {
+        let passing = Passing { gains, dropout: self.dropout.as_ref() };
+        let at = At { shape, kind, rotation, masks: &around.masks, passing: &passing };
+        if let Some(dropout) = &self.dropout {
             dropout.begin(pass, index)?;
         }
         layer.apply(x, &at, cache.map(|cache| (index, cache)))
@@ -167,7 +193,7 @@ impl Net {
 
     /// A number for a forward pass, if passes differ.
     pub(super) fn next_pass(&self) -> usize {
-        self.passing.dropout.as_ref().map_or(0, Dropout::next_pass)
+        self.dropout.as_ref().map_or(0, Dropout::next_pass)
     }
 
     pub(super) fn depth(&self) -> usize {
@@ -192,23 +218,18 @@ impl Net {
 
     /// The same network whose low-rank changes do not see a share of their inputs.
     pub fn dropping(mut self, share: f64, seed: u64) -> Self {
-        self.passing.dropout = (share > 0.0).then(|| Dropout::new(share, seed));
-        self
-    }
-
-    /// The same network with a gain of each block of low-rank changes.
-    pub fn gained(mut self, gains: Vec<Gain>) -> Self {
-        self.passing.gains = gains;
+        self.dropout = (share > 0.0).then(|| Dropout::new(share, seed));
         self
     }
 
     /// The log-prob of each target when tokens are drawn at `temperature`, `[rows]` (f32): `hidden` is `[rows, hidden]`, `targets` `[rows]`.
-    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tensor> {
+    /// `gains` are those of the rows.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64, gains: &[Gain]) -> Result<Tensor> {
         if let Some(tape) = &self.tape {
-            return tape.log_probs(self, hidden, targets, temperature);
+            return tape.log_probs(self, hidden, targets, temperature, gains);
         }
         let rows = hidden.size2()?.0;
-        let part = |start: i64| self.some_log_probs(hidden, targets, temperature, start);
+        let part = |start: i64| self.some_log_probs(hidden, targets, temperature, (start, gains));
         let parts = (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_cat(&parts, 0)?)
     }
@@ -219,10 +240,11 @@ impl Net {
         hidden: &Tensor,
         targets: &Tensor,
         temperature: f64,
-        start: i64,
+        (start, gains): (i64, &[Gain]),
     ) -> Result<Tensor> {
         let count = HEAD_ROWS.min(hidden.size2()?.0 - start);
-        let mut logits = self.head(&hidden.f_narrow(0, start, count)?)?;
+        let gains = gains.iter().map(|gain| gain.part(start, count)).collect::<Result<Vec<_>>>()?;
+        let mut logits = self.head_at(&hidden.f_narrow(0, start, count)?, &gains)?;
         if temperature != 1.0 {
             logits = logits.f_div_scalar(temperature)?;
         }
@@ -232,12 +254,18 @@ impl Net {
 
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the scores `[…, labels]` of a reward model.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head.apply(hidden, &self.passing)
+        self.head_at(hidden, &[])
+    }
+
+    /// The same of rows with gains, `[rows, hidden]`.
+    pub fn head_at(&self, hidden: &Tensor, gains: &[Gain]) -> Result<Tensor> {
+        self.check_gains(gains)?;
+        self.head.apply(hidden, &Passing { gains, dropout: self.dropout.as_ref() })
     }
 
     /// The scores of a gated reward model: see `Output::gated`.
     pub fn gated(&self, ends: &Tensor, prompts: &Tensor) -> Result<Tensor> {
-        self.head.gated(ends, prompts, &self.passing)
+        self.head.gated(ends, prompts, &Passing { gains: &[], dropout: self.dropout.as_ref() })
     }
 
     pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor) -> Result<Tensor> {

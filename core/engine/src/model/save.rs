@@ -4,6 +4,7 @@ use super::Model;
 use super::head::{self, Head};
 use super::slots::slots;
 use super::weights::{FILE, INDEX, SHARD};
+use crate::steer::gained;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
@@ -19,10 +20,13 @@ type Named = (String, Tensor);
 
 impl Model {
     /// Writes config.json, the weights in the type that config.json names, and the tokenizer's files into `folder`; of a model whose adapter
-    /// was trained a PEFT folder, if it is not to be merged.
+    /// was trained a PEFT folder, if it is not to be merged; where gains steer it, one for each objective.
     pub fn save(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
         create(folder)?;
         match &self.lora {
+            Some(lora) if lora.blocks() > 0 => {
+                (0..lora.blocks()).try_for_each(|k| lora.save_part(&folder.join(gained::place(k)), k))?;
+            }
             Some(lora) if lora.merges() => lora.merged(self)?.save_weights(folder)?,
             Some(lora) => {
                 lora.save(folder)?;

@@ -6,7 +6,7 @@ use super::lora;
 use super::peft::{LoraConfig, Place};
 use super::slots::slots;
 use crate::Result;
-use crate::plan::Lora as LoraOptions;
+use crate::plan::{Gains, Lora as LoraOptions};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -48,6 +48,25 @@ impl Trained {
             }
         }
         Self { shapes, ranks: Some(ranks), dropout: false }
+    }
+
+    /// The changes that gains make of each change.
+    pub fn with_gains(mut self, gains: Gains, objectives: usize) -> Self {
+        let k = objectives as i64;
+        // Factors of rank r alone: both dimensions of one are known by its place.
+        let wider = |rank: i64| match gains {
+            Gains::None => rank,
+            Gains::Copies => rank * k,
+            Gains::Diagonal => rank + k,
+        };
+        for pair in self.shapes.chunks_mut(2) {
+            if let [a, b] = pair {
+                (a[0], b[1]) = (wider(a[0]), wider(b[1]));
+            }
+        }
+        let widened = |ranks: f64| wider(ranks as i64) as f64;
+        self.ranks.iter_mut().flat_map(|ranks| ranks.values_mut()).for_each(|ranks| *ranks = widened(*ranks));
+        self
     }
 
     pub fn numbers(&self) -> f64 {

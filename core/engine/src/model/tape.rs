@@ -5,6 +5,7 @@
 //! gradient `g` has reached it, the last layer runs again with gradient and `Σ y·g` goes back through it, and so on down to the embeddings. The
 //! output head, whose logits are larger than all layers' numbers, does the same some rows at a time.
 
+use super::layers::Gain;
 use super::net::{HEAD_ROWS, Mask, Net};
 use crate::{Error, Result};
 use std::sync::Mutex;
@@ -24,6 +25,7 @@ struct Pass {
     ids: Tensor,
     positions: Tensor,
     mask: Option<Tensor>,
+    gains: Vec<Gain>,
     /// Of each layer, `[batch, length, hidden]`.
     inputs: Vec<Tensor>,
     /// Of the last layer: a leaf.
@@ -37,13 +39,14 @@ struct HeadPass {
     hidden: Tensor,
     targets: Tensor,
     temperature: f64,
+    gains: Vec<Gain>,
     /// A leaf.
     output: Tensor,
 }
 
 impl Tape {
     /// As `Net::hidden` without a cache.
-    pub fn hidden(&self, net: &Net, ids: &Tensor, positions: &Tensor, mask: &Mask) -> Result<Tensor> {
+    pub fn hidden(&self, net: &Net, ids: &Tensor, positions: &Tensor, mask: &Mask, gains: &[Gain]) -> Result<Tensor> {
         let mut done = self.0.lock().map_err(|_| failed())?;
         let around = net.around(mask, positions, positions)?;
         let (mut inputs, number) = (Vec::new(), net.next_pass());
@@ -51,7 +54,7 @@ impl Tape {
             let mut x = net.embedded(ids, positions)?;
             for layer in 0..net.depth() {
                 inputs.push(x.shallow_clone());
-                x = net.block(layer, x, &around, number, None)?;
+                x = net.block(layer, x, &around, (number, gains), None)?;
             }
             Ok(x)
         })?;
@@ -65,6 +68,7 @@ impl Tape {
             ids: ids.shallow_clone(),
             positions: positions.shallow_clone(),
             mask,
+            gains: gains.iter().map(Gain::share).collect(),
             inputs,
             output,
             number,
@@ -73,13 +77,21 @@ impl Tape {
     }
 
     /// As `Net::log_probs`.
-    pub fn log_probs(&self, net: &Net, hidden: &Tensor, targets: &Tensor, temperature: f64) -> Result<Tensor> {
+    pub fn log_probs(
+        &self,
+        net: &Net,
+        hidden: &Tensor,
+        targets: &Tensor,
+        temperature: f64,
+        gains: &[Gain],
+    ) -> Result<Tensor> {
         let rows = hidden.size2()?.0;
-        let part = |start: i64| net.some_log_probs(hidden, targets, temperature, start);
+        let part = |start: i64| net.some_log_probs(hidden, targets, temperature, (start, gains));
         let parts = no_grad(|| (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>())?;
         let output = Tensor::f_cat(&parts, 0)?.f_set_requires_grad(true)?;
         let (hidden, targets) = (hidden.shallow_clone(), targets.shallow_clone());
-        let pass = HeadPass { hidden, targets, temperature, output: output.shallow_clone() };
+        let gains = gains.iter().map(Gain::share).collect();
+        let pass = HeadPass { hidden, targets, temperature, gains, output: output.shallow_clone() };
         self.0.lock().map_err(|_| failed())?.heads.push(pass);
         Ok(output)
     }
@@ -106,7 +118,7 @@ impl HeadPass {
         }
         let leaf = self.hidden.f_detach()?.f_set_requires_grad(true)?;
         for start in (0..leaf.size2()?.0).step_by(HEAD_ROWS as usize) {
-            let part = net.some_log_probs(&leaf, &self.targets, self.temperature, start)?;
+            let part = net.some_log_probs(&leaf, &self.targets, self.temperature, (start, &self.gains))?;
             let own = gradient.f_narrow(0, start, part.size1()?)?;
             part.f_mul(&own)?.f_sum(Kind::Float)?.f_backward()?;
         }
@@ -122,7 +134,7 @@ impl Pass {
         for layer in (0..net.depth()).rev() {
             let Some(input) = self.inputs.pop().filter(|_| gradient.defined()) else { break };
             let leaf = input.f_detach()?.f_set_requires_grad(true)?;
-            let output = net.block(layer, leaf.shallow_clone(), &around, self.number, None)?;
+            let output = net.block(layer, leaf.shallow_clone(), &around, (self.number, &self.gains), None)?;
             output.f_mul(&gradient)?.f_sum(Kind::Float)?.f_backward()?;
             gradient = leaf.f_grad()?;
         }

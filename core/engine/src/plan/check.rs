@@ -139,7 +139,8 @@ fn try_losses(registry: &Registry, components: &[(Kind, Component)], objectives:
     for Component { name, options } in of(Kind::Sampler) {
         let Some(sampler) = registry.samplers.build(name, options).ok() else { continue };
         for i in 0..TRIED {
-            let weights = sampler.sample(objectives, i, &mut rng(seed, "weights", i))?;
+            // What a sampler cannot do is said where it is tried.
+            let Ok(weights) = sampler.sample(objectives, i, &mut rng(seed, "weights", i)) else { break };
             losses.iter().try_for_each(|loss| loss.check_weights(&weights)).map_err(Error::Invalid)?;
         }
     }

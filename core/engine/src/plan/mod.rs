@@ -7,8 +7,8 @@ mod stage;
 
 pub use check::objectives;
 pub use motrain_core::plan::{
-    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile, Schedule,
-    ScriptSource, StageId, Targets, Training, lora, named,
+    Component, Gains, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile,
+    Schedule, ScriptSource, StageId, Targets, Training, lora, named,
 };
 pub use stage::{Stage, stage_refs};
 

@@ -183,7 +183,8 @@ fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
     let objectives = &steering.objectives;
     let grid = options.grid(objectives.len()).map_err(|(option, what)| Error::invalid(format!("{option} {what}")))?;
-    let (policy, tokenizer) = options.by.meant()?.0.load(&session.loader())?;
+    let by = options.by.meant_in(|model| Some(session.model_folder(model)))?;
+    let (policy, tokenizer) = by.0.load(&session.loader())?;
     let wide = widest(&steering, grid.clone(), &tokenizer)?;
     let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
     let rows = load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.context(), &seen)?;

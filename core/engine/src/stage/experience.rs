@@ -10,7 +10,7 @@ use crate::Result;
 use crate::decode::{Completions, rollout};
 use crate::reward::{RewardSet, Scores};
 use crate::session::Cx;
-use crate::steer::{self, Steering};
+use crate::steer::{self, Steerable, Steering};
 use crate::train::log::Metrics;
 use crate::train::{Drawn, LogProbs, Trainer};
 use motrain_core::data::Row;
@@ -47,6 +47,8 @@ pub struct Batch<'a> {
     pub tokens: Vec<Vec<u32>>,
     /// x as tokens.
     pub plain: Vec<Vec<u32>>,
+    /// Whether weights are gains of the policy.
+    gained: bool,
     pub completions: Completions,
     /// As they are trained on: cut completions have lost `missing_eos_penalty`.
     pub scores: Scores,
@@ -56,7 +58,8 @@ impl Batch<'_> {
     /// Some completions of one prompt, as policies see them.
     pub fn drawn(&self, slot: usize, which: impl IntoIterator<Item = usize>) -> Drawn<'_> {
         let completions = which.into_iter().map(|i| self.completions.of(slot)[i].tokens.as_slice()).collect();
-        Drawn { conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
+        let gains = if self.gained { self.weights[slot].values() } else { &[] };
+        Drawn { gains, conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
     }
 
     /// Scaled scores of the completions of one prompt.
@@ -70,7 +73,8 @@ impl<'a> Experience<'a> {
     pub fn start(stage: Cx<'a>, options: &'a Online) -> Result<(Self, LogProbs, Trainer<'a>)> {
         let session = stage.session;
         let rewards = rewards::load(session, &options.rewards)?;
-        let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), Ok)?;
+        let (policy, tokenizer) =
+            stage.load_trained(&options.policy, options.lora.as_ref(), rewards.objectives().len(), Ok)?;
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
         let mut tried = usual_weights(objectives.len());
@@ -99,6 +103,11 @@ impl<'a> Experience<'a> {
         let t = Trainer::start(stage, policy, tokenizer, &options.optimizer, total, &options.train)?;
         experience.sampler.feedback(&t.state.front)?;
         Ok((experience, log_probs, t))
+    }
+
+    /// Names of the objectives, in the order of the weights.
+    pub fn objectives(&self) -> &[String] {
+        &self.steering.objectives
     }
 
     /// Tells the sampler the front so far, if it wants to know and it is time.
@@ -165,7 +174,11 @@ impl<'a> Experience<'a> {
         let clock = Instant::now();
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
         let net = no_grad(|| t.model.net(self.stage.session.dtype))?;
-        let completions = rollout(&net, &t.tokenizer, &tokens, n, seed, &self.options.generate)?;
+        let gained = net.blocks() > 0;
+        let routes = weights.iter().map(|w| net.route(w)).collect::<Result<Vec<_>>>()?;
+        let decoder = net.decoder(&routes)?;
+        let completions = rollout(decoder.as_ref(), &t.tokenizer, &tokens, n, seed, &self.options.generate)?;
+        drop(decoder);
         drop(net);
         timings.insert("rollout_seconds".into(), clock.elapsed().as_secs_f64());
 
@@ -178,7 +191,7 @@ impl<'a> Experience<'a> {
         scores.penalise_cut(&completions, self.options.missing_eos_penalty);
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
-        Ok(Batch { rows, weights, conditioned, tokens, plain, completions, scores })
+        Ok(Batch { rows, weights, conditioned, tokens, plain, gained, completions, scores })
     }
 
     /// Ends a step: logs it, shows it, saves when due, and stops the stage where the KL has grown above `max_kl`.
@@ -205,6 +218,7 @@ impl<'a> Experience<'a> {
 
     /// Writes how the finished policy is steered beside it.
     pub fn save_steering(&self) -> Result<()> {
-        steer::save(self.stage, self.steering.objectives.clone(), &self.options.conditioner)
+        let Online { conditioner, lora, .. } = self.options;
+        steer::save(self.stage, self.steering.objectives.clone(), conditioner, lora.as_ref())
     }
 }

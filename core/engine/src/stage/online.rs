@@ -4,7 +4,9 @@ use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Trainee, longest_prompt};
-use crate::plan::{Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
+use crate::plan::{
+    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora, objectives,
+};
 use motrain_core::Prompt;
 use motrain_core::data::DataSpec;
 use motrain_core::options::Checked;
@@ -77,7 +79,9 @@ impl Online {
         let machine = known.machine;
         let scorers = rewards::scorers(known, &self.rewards)?;
         let read = known.model(&self.policy)?;
+        let count = objectives(&known.plan.stages, &self.rewards).map_or(1, |names| names.len());
         let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, machine)?;
+        let policy = policy.with_gains_of(count);
         let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };
         let steering = Told::of(known, &self.rewards, &self.conditioner, Some(&self.sampler));
         let steering = steering.map_err(|what| out.uncounted.push(what)).ok();
@@ -104,6 +108,7 @@ impl Online {
     }
 
     pub fn check(&self) -> Checked {
+        self.lora.iter().try_for_each(|lora| lora.check(true))?;
         let GenerationConfig { temperature, top_k, top_p, .. } = self.generate;
         if temperature == 0.0 {
             let what = "has temperature = 0, which draws always the same completion; training needs one above 0";

@@ -6,7 +6,7 @@ use super::rows::{Told, batch_rows, drawn_weights, plain, prompt_limit, samples,
 use super::{Makes, Ref, Work, rewards, short};
 use crate::decode::{Completion, Completions};
 use crate::memory::{Drawing, Footprint, Known, Trainee, longest_pair};
-use crate::plan::{Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
+use crate::plan::{self, Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use crate::reward::RewardSet;
 use crate::session::{Cx, obey};
 use crate::steer::{self, Steering};
@@ -69,6 +69,7 @@ fn yes() -> bool {
 
 impl Options for Preference {
     fn check(&self) -> Checked {
+        self.lora.iter().try_for_each(|lora| lora.check(self.rewards.is_some()))?;
         if self.data.is_some() == self.pairs.is_some() {
             return Err(("data", "or \"pairs\" must be given, and only one of them".into()));
         }
@@ -115,7 +116,10 @@ impl Work for Preference {
         let machine = known.machine;
         let scorers = self.rewards.as_ref().map(|id| rewards::scorers(known, id)).transpose()?.unwrap_or_default();
         let read = known.model(&self.policy)?;
+        let count =
+            self.rewards.as_ref().and_then(|id| plan::objectives(&known.plan.stages, id)).map_or(1, |o| o.len());
         let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, machine)?;
+        let policy = policy.with_gains_of(count);
         let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };
         let told = self.rewards.as_ref().zip(self.conditioner.as_ref());
         let told = told.map(|(id, conditioner)| Told::of(known, id, conditioner, self.sampler.as_ref())).transpose();
@@ -171,7 +175,8 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
         (Some(data), _) => data.clone(),
         (None, made) => samples(session, made.as_deref().unwrap_or_default()),
     };
-    let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), Ok)?;
+    let objectives = weighing.as_ref().map_or(0, |weighing| weighing.steering.objectives.len());
+    let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), objectives, Ok)?;
     let pairs = fitting(&data, &tokenizer, policy.config.shape.context, weighing.as_ref(), session.plan.seed)?;
     let log_probs = LogProbs {
         reference: no_grad(|| policy.reference(session.dtype))?,
@@ -192,7 +197,8 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
             None => batch.iter().map(|pair| Slot::plain(&t.tokenizer, pair)).collect::<Result<_>>()?,
         };
         let mut update = PairStep::new(&log_probs, loss.as_ref());
-        metrics.extend(update.train(t, &mut slots.iter().map(Slot::pair).collect::<Vec<_>>())?);
+        let gained = t.model.blocks() > 0;
+        metrics.extend(update.train(t, &mut slots.iter().map(|slot| slot.pair(gained)).collect::<Vec<_>>())?);
         if slots.is_empty() {
             tracing::warn!("step {}: every pair was a tie or without scores; nothing to learn from", step + 1);
         }
@@ -202,7 +208,10 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     })?;
     t.finish()?;
     match &weighing {
-        Some(weighing) => steer::save(stage, weighing.steering.objectives.clone(), &conditioner(options)),
+        Some(weighing) => {
+            let objectives = weighing.steering.objectives.clone();
+            steer::save(stage, objectives, &conditioner(options), options.lora.as_ref())
+        }
         None => Ok(()),
     }
 }
@@ -294,10 +303,11 @@ impl Slot {
         Self::of(tokenizer, pair, &pair.prompt)
     }
 
-    fn pair(&self) -> TokenPair<'_> {
+    fn pair(&self, gained: bool) -> TokenPair<'_> {
+        let gains = if gained { self.weights.as_slice() } else { &[] };
         let completions = self.answers.iter().map(Vec::as_slice).collect();
         TokenPair {
-            drawn: Drawn { conditioned: &self.conditioned, plain: &self.plain, completions },
+            drawn: Drawn { gains, conditioned: &self.conditioned, plain: &self.plain, completions },
             label: self.label,
             weights: &self.weights,
             margins: self.margins.clone(),

@@ -7,11 +7,12 @@ use super::{Makes, Ref, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Net;
-use crate::plan::{Component, Lora, ModelRef, Named, named};
+use crate::plan::{Component, Lora, ModelRef, Named, Stage, named, objectives};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::logprob::to_vec;
 use crate::train::{Drawn, LogProbs, Moved, surrogate};
+use motrain_core::Weights;
 use motrain_core::advantage::{Advantage, Answers};
 use motrain_core::metrics::stats::{mean, std};
 use motrain_core::options::{Checked, Options};
@@ -36,6 +37,11 @@ pub struct Reinforce {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub value_rate: Option<f64>,
+    /// The ideal point z of the scaled scores, one number per objective: with it the reward is Tchebycheff's, min wₖ·(Rₖ − zₖ), instead of Σ wₖRₖ. It
+    /// reaches trade-offs where the front is not convex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(range(min = -1e6, max = 1e6)))]
+    pub ideal: Option<Vec<f64>>,
     /// Weight of the KL to the initial policy (nats, summed over a completion) in the reward: what β is to `online_preference`.
     #[serde(default = "kl")]
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -71,6 +77,16 @@ impl Work for Reinforce {
 
     fn makes(&self) -> &'static [Makes] {
         &[Makes::Policy]
+    }
+
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let count = objectives(earlier, &self.online.rewards).map(|names| names.len());
+        match (self.ideal.as_ref().map(Vec::len), count) {
+            (Some(given), Some(count)) if given != count => {
+                Err(("ideal", format!("has {given} numbers for {count} objectives; give one per objective")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_with(&self, registry: &Registry) -> Checked {
@@ -114,7 +130,7 @@ fn run(stage: Cx, options: &Reinforce) -> Result<()> {
 
         // One update of the policy gradient.
         let clock = Instant::now();
-        let (mut scored, rest) = scored(&batch, advantage.least());
+        let (mut scored, rest) = scored(&batch, advantage.least(), options.ideal.as_deref());
         scored.sort_by_key(|s| s.drawn.length());
         let rest = log_probs.measure(&t.model, stage.session.dtype, rest)?;
         let rewards: Vec<f64> = scored.iter().flat_map(|s| s.rewards.iter().copied()).collect();
@@ -144,7 +160,7 @@ struct Scored<'a> {
 }
 
 /// The completions that have all scores, of prompts with at least so many of them; and all others.
-fn scored<'a>(batch: &'a Batch, least: usize) -> (Vec<Scored<'a>>, Vec<Drawn<'a>>) {
+fn scored<'a>(batch: &'a Batch, least: usize, ideal: Option<&[f64]>) -> (Vec<Scored<'a>>, Vec<Drawn<'a>>) {
     let (mut out, mut rest) = (Vec::new(), Vec::new());
     for slot in 0..batch.rows.len() {
         let scores = batch.scores_of(slot);
@@ -153,12 +169,20 @@ fn scored<'a>(batch: &'a Batch, least: usize) -> (Vec<Scored<'a>>, Vec<Drawn<'a>
             without.append(&mut with);
         }
         if !with.is_empty() {
-            let rewards = with.iter().flat_map(|&i| &scores[i]).map(|s| batch.weights[slot].dot(s)).collect();
+            let rewards =
+                with.iter().flat_map(|&i| &scores[i]).map(|s| scalar(&batch.weights[slot], s, ideal)).collect();
             out.push(Scored { drawn: batch.drawn(slot, with), rewards });
         }
         rest.push(batch.drawn(slot, without));
     }
     (out, rest)
+}
+
+/// One reward of all objectives' scores.
+fn scalar(weights: &Weights, scores: &[f64], ideal: Option<&[f64]>) -> f64 {
+    let Some(ideal) = ideal else { return weights.dot(scores) };
+    let terms = weights.values().iter().zip(scores).zip(ideal).map(|((w, score), z)| w * (score - z));
+    terms.fold(f64::INFINITY, f64::min)
 }
 
 /// What a step's gradient is made of.
@@ -228,7 +252,6 @@ impl Done {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Stage;
 
     fn stage(more: Value) -> motrain_core::Result<Reinforce> {
         let mut options = json!({
@@ -289,5 +312,16 @@ mod tests {
             );
         }
         assert_eq!(said("value", 1), Ok(()));
+    }
+
+    #[test]
+    fn tchebycheff_takes_the_worst_objective_from_the_ideal_point() {
+        let weights = Weights::new(vec![0.25, 0.75]).unwrap();
+        assert_eq!(scalar(&weights, &[0.8, 0.4], None), 0.5);
+        let at = |scores: &[f64]| scalar(&weights, scores, Some(&[1.0, 1.2]));
+        assert!((at(&[0.8, 0.4]) - 0.75 * -0.8).abs() < 1e-12);
+        assert!((at(&[-3.0, 1.0]) - 0.25 * -4.0).abs() < 1e-12);
+        // Better where it is worst, whatever it loses elsewhere above that.
+        assert!(at(&[0.0, 0.5]) > at(&[1.0, 0.4]));
     }
 }

@@ -48,6 +48,7 @@ impl Options for Sft {
         if self.conditioner.is_some() != self.rewards.is_some() {
             return Err(("conditioner", "and \"rewards\" go together".into()));
         }
+        self.lora.iter().try_for_each(|lora| lora.check(false))?;
         match (&self.data, &self.samples) {
             (Some(_), None) | (None, Some(_)) => Ok(()),
             _ => Err(("data", "or \"samples\" must be given, and only one of them".into())),
@@ -106,7 +107,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
         (Some(data), _) => data.clone(),
         (None, kept) => samples(session, kept.as_deref().unwrap_or_default()),
     };
-    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), Ok)?;
+    let (model, tokenizer) = stage.load_trained(&options.model, options.lora.as_ref(), 0, Ok)?;
     let rows = encode(&data, &tokenizer, model.config.shape.context)?;
     let total = options.train.total_steps(rows.len());
     let mut t = Trainer::start(stage, model, tokenizer, &options.optimizer, total, &options.train)?;
@@ -132,7 +133,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
     })?;
     t.finish()?;
     match (&options.conditioner, &options.rewards) {
-        (Some(conditioner), Some(id)) => steer::save(stage, rewards::of(session, id)?.objectives(), conditioner),
+        (Some(conditioner), Some(id)) => steer::save(stage, rewards::of(session, id)?.objectives(), conditioner, None),
         _ => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use super::{Loader, Route, Steer, Steerable};
 use crate::decode::{Blend, Decoder, Divergence, Rule};
 use crate::memory::{F32, Machine, Part, Parts, Shaped, Taken, opening};
-use crate::model::{Adapter, Gain, Model, Net};
+use crate::model::{Adapter, Model, Net};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -94,7 +94,7 @@ impl Blending {
         let model = Model::load_as(&base, from.device, from.dtype)?;
         adapters.iter().try_for_each(|adapter| adapter.check(&model.config))?;
         let tokenizer = from.tokenizer(self.base.as_ref().unwrap_or(&self.parts[0]), &model)?;
-        let net = |adapter: Adapter| model.net_with(&[adapter], vec![Gain::All(1.0)], from.dtype);
+        let net = |adapter: Adapter| model.net_of(adapter, from.dtype);
         let parts = no_grad(|| adapters.into_iter().map(net).collect::<Result<_>>())?;
         let reference = self.reference().map(|_| no_grad(|| model.net(from.dtype))).transpose()?;
         Ok(Some((Members { rule: self.rule(), reference, parts }, tokenizer)))

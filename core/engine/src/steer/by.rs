@@ -1,5 +1,6 @@
 //! What a steering is: the trait of its options, and the shape in which stages and steering.json hold any of them.
 
+use super::prompted::Prompted;
 use super::{Loader, STEERINGS, Steerable, file};
 use crate::memory::{Machine, Shaped, Taken};
 use crate::plan::ModelRef;
@@ -14,7 +15,7 @@ use serde_json::{Map, Value, json};
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A steering: its options are the struct, what answers is made by `load`. `STEERINGS` lists them; `evaluate` has an option for each, and
 /// steering.json says which it is.
@@ -188,11 +189,17 @@ impl By {
 
     /// The steering itself, or that of the folder which it names, if that is steered in its own way.
     pub fn meant(&self) -> Result<Cow<'_, Self>> {
+        self.meant_in(|model| model.path().map(PathBuf::from))
+    }
+
+    /// The same of models whose folders are known.
+    pub fn meant_in(&self, folder: impl Fn(&ModelRef) -> Option<PathBuf>) -> Result<Cow<'_, Self>> {
         let mut own = self.0.boxed();
-        let named = match own.models().as_mut_slice() {
-            [(_, ModelRef::Path(path))] => file::steered_otherwise(Path::new(path))?,
+        let named = match own.models().as_slice() {
+            [(_, only)] if self.0.name() == Prompted::NAME => folder(only).map(|f| file::steered_otherwise(&f)),
             _ => None,
         };
+        let named = named.transpose()?.flatten();
         Ok(named.map_or(Cow::Borrowed(self), |named| Cow::Owned(Self(named))))
     }
 

@@ -1,11 +1,12 @@
 //! steering.json, saved beside a policy: which steering it is, of what, and how weights enter prompts. Whoever has the folder has all that
 //! answers at any weights.
 
+use super::gained::Gained;
 use super::prompted::Prompted;
 use super::{AnySteer, By, Loader, Steer, Steerable};
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
+use crate::plan::{Component, GenerationConfig, Lora, ModelRef, StageId};
 use crate::session::{Cx, Session};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, generation};
@@ -149,10 +150,13 @@ pub fn said_by(folder: &Path) -> Result<Option<(Vec<String>, Component)>> {
     Ok(Said::read(folder)?.map(|said| (said.objectives, said.conditioner)))
 }
 
-/// Writes how a stage's finished policy is steered beside it.
-pub fn save(stage: Cx, objectives: Vec<String>, conditioner: &Component) -> Result<()> {
-    let itself = Prompted(ModelRef::Path(".".into()));
-    write(stage.session, &stage.folder().join(names::MODEL), &itself, objectives, conditioner)
+/// Writes how a stage's finished policy is steered beside it: `lora` may have gains.
+pub fn save(stage: Cx, objectives: Vec<String>, conditioner: &Component, lora: Option<&Lora>) -> Result<()> {
+    let by: Box<dyn AnySteer> = match lora.is_some_and(|lora| !lora.gains.is_none()) {
+        true => Box::new(Gained::below(objectives.len())),
+        false => Box::new(Prompted(ModelRef::Path(".".into()))),
+    };
+    write(stage.session, &stage.folder().join(names::MODEL), by.as_ref(), objectives, conditioner)
 }
 
 /// What other stages made is written out, so that the folder stands alone.

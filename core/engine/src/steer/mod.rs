@@ -4,6 +4,7 @@
 pub mod blend;
 mod by;
 mod file;
+pub mod gained;
 pub mod grid;
 pub mod prompted;
 pub mod soup;
@@ -11,11 +12,11 @@ pub mod soup;
 pub use by::{AnySteer, By, Steer, SteerKind};
 pub use file::{Judged, Opened, Steering, publish, said_by, save};
 
-use crate::Result;
 use crate::decode::Decoder;
 use crate::model::{Adapter, Model};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
 use motrain_core::Weights;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
@@ -25,6 +26,7 @@ pub const STEERINGS: &[SteerKind] = &[
     SteerKind::of::<prompted::Prompted>(),
     SteerKind::of::<soup::Specialists>(),
     SteerKind::of::<blend::Blending>(),
+    SteerKind::of::<gained::Gained>(),
     SteerKind::of::<grid::Grid>(),
 ];
 
@@ -64,6 +66,21 @@ pub fn text_folder(folder: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Refuses a folder of several models, of which none is what answers.
+fn is_one_model(folder: &Path) -> Result<()> {
+    match file::steered_otherwise(folder)? {
+        Some(by) => Err(Error::file(
+            folder,
+            format!(
+                "is steered by its parameters (\"by\": {:?} in steering.json), and no one model of it answers; evaluate it as a policy, or \
+                     make one model at some weights with a soup stage",
+                by.name()
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Where models come from, and where they go.
 pub struct Loader<'a> {
     pub folder: Box<dyn Fn(&ModelRef) -> PathBuf + 'a>,
@@ -85,6 +102,7 @@ impl Loader<'_> {
 
     fn load_as(&self, model: &ModelRef, dtype: Kind) -> Result<(Model, Tokenizer)> {
         let folder = (self.folder)(model);
+        is_one_model(&folder)?;
         let opened = Model::open(&folder, self.device, dtype)?;
         let tokenizer = self.tokenizer(model, &opened)?;
         Ok((opened, tokenizer))
@@ -94,6 +112,7 @@ impl Loader<'_> {
     /// and the base's folder.
     pub fn load_base(&self, model: &ModelRef) -> Result<(Model, Option<Adapter>, PathBuf)> {
         let folder = (self.folder)(model);
+        is_one_model(&folder)?;
         if !Adapter::is_one(&folder) {
             return Ok((Model::load_as(&folder, self.device, self.dtype)?, None, folder));
         }

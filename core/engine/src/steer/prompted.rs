@@ -1,12 +1,9 @@
 //! One policy that reads the weights in its prompt (MO-ODPO, P-MORL, Rewards-in-Context).
 
-use super::{Loader, Route, Steer, Steerable};
-use crate::decode::Decoder;
-use crate::model::Net;
+use super::{Loader, Steer, Steerable};
+use crate::Result;
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
-use motrain_core::Weights;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::no_grad;
@@ -27,22 +24,5 @@ impl Steer for Prompted {
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         let (policy, tokenizer) = from.load_still(&self.0)?;
         Ok((Box::new(no_grad(|| policy.net(from.dtype))?), tokenizer))
-    }
-}
-
-impl Steerable for Net {
-    fn route(&self, _weights: &Weights) -> Result<Route> {
-        Ok(Route::Same)
-    }
-
-    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
-        match routes {
-            [Route::Same, ..] => Ok(Box::new(self)),
-            other => Err(Error::invalid(format!("one policy has no routes {other:?}"))),
-        }
-    }
-
-    fn context(&self) -> i64 {
-        self.config.shape.context
     }
 }

@@ -1,9 +1,9 @@
 //! Specialists whose parameters are mixed at the weights (Rewarded Soups; ODPO Soups).
 
-use super::{Loader, Route, Steer, Steerable};
+use super::{Loader, Route, Steer, Steerable, gained};
 use crate::decode::Decoder;
 use crate::memory::{F32, Machine, Part, Parts, Shaped, Taken, opening};
-use crate::model::{Adapter, Gain, Mix, Model};
+use crate::model::{Adapter, Mix};
 use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -51,8 +51,8 @@ impl Steer for Specialists {
     }
 
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
-        if let Some((gains, tokenizer)) = self.gains(from)? {
-            return Ok((Box::new(gains), tokenizer));
+        if let Some(gained) = self.gained(from)? {
+            return Ok(gained);
         }
         let (mix, tokenizer) = self.mix(from)?;
         Ok((Box::new(Soup { mix, dtype: from.dtype }), tokenizer))
@@ -87,7 +87,7 @@ impl Steer for Specialists {
 
 impl Specialists {
     /// Low-rank changes by difference need no mixing of parameters: each is there with its weight as gain.
-    fn gains(&self, from: &Loader) -> Result<Option<(Gains, Tokenizer)>> {
+    fn gained(&self, from: &Loader) -> Result<Option<(Box<dyn Steerable>, Tokenizer)>> {
         let folders: Vec<_> = self.parts.iter().map(&from.folder).collect();
         if self.adapters == Adapters::Factor || !folders.iter().all(|f| Adapter::is_one(f)) {
             return Ok(None);
@@ -96,10 +96,7 @@ impl Specialists {
         if !adapters.iter().all(Adapter::is_low_rank) {
             return Ok(None);
         }
-        let base = Model::load_as(&(from.folder)(&self.base), from.device, from.dtype)?;
-        adapters.iter().try_for_each(|adapter| adapter.check(&base.config))?;
-        let tokenizer = from.tokenizer(&self.base, &base)?;
-        Ok(Some((Gains { base, adapters, dtype: from.dtype }, tokenizer)))
+        gained::beside(from, &self.base, &(from.folder)(&self.base), &adapters).map(Some)
     }
 
     /// Loads specialists: all of them models, or all of them PEFT adapter folders.
@@ -129,36 +126,6 @@ impl Specialists {
     }
 }
 
-/// A base, and changes of it that are not mixed but weighed.
-struct Gains {
-    base: Model,
-    adapters: Vec<Adapter>,
-    dtype: Kind,
-}
-
-impl Steerable for Gains {
-    fn route(&self, weights: &Weights) -> Result<Route> {
-        Ok(Route::Shares(weights.values().to_vec()))
-    }
-
-    fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
-        let shares = by_shares(routes)?;
-        let gains = shares.iter().map(|share| Gain::All(*share)).collect();
-        Ok(Box::new(no_grad(|| self.base.net_with(&self.adapters, gains, self.dtype))?))
-    }
-
-    fn context(&self) -> i64 {
-        self.base.config.shape.context
-    }
-}
-
-fn by_shares(routes: &[Route]) -> Result<&[f64]> {
-    match routes {
-        [Route::Shares(shares), ..] => Ok(shares),
-        _ => Err(Error::invalid("a soup of specialists answers at weights only; give one per objective")),
-    }
-}
-
 struct Soup {
     mix: Mix,
     dtype: Kind,
@@ -170,7 +137,9 @@ impl Steerable for Soup {
     }
 
     fn decoder(&self, routes: &[Route]) -> Result<Box<dyn Decoder + '_>> {
-        let shares = by_shares(routes)?;
+        let [Route::Shares(shares), ..] = routes else {
+            return Err(Error::invalid("a soup of specialists answers at weights only; give one per objective"));
+        };
         Ok(Box::new(no_grad(|| self.mix.at(shares)?.net(self.dtype))?))
     }
 

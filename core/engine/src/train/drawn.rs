@@ -11,6 +11,8 @@ use tch::{Kind, Tensor, no_grad};
 
 /// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).
 pub struct Drawn<'a> {
+    /// Of the policy's blocks of low-rank changes, if it is steered by them.
+    pub gains: &'a [f64],
     pub conditioned: &'a [u32],
     pub plain: &'a [u32],
     pub completions: Vec<&'a [u32]>,
@@ -52,6 +54,11 @@ impl LogProbs {
         pack(&groups, self.pad, self.reference.device())
     }
 
+    /// As the policy sees it.
+    fn pack_gained(&self, drawn: &[&Drawn]) -> Result<Packed> {
+        self.pack(drawn, true)?.gained(&drawn.iter().map(|d| d.gains).collect::<Vec<_>>())
+    }
+
     /// Log-prob sums under the reference, completion by completion.
     pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
         obey()?;
@@ -61,13 +68,13 @@ impl LogProbs {
 
     /// The same under a policy, still on the graph.
     pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Tensor> {
-        let packed = self.pack(drawn, true)?;
+        let packed = self.pack_gained(drawn)?;
         packed.sums(&packed.token_log_probs(net, self.temperature)?)
     }
 
     /// And with the policy's state at the end of each x', on the host.
     pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Tensor, Vec<Vec<f64>>)> {
-        let packed = self.pack(drawn, true)?;
+        let packed = self.pack_gained(drawn)?;
         let hidden = packed.hidden(net)?;
         let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.temperature)?)?;
         Ok((sums, packed.prompt_states(&hidden)?))

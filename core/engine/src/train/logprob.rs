@@ -4,7 +4,7 @@
 //! each other and positions restart after the prompt. So the prompt is computed once, and only completion positions reach
 //! the output head.
 
-use crate::model::{Mask, Net};
+use crate::model::{Gain, Mask, Net};
 use crate::{Error, Result};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -32,6 +32,8 @@ pub struct Packed {
     /// The tokens at all flat positions, and where each completion and its prompt lie.
     tokens: Vec<i64>,
     spans: Vec<Span>,
+    /// Of each group; none for a model without blocks of changes.
+    gains: Vec<Gain>,
 }
 
 struct Span {
@@ -87,6 +89,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
         lengths,
         tokens: ids,
         spans,
+        gains: vec![],
     })
 }
 
@@ -103,6 +106,11 @@ fn segment_mask(segments: &Tensor) -> Result<Tensor> {
 }
 
 impl Packed {
+    /// The same groups, each with its gains of blocks of low-rank changes.
+    pub fn gained(self, gains: &[&[f64]]) -> Result<Self> {
+        Ok(Self { gains: Gain::of_rows(gains, self.ids.device())?, ..self })
+    }
+
     /// Tokens that pass through the network, padding included.
     pub fn tokens(&self) -> usize {
         self.ids.numel()
@@ -111,7 +119,7 @@ impl Packed {
     /// Hidden states of all positions, `[rows · width, hidden]`; differentiable.
     pub fn hidden(&self, net: &Net) -> Result<Tensor> {
         let mask = self.mask.f_to_kind(net.dtype())?;
-        let hidden = net.hidden(&self.ids, &self.positions, &Mask::Additive(&mask), None)?;
+        let hidden = net.hidden_at(&self.ids, &self.positions, &Mask::Additive(&mask), None, &self.gains)?;
         Ok(hidden.f_reshape([-1, net.config.shape.hidden_size])?)
     }
 
@@ -158,7 +166,9 @@ impl Packed {
 
     /// The same from hidden states that are computed already.
     pub fn log_probs_of(&self, net: &Net, hidden: &Tensor, temperature: f64) -> Result<Tensor> {
-        net.log_probs(&hidden.f_index_select(0, &self.predictors)?, &self.targets, temperature)
+        let rows = self.predictors.f_floor_divide_scalar(self.ids.size2()?.1)?;
+        let gains = self.gains.iter().map(|gain| gain.select(&rows)).collect::<Result<Vec<_>>>()?;
+        net.log_probs(&hidden.f_index_select(0, &self.predictors)?, &self.targets, temperature, &gains)
     }
 
     /// Sums token log-probs per completion, `[completions]`.

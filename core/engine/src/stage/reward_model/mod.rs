@@ -67,6 +67,7 @@ fn is_zero(number: &f64) -> bool {
 
 impl Options for RewardModel {
     fn check(&self) -> Checked {
+        self.lora.iter().try_for_each(|lora| lora.check(false))?;
         if let Some(lora) = &self.lora
             && self.layers > 0
             && !lora.merge
@@ -157,7 +158,7 @@ impl RewardModel {
     fn load(&self, stage: Cx) -> Result<(Model, Tokenizer)> {
         let headed =
             |backbone: Model| backbone.into_reward_model(self.layers as i64, self.head(), stage.seed("head", 0));
-        stage.load_trained(&self.model, self.lora.as_ref(), headed)
+        stage.load_trained(&self.model, self.lora.as_ref(), 0, headed)
     }
 
     /// The rows of a step, the shortest first.
