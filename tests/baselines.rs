@@ -323,6 +323,14 @@ fn what_makes_no_sense_is_refused() {
         "pairs of a stage that makes none",
         "preference(\"p\", #{ policy: start, pairs: scored, loss: loss(\"dpo\") });",
     );
+    let judged = |more: &str| {
+        let own = "steer::changed(steer::experience(task, start, scored), #{ label: label(\"weighted_vote\"), loss: loss(\"dpo\") })";
+        format!(
+            "online_preference(\"p\", steer::changed({own}, #{{ judges: [judge(\"gold\", #{{ score: \"hh_helpful\" }})], {more} }}));"
+        )
+    };
+    show("one judge for two objectives", &judged(""));
+    show("judges of four answers", &judged("completions: 4"));
     show("an ideal point of another length", &reinforce("ideal: [1.0]"));
     show(
         "gains in fine-tuning",

@@ -267,3 +267,60 @@ fn a_value_head_explains_what_the_prompt_decides() {
     let late = &explained[explained.len() - 10..];
     assert!(explained[0] < 0.5 && late.iter().all(|e| *e > 0.8), "{explained:?}");
 }
+
+/// A judge that prefers the answer which says its word more often, and has a place that it prefers where they say it as often.
+struct Counts(&'static str);
+
+impl motrain_core::judge::Judge for Counts {
+    fn judge(&self, duels: &[motrain_core::judge::Duel]) -> Result<Vec<Option<motrain_core::judge::Verdict>>, String> {
+        use motrain_core::judge::Verdict;
+        let count = |text: &str| text.split(' ').filter(|word| *word == self.0).count();
+        let verdict = |d: &motrain_core::judge::Duel| match count(d.first).cmp(&count(d.second)) {
+            std::cmp::Ordering::Less => Verdict::Second,
+            _ => Verdict::First,
+        };
+        Ok(duels.iter().map(|d| Some(verdict(d))).collect())
+    }
+}
+
+/// AI feedback: verdicts of judges steer as scores do, though the rewards say nothing at all.
+#[test]
+fn judges_teach_a_policy_to_steer() {
+    let mut world = World::new();
+    for (name, word) in [("as", "a"), ("bs", "b")] {
+        let judge = move |_: &Value| Ok(Box::new(Counts(word)) as Box<dyn motrain_core::judge::Judge>);
+        let entry = Entry::dynamic(name.into(), "counts".into(), json!({ "properties": {} }), judge);
+        world.registry.judges.add(entry).unwrap();
+    }
+    let judges = json!([{ "name": "as" }, { "name": "bs" }]);
+    let changes = json!({
+        "judges": judges, "label": { "name": "weighted_vote" }, "sampler": { "name": "dirichlet", "options": { "alpha": 0.1 } },
+        "train": { "steps": 120, "batch_size": 24, "micro_batch_size": 24, "checkpoint_every": 120 },
+        "loss": { "name": "dpo", "options": { "beta": 0.5 } }, "optimizer": { "name": "adamw", "lr": 5e-3 },
+    });
+    let mut rewards = world.rewards();
+    let mut silent = rewards.clone();
+    for (source, blind) in
+        rewards["sources"].as_array_mut().unwrap().iter_mut().zip(silent["sources"].as_array_mut().unwrap())
+    {
+        source["scale"] = json!([0.0, 4.0]);
+        // Nobody says this word, so that every score is 0.
+        blind["source"]["options"]["words"] = json!({ "silence": 1.0 });
+    }
+    silent["id"] = json!("silent");
+    let mut stage = world.online("online_preference", &changes);
+    stage["rewards"] = json!("silent");
+    let front = json!({
+        "id": "front", "kind": "evaluate", "name": "trained", "policy": { "stage": "train" }, "prompts": world.prompts(),
+        "rewards": "rewards", "conditioner": { "name": "weight_prefix" }, "step": 1.0, "generate": { "max_new_tokens": 4 },
+    });
+    let run = world.run("out", &[rewards, silent, stage, front]).unwrap();
+    let found: Value = serde_json::from_str(&std::fs::read_to_string(find(&run, "front.json")).unwrap()).unwrap();
+    let reward = |point: usize, k: usize| found["methods"][0]["points"][point]["rewards"][k].as_f64().unwrap();
+    let gain = ((reward(1, 0) - reward(0, 0)) + (reward(0, 1) - reward(1, 1))) / 2.0;
+    assert!(gain > 0.3, "from weight 0 to 1 the rewards gain {gain} only");
+    // Where both say the word as often, the judge's place gives it away: no verdict counts.
+    let first = lines(&run, "metrics.jsonl").remove(0);
+    let consistent = first["judges/A/consistent"].as_f64().unwrap();
+    assert!((0.05..0.95).contains(&consistent), "{consistent}");
+}

@@ -67,7 +67,10 @@ impl Net {
     pub(super) fn of_adapters(base: &Model, adapters: &[Adapter], gained: bool, dtype: Kind) -> Result<Self> {
         let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
         for slot in slots(&base.config) {
-            let blocks = adapters.iter().enumerate().map(|(block, adapter)| adapter.changes(&slot, gained.then_some(block), dtype));
+            let blocks = adapters
+                .iter()
+                .enumerate()
+                .map(|(block, adapter)| adapter.changes(&slot, gained.then_some(block), dtype));
             let own = blocks.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
             changes.insert(slot.name, own);
         }

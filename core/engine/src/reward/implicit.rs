@@ -91,10 +91,8 @@ impl Source {
             Ok((no_grad(|| model.net(dtype))?, tokenizer))
         };
         let ((net, tokenizer), (base, other)) = (open(&policy)?, open(&reference)?);
-        if net.config.shape.vocab_size != base.config.shape.vocab_size || !tokenizer.is_same(&other) {
-            let what =
-                format!("has another tokenizer than {}, the policy that it is to have begun at", reference.display());
-            return Err(Error::file(&policy, what));
+        if let Some(what) = tokenizer.mismatch(&other) {
+            return Err(Error::file(&policy, format!("cannot have begun at {}: {what}", reference.display())));
         }
         let context = net.config.shape.context.min(base.config.shape.context) as usize;
         let Implicit { beta, batch_size, .. } = *options;

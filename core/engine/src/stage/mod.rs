@@ -1,5 +1,6 @@
 //! Stages: one a file, its options first, then its work, readable top-down.
 
+mod ai_feedback;
 mod asked;
 pub mod best_of_n;
 pub mod compare;

@@ -1,13 +1,14 @@
 //! MO-ODPO (paper Algorithm 1) and its relatives. Per prompt: sample weights, write them into the prompt, draw completions from the
 //! current policy, score them, label a pair, and move the policy by a pairwise loss against the frozen initial policy.
 
+use super::ai_feedback::Judges;
 use super::experience::{Batch, Experience};
 use super::labelled::{Counts, choose};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
-use crate::plan::{Component, Lora, ModelRef};
+use crate::plan::{Component, Lora, ModelRef, Stage, objectives};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::{Drawn, PairStep, TokenPair};
@@ -25,6 +26,12 @@ pub struct OnlinePreference {
     #[serde(flatten)]
     pub online: Online,
     pub label: Component,
+    /// AI feedback: a judge per objective, in order, asked in both orders. Its verdicts take the place of scores where pairs are labelled: 1 for the
+    /// answer that it names both times, 0 for the other, ½ each where it names none. Two completions a prompt; label "weighted_vote" makes a
+    /// weighted vote of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub judges: Vec<Component>,
     pub loss: Component,
 }
 
@@ -32,6 +39,10 @@ impl Options for OnlinePreference {
     fn check(&self) -> Checked {
         if self.online.completions < 2 {
             return Err(("completions", format!("must be at least 2, not {}", self.online.completions)));
+        }
+        if !self.judges.is_empty() && self.online.completions != 2 {
+            let given = self.online.completions;
+            return Err(("completions", format!("must be 2 where judges compare them, not {given}")));
         }
         self.online.check()
     }
@@ -46,7 +57,18 @@ impl Work for OnlinePreference {
             Ref::Component(registry::Kind::Label, &mut self.label),
             Ref::Component(registry::Kind::Loss, &mut self.loss),
         ];
-        self.online.refs().into_iter().chain(own).collect()
+        let judges = self.judges.iter_mut().map(|judge| Ref::Component(registry::Kind::Judge, judge));
+        self.online.refs().into_iter().chain(own).chain(judges).collect()
+    }
+
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let count = objectives(earlier, &self.online.rewards).map(|names| names.len());
+        match (self.judges.len(), count) {
+            (given @ 1.., Some(count)) if given != count => {
+                Err(("judges", format!("has {given} judges for {count} objectives; give one per objective")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
@@ -71,6 +93,7 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     let rule = session.registry.labels.build(&options.label.name, &options.label.options)?;
     let loss = session.registry.losses.build(&options.loss.name, &options.loss.options)?;
     let (experience, log_probs, mut t) = Experience::start(stage, &options.online)?;
+    let judges = Judges::build(&options.judges, experience.objectives(), session.registry)?;
 
     t.run(|t| {
         let (mut metrics, mut timings) = (Metrics::new(), Metrics::new());
@@ -78,7 +101,8 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
         let batch = experience.draw(t, &mut metrics, &mut timings)?;
 
         let clock = Instant::now();
-        let (mut pairs, rest) = label(&batch, rule.as_ref(), &mut metrics)?;
+        let compared = if judges.is_empty() { vec![] } else { judges.compare(&batch, &mut metrics)? };
+        let (mut pairs, rest) = label(&batch, rule.as_ref(), &compared, &mut metrics)?;
         timings.insert("components/label/seconds".into(), clock.elapsed().as_secs_f64());
 
         // One update of the pairwise loss.
@@ -99,15 +123,17 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     experience.save_steering()
 }
 
-/// A labelled pair of each prompt, and all completions that are in none. What teaches nothing is counted.
+/// A labelled pair of each prompt, by its scores or by what judges said of it, and all completions that are in none. What teaches nothing is counted.
 fn label<'a>(
     batch: &'a Batch,
     rule: &dyn LabelRule,
+    compared: &[[Option<Vec<f64>>; 2]],
     metrics: &mut Metrics,
 ) -> Result<(Vec<TokenPair<'a>>, Vec<Drawn<'a>>)> {
     let (mut pairs, mut rest, mut counts) = (Vec::new(), Vec::new(), Counts::default());
     for slot in 0..batch.rows.len() {
-        let (completions, scores) = (batch.completions.of(slot), batch.scores_of(slot));
+        let completions = batch.completions.of(slot);
+        let scores = compared.get(slot).map_or_else(|| batch.scores_of(slot), |verdicts| verdicts.as_slice());
         let found = counts.add(choose(rule, &batch.weights[slot], completions, scores)?);
         pairs.extend(found.as_ref().map(|pair| TokenPair {
             drawn: batch.drawn(slot, pair.which),

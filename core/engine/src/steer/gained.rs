@@ -105,7 +105,9 @@ impl Steerable for Net {
         }
         let gains = routes.iter().map(|route| match route {
             Route::Shares(shares) => Ok(shares.clone()),
-            _ => Err(Error::invalid("a policy that its parameters steer answers at weights only; give one per objective")),
+            _ => Err(Error::invalid(
+                "a policy that its parameters steer answers at weights only; give one per objective",
+            )),
         });
         Ok(Box::new(decode::Gained { net: self, gains: gains.collect::<Result<_>>()? }))
     }

@@ -139,11 +139,6 @@ fn growth(part: &Value, inner: &str) -> f64 {
 }
 
 impl Codec {
-    /// Whether every token means the same text in both.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.inner.get_vocab(true) == other.inner.get_vocab(true)
-    }
-
     /// Checks that the vocabulary fits a model of `rows` rows. Tokens that were added behind it may lie beyond: they do no harm until a
     /// text holds them.
     pub fn new(inner: Inner, rows: i64, clean_up: bool) -> std::result::Result<Self, String> {

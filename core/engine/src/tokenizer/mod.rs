@@ -187,11 +187,6 @@ impl Tokenizer {
         self.codec.encode(&self.render(prompt)?, self.templates.default.is_none())
     }
 
-    /// Whether another's tokens are these.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.codec.is_same(&other.codec)
-    }
-
     /// Tokens of a prompt and of an answer as the policy would write it: up to the token that ends it, or without one where it was cut.
     pub fn encode_answer(&self, prompt: &Prompt, answer: &str, finished: bool) -> Result<Turn> {
         let head = self.render(prompt)?;

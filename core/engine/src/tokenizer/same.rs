@@ -19,7 +19,7 @@ impl Tokenizer {
     }
 
     /// What another tokenizer says otherwise.
-    fn mismatch(&self, other: &Self) -> Option<String> {
+    pub fn mismatch(&self, other: &Self) -> Option<String> {
         let size = self.codec.size().max(other.codec.size());
         let said = |own: &Self, id: u32| own.codec.token(id).map_or("nothing".into(), |token| format!("{token:?}"));
         if let Some(id) = (0..size).find(|&id| self.codec.token(id) != other.codec.token(id)) {
