@@ -347,7 +347,9 @@ fn the_papers_page_is_drawn_from_finished_runs() {
     let f = folder();
     let sets = [
         "paper.tasks=[\"hh\"]",
-        "paper.only=[\"fig2\", \"fig4\", \"fig6\"]",
+        "paper.only=[\"fig2\", \"fig4\", \"fig6\", \"fig7\"]",
+        "tasks.hh.modpo={ completions = 2 }",
+        "tasks.hh.blend={ strengths = [1.5] }",
         "paper.epochs=[1.0, 2.0]",
         "tasks.hh.train={ steps = 2, batch_size = 4 }",
         "tasks.hh.ric={ prompts = 16, completions = 1, offline_steps = 2, rounds = 1, online_steps = 1 }",
@@ -374,6 +376,24 @@ fn the_papers_page_is_drawn_from_finished_runs() {
             assert!(cost(name)[key].as_f64().unwrap() > 0.0, "{name} {key}");
         }
     }
+    for (name, policies, passes, data) in
+        [("MOD", 2, 2, ""), ("DeRa 1.5", 1, 2, ""), ("MODPO", 5, 1, "pairs"), ("CLP", 1, 1, ""), ("Panacea", 1, 1, "")]
+    {
+        let cost = cost(name);
+        assert_eq!(
+            (cost["policies"].as_u64(), cost["passes_per_token"].as_u64()),
+            (Some(policies), Some(passes)),
+            "{cost}"
+        );
+        assert_eq!(cost["data"], data, "{cost}");
+        assert!(
+            cost["serving_tokens_per_second"].as_f64().unwrap() > 0.0 && cost["tokens_trained"].as_f64().unwrap() > 0.0
+        );
+    }
+    let trained = |name: &str| cost(name)["parameters"].as_u64().unwrap();
+    // An adapter of K copies, and one with K ranks more, train less than the whole; so much more than one policy is held.
+    assert!(trained("Panacea") < trained("CLP") && trained("CLP") < trained("MO-ODPO"), "{costs:?}");
+    assert_eq!(cost("CLP")["extra_memory"].as_u64().unwrap(), 4 * trained("CLP"));
     let panel = &all["figures"][0]["fronts"]["methods"][0]["points"][0];
     assert!(panel["ci"][0][0].as_f64() <= panel["rewards"][0].as_f64(), "{panel}");
     let page = std::fs::read_to_string(f.path().join("paper/paper.html")).unwrap();
@@ -382,6 +402,7 @@ fn the_papers_page_is_drawn_from_finished_runs() {
         "Figure 6, Rewards-in-Context by epochs",
         "Figure 4, win rates",
         "Table 1",
+        "The methods of Table 1 that the paper does not run",
         "Table 2",
         "at (0.8, 0.2)",
     ] {

@@ -74,8 +74,8 @@ enum Command {
         /// else 1]
         #[arg(long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
         jobs: Option<usize>,
-        /// Only these: fig2 to fig6, table1, table2
-        #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "table1", "table2"])]
+        /// Only these: fig2 to fig7, table1, table2
+        #[arg(long, value_delimiter = ',', value_parser = ["fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "table1", "table2"])]
         only: Vec<String>,
         /// Run folder [default: runs/paper-SCALE]
         #[arg(long)]

@@ -1,18 +1,19 @@
-//! What each method of Figure 2 really cost: policies and parameters, tokens and seconds, and serving where every query brings its own
+//! What each method of Table 1 really cost: policies and parameters, tokens and seconds, and serving where every query brings its own
 //! weights (Table 1).
 
 use super::{Seed, place};
 use anyhow::Result;
-use motrain_engine::model::parameter_count;
+use motrain_engine::model::{ADAPTER, numbers_of, parameter_count};
 use motrain_engine::names;
-use motrain_engine::plan::{ModelRef, Stage};
+use motrain_engine::plan::Stage;
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::evaluate::Evaluate;
-use motrain_engine::stage::sft::Sft;
+use motrain_engine::steer::gained;
 use motrain_engine::train::log::{Metrics, read_metrics, read_timings};
 use serde::Serialize;
 use serde_json::Value;
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 #[derive(Serialize)]
 pub struct Cost {
@@ -29,13 +30,15 @@ pub struct Cost {
     pub passes_per_token: usize,
     /// Bytes beyond one policy that serving any weights holds.
     pub extra_memory: u64,
+    /// What it learns from, beside prompts and reward models.
+    pub data: String,
 }
 
 pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
     let mut out = Vec::new();
     for stage in &seed.plan.stages {
         let evaluation = stage.work.downcast_ref::<Evaluate>();
-        let (Some(spec), Some((task, "fig2"))) = (evaluation, place(&stage.id)) else { continue };
+        let (Some(spec), Some((task, "fig2" | "fig7"))) = (evaluation, place(&stage.id)) else { continue };
         out.push(cost(seed, task, &stage.id, spec)?);
     }
     Ok(out)
@@ -43,16 +46,20 @@ pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
 
 fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
     let folder = |stage: &str| motrain_engine::folder::stage(&seed.run, stage);
-    let own = |s: &&Stage| s.id.starts_with(&format!("{id}_")) && s.work.downcast_ref::<Evaluate>().is_none();
+    // What all methods share is nobody's cost.
+    let (needed, shared) = (seed.plan.behind(&[id.into()]), seed.plan.behind(&[spec.rewards.to_string()]));
+    let own = |s: &&Stage| s.id != id && needed.contains(&s.id) && !shared.contains(&s.id);
     let (mut policies, mut parameters, mut generated, mut trained, mut seconds) = (0, 0, 0.0, 0.0, 0.0);
+    let (mut gains, mut data) = (0, BTreeSet::new());
     for stage in seed.plan.stages.iter().filter(own) {
-        // A stage of fine-tuning that goes on with a policy makes no further one.
-        let tuned = stage.work.downcast_ref::<Sft>();
-        let starts = tuned.is_none_or(|s| matches!(s.model, ModelRef::Path(_)));
+        // A stage that goes on with a policy makes no further one.
+        let starts = stage.work.trains().is_none_or(|(model, _)| model.path().is_some());
         if stage.work.makes().contains(&Makes::Policy) && starts {
             policies += 1;
-            parameters += parameter_count(&folder(&stage.id).join(names::MODEL))?;
+            parameters += trained_parameters(&folder(&stage.id))?;
+            gains += parts(&folder(&stage.id))?.unwrap_or(0);
         }
+        data.extend(needs(stage.work.kind()));
         let metrics = read_metrics(&seed.run, &stage.id)?;
         generated += sum(&metrics, "tokens/generated");
         trained += sum(&metrics, "tokens/trained");
@@ -75,8 +82,36 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         serving_tokens_per_second: serving["new_tokens"].as_f64().unwrap_or(0.0)
             / serving["seconds"].as_f64().unwrap_or(1.0),
         passes_per_token,
-        extra_memory: held as u64 * one * 4,
+        extra_memory: (held as u64 * one + gains) * 4,
+        data: data.into_iter().collect::<Vec<_>>().join(", "),
     })
+}
+
+/// Numbers that a stage's training moved: those of its model, or of the adapter of all objectives, which its checkpoints hold.
+fn trained_parameters(stage: &Path) -> Result<u64> {
+    let Some(parts) = parts(stage)? else { return Ok(parameter_count(&stage.join(names::MODEL))?) };
+    let checkpoints = std::fs::read_dir(stage)?.flatten().map(|e| e.path());
+    let is_one = |p: &PathBuf| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(names::CHECKPOINT));
+    match checkpoints.filter(is_one).map(|p| p.join(ADAPTER)).find(|p| p.is_file()) {
+        Some(file) => Ok(numbers_of(&file)?),
+        None => Ok(parts),
+    }
+}
+
+/// Numbers of the adapters that gains steer, one for each objective.
+fn parts(stage: &Path) -> Result<Option<u64>> {
+    let folders = (0..).map(|k| stage.join(names::MODEL).join(gained::place(k))).take_while(|folder| folder.is_dir());
+    let counts = folders.map(|folder| parameter_count(&folder)).collect::<motrain_engine::Result<Vec<_>>>()?;
+    Ok((!counts.is_empty()).then(|| counts.iter().sum()))
+}
+
+/// What a kind of stage learns from.
+fn needs(kind: &str) -> Option<&'static str> {
+    match kind {
+        "preference" => Some("pairs"),
+        "sft" => Some("scored answers"),
+        _ => None,
+    }
 }
 
 fn sum(steps: &[(usize, Metrics)], key: &str) -> f64 {

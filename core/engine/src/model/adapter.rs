@@ -18,7 +18,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 pub(super) const PREFIX: &str = "base_model.model.";
 pub(super) const CONFIG: &str = "adapter_config.json";
-pub(super) const WEIGHTS: &str = "adapter_model.safetensors";
+pub const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// Changes of a model's matrices, by the checkpoint's names of them.
 pub struct Adapter {

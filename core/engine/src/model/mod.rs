@@ -27,7 +27,7 @@ mod tape;
 mod unread;
 mod weights;
 
-pub use adapter::Adapter;
+pub use adapter::{Adapter, WEIGHTS as ADAPTER};
 pub use arch::{Arch, FAMILIES};
 pub use cache::Cache;
 pub use config::Config;
@@ -44,7 +44,7 @@ pub use save::write_json;
 pub(crate) use save::write_tensors;
 pub use sizes::{Trained, numbers};
 pub(crate) use weights::read_file;
-pub use weights::{SHARD, check_safetensors, check_stored, largest_file, parameter_count};
+pub use weights::{SHARD, check_safetensors, check_stored, largest_file, numbers_of, parameter_count};
 
 use crate::plan::Lora as LoraOptions;
 use crate::{Error, Result};

@@ -159,13 +159,18 @@ pub fn parameter_count(folder: &Path) -> Result<u64> {
         if path.extension().is_none_or(|end| end != "safetensors") {
             continue;
         }
-        let file = File::open(&path).map_err(|e| Error::io(&path, e))?;
-        // SAFETY: the map is only read, before this function returns.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(&path, e))?;
-        let tensors = check_safetensors(&map).map_err(|what| Error::file(&path, what))?;
-        count += tensors.iter().map(|(_, view)| view.shape().iter().product::<usize>() as u64).sum::<u64>();
+        count += numbers_of(&path)?;
     }
     Ok(count)
+}
+
+/// Numbers in a safetensors file.
+pub fn numbers_of(path: &Path) -> Result<u64> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    // SAFETY: the map is only read, before this function returns.
+    let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+    let tensors = check_safetensors(&map).map_err(|what| Error::file(path, what))?;
+    Ok(tensors.iter().map(|(_, view)| view.shape().iter().product::<usize>() as u64).sum())
 }
 
 /// Reads all tensors of a safetensors file of weights, as f32. They must be floats.
