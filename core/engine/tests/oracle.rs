@@ -31,9 +31,8 @@ fn distribution(policy: &dyn Steerable, weights: &Weights, tokens: &[u32]) -> Ve
 
 /// Both objectives' rewards of every answer: how often it says `a`, and `b`.
 fn rewards(tokenizer: &Tokenizer, answers: usize) -> Vec<[f64; 2]> {
-    let counts = ["a", "b"].map(|word| {
-        Registry::builtin().rewards.build("lexicon", &json!({ "words": { word: 1.0 } })).unwrap()
-    });
+    let counts = ["a", "b"]
+        .map(|word| Registry::builtin().rewards.build("lexicon", &json!({ "words": { word: 1.0 } })).unwrap());
     let prompt = Prompt::user("x");
     let of = |token: u32| {
         let text = tokenizer.decode(&[token]).unwrap();
@@ -129,7 +128,9 @@ fn gains_come_as_near_as_adapters_of_single_weights() {
             let all = trained(gains, kind, Some(gains), None);
             for (i, (after, before)) in all.iter().enumerate() {
                 let (w, one) = (GRID[i], alone[i]);
-                let said = format!("{kind}, {gains} at {w:?}: {after} nats from the optimum, {before} before, {one} of an adapter alone");
+                let said = format!(
+                    "{kind}, {gains} at {w:?}: {after} nats from the optimum, {before} before, {one} of an adapter alone"
+                );
                 assert!(one < 0.6 * before, "{said}");
                 assert!(after - one < 0.25 * (before - one), "{said}");
             }

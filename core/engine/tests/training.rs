@@ -283,6 +283,34 @@ impl motrain_core::judge::Judge for Counts {
     }
 }
 
+/// Objectives whose scores are of other sizes count alike, once they are normalised: a score a thousand times as large does not rule.
+#[test]
+fn normalised_objectives_count_alike() {
+    let gains = |normalise: &str| {
+        let world = World::new();
+        let mut rewards = world.rewards();
+        // A's scores are a thousand times B's.
+        rewards["sources"][0]["scale"] = json!([0.0, 0.001]);
+        let changes = json!({
+            "normalise": normalise, "completions": 4, "baseline": "rloo", "kl": 0.2,
+            "sampler": { "name": "fixed", "options": { "weights": [0.5, 0.5] } }, "conditioner": { "name": "none" },
+            "train": { "steps": 60, "batch_size": 16, "micro_batch_size": 16, "checkpoint_every": 60 },
+        });
+        let run = world.run("out", &[rewards, world.online("reinforce", &changes)]).unwrap();
+        let steps = lines(&run, "metrics.jsonl");
+        let mean = |steps: &[Value], key: &str| {
+            steps.iter().map(|m| m[key].as_f64().unwrap()).sum::<f64>() / steps.len() as f64
+        };
+        ["rewards/A/mean", "rewards/B/mean"].map(|key| mean(&steps[50..], key) - mean(&steps[..5], key))
+    };
+    let [a, b] = gains("none");
+    assert!(a > 1.0 && b < 0.1, "A alone is learnt: {a}, {b}");
+    for normalise in ["group", "running"] {
+        let [a, b] = gains(normalise);
+        assert!(b > 0.2 && a > 0.2, "{normalise}: A gains {a}, B {b}");
+    }
+}
+
 /// AI feedback: verdicts of judges steer as scores do, though the rewards say nothing at all.
 #[test]
 fn judges_teach_a_policy_to_steer() {

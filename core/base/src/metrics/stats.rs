@@ -2,6 +2,7 @@
 
 use crate::rng::rng;
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use statrs::statistics::{Data, OrderStatistics, RankTieBreaker, Statistics};
 
@@ -114,6 +115,30 @@ pub fn resamples(n: usize, count: usize, seed: u64) -> Vec<Vec<usize>> {
 pub fn bootstrap(resamples: &[Vec<usize>], statistic: impl Fn(&[usize]) -> f64) -> [f64; 2] {
     let values: Vec<f64> = resamples.iter().map(|r| statistic(r)).collect();
     [quantile(&values, 0.025), quantile(&values, 0.975)]
+}
+
+/// Count, mean and sum of squared deviations of all that was added (Welford 1962).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Moments {
+    /// Takes up a value.
+    pub fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        let before = value - self.mean;
+        self.mean += before / self.count;
+        self.squares += before * (value - self.mean);
+    }
+
+    /// A value less the mean, over the population standard deviation; 0 where nothing deviates.
+    pub fn standard(&self, value: f64) -> f64 {
+        let deviation = (self.squares / self.count.max(1.0)).sqrt();
+        if deviation > 0.0 { (value - self.mean) / deviation } else { 0.0 }
+    }
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ pub struct Batch<'a> {
     /// Whether weights are gains of the policy.
     gained: bool,
     pub completions: Completions,
-    /// As they are trained on: cut completions have lost `missing_eos_penalty`.
+    /// As they are trained on: cut completions have lost `missing_eos_penalty`, and objectives are normalised if wanted.
     pub scores: Scores,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Experience<'a> {
     }
 
     /// Draws the batch of the trainer's step from the current policy, and scores it.
-    pub fn draw(&self, t: &Trainer, metrics: &mut Metrics, timings: &mut Metrics) -> Result<Batch<'_>> {
+    pub fn draw(&self, t: &mut Trainer, metrics: &mut Metrics, timings: &mut Metrics) -> Result<Batch<'_>> {
         let (step, batch, n) = (t.state.step, self.options.train.batch_size, self.options.completions);
 
         // Sample weights and write them into the prompts.
@@ -189,6 +189,8 @@ impl<'a> Experience<'a> {
         timings.extend(self.rewards.take_seconds());
         score_metrics(metrics, &self.steering.objectives, &weights, &completions, &scores);
         scores.penalise_cut(&completions, self.options.missing_eos_penalty);
+        let groups = (0..rows.len()).map(|slot| completions.span(slot));
+        self.options.normalise.apply(&mut scores, groups, &mut t.state.moments);
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
         Ok(Batch { rows, weights, conditioned, tokens, plain, gained, completions, scores })

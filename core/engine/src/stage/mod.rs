@@ -8,6 +8,7 @@ pub mod evaluate;
 pub mod experience;
 pub mod init_model;
 mod labelled;
+pub mod normalise;
 pub mod online;
 pub mod online_preference;
 pub mod preference;

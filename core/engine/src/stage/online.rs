@@ -1,5 +1,6 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
+use super::normalise::Normalise;
 use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
@@ -35,6 +36,10 @@ pub struct Online {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub missing_eos_penalty: f64,
+    /// How each objective's scores are normalised before they are trained on; evaluations keep the frozen scale. "group": by the mean and deviation of
+    /// the prompt's own completions (GDPO); "running": by those of all scores so far (MO-GRPO).
+    #[serde(default, skip_serializing_if = "Normalise::is_none")]
+    pub normalise: Normalise,
     /// Stop when the KL (nats per completion, over all that were drawn in the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]

@@ -7,6 +7,7 @@ use crate::names;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::durable;
+use motrain_core::metrics::stats::Moments;
 use motrain_core::rng::sha256_hex;
 use motrain_core::sampler::FrontPoint;
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ pub struct State {
     /// The front last told to the weight sampler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub front: Vec<FrontPoint>,
+    /// Of each objective's scores so far, where they are normalised by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub moments: Vec<Moments>,
     /// What a component of the stage has learnt, in its own words.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub kept: Value,
