@@ -124,7 +124,7 @@ fn gains_of_adapters_steer_and_resume_exactly() {
     let f = folder();
     let far = ["--set", "tasks.hh.gains.lr=1e-1", "--set", "dtype=f32"];
     for (name, shown) in [("clp", "CLP"), ("mo_odpo_clp", "MO-ODPO-CLP"), ("panacea", "Panacea")] {
-        let tchebycheff: &[&str] = if name == "panacea" { &["--set", "tasks.hh.gains.ideal=[1.2, 1.2]"] } else { &[] };
+        let tchebycheff: &[&str] = if name == "panacea" { &["--set", "tasks.hh.gains.ideal=[1.5, 1.5]"] } else { &[] };
         let methods = baseline(f.path(), name, &[&far[..], tchebycheff].concat());
         assert_eq!(methods[1]["name"], shown);
         let run = f.path().join(name);
@@ -331,6 +331,25 @@ fn what_makes_no_sense_is_refused() {
     };
     show("one judge for two objectives", &judged(""));
     show("judges of four answers", &judged("completions: 4"));
+    show("judges beside a penalty", &judged("missing_eos_penalty: 1.0"));
+    show("a group of one", &reinforce("normalise: \"group\""));
+    show("an ideal point of scores that are normalised", &reinforce("normalise: \"running\", ideal: [1.5, 1.5]"));
+    show("MODPO without scores", &pairs("loss: loss(\"modpo\")"));
+    show(
+        "MODPO with a rule",
+        &pairs(&format!(
+            "{}, label: label(\"weighted_sum\"), loss: loss(\"modpo\")",
+            at.replace("[0.0, 1.0]", "[0.5, 0.5]")
+        )),
+    );
+    let clp = reinforce("lora: #{ gains: \"copies\" }").replace("reinforce(", "let clp = reinforce(");
+    show(
+        "a policy that gains steer as a start",
+        &format!("{clp}\nsft(\"s\", #{{ model: clp, data: #{{ paths: [\"x\"] }} }});"),
+    );
+    let lora = reinforce("lora: true").replace("reinforce(", "let start = reinforce(");
+    let again = reinforce("lora: #{ gains: \"copies\" }").replace("\"p\"", "\"q\"");
+    show("gains on an adapter that a stage makes", &format!("{lora}\n{again}"));
     show("an ideal point of another length", &reinforce("ideal: [1.0]"));
     show(
         "gains in fine-tuning",
@@ -386,6 +405,7 @@ fn the_papers_page_is_drawn_from_finished_runs() {
             "{cost}"
         );
         assert_eq!(cost["data"], data, "{cost}");
+        assert!(cost["tokens_generated"].as_f64().unwrap() > 0.0, "{cost}");
         assert!(
             cost["serving_tokens_per_second"].as_f64().unwrap() > 0.0 && cost["tokens_trained"].as_f64().unwrap() > 0.0
         );

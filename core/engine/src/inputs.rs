@@ -2,6 +2,7 @@
 
 use crate::model::Adapter;
 use crate::names;
+use crate::steer::gained;
 use motrain_core::{Error, Result, stop};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -65,13 +66,19 @@ fn fingerprint(path: &Path) -> Result<String> {
     let mut hasher = Sha256::new();
     if path.is_dir() {
         hash_folder(path, is_part, &mut hasher)?;
-        if let Some(base) = base_of_adapter(path) {
+        for base in bases(path) {
             hash_folder(&base, is_part, &mut hasher)?;
         }
     } else {
         hash_file(path, &mut hasher)?;
     }
     Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+}
+
+/// The bases of an adapter, or of those that a steering is made of.
+fn bases(folder: &Path) -> BTreeSet<PathBuf> {
+    let parts = (0..).map(|k| folder.join(gained::place(k))).take_while(|part| part.is_dir());
+    std::iter::once(folder.to_owned()).chain(parts).filter_map(|folder| base_of_adapter(&folder)).collect()
 }
 
 /// What an adapter changes is a part of what it says. One that cannot be found is told of where the adapter is loaded.

@@ -110,6 +110,8 @@ pub struct Pair {
     pub rejected: String,
     /// By how much more the better one is to score.
     pub margin: f64,
+    /// The whole row, an object.
+    pub columns: Value,
     /// Whether the better and the worse one end there, rather than being cut.
     pub finished: [bool; 2],
     /// For messages.
@@ -158,14 +160,16 @@ pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
 /// `"rejected_finished": false` mark answers that were cut.
 pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
     let form = |columns: Value, notes: &mut Notes| {
-        let known = (forms::margin(&columns)?, forms::finished(&columns)?);
-        Ok(forms::pair(&columns, notes)?.map(|pair| (pair, known)))
+        let (margin, finished) = (forms::margin(&columns)?, forms::finished(&columns)?);
+        let pair = forms::pair(&columns, notes)?;
+        Ok(pair.map(|pair| (pair, (margin, finished, columns))))
     };
-    let pair = |(((prompt, chosen, rejected), (margin, finished)), place)| Pair {
+    let pair = |(((prompt, chosen, rejected), (margin, finished, columns)), place)| Pair {
         prompt,
         chosen,
         rejected,
         margin,
+        columns,
         finished,
         place,
     };

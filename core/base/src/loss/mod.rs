@@ -69,6 +69,11 @@ pub trait PairwiseLoss: Send + Sync {
     /// β: what the log-ratio is multiplied by to give the implicit reward (TRL's `rewards/chosen`).
     fn beta(&self) -> f64;
 
+    /// Whether its pairs are those of one objective, and the other objectives' scores are needed beside them.
+    fn is_of_one_objective(&self) -> bool {
+        false
+    }
+
     /// Whether there is a loss at these weights; asked before any work of weights that will come.
     fn check_weights(&self, _weights: &Weights) -> std::result::Result<(), String> {
         Ok(())

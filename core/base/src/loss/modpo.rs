@@ -74,6 +74,10 @@ impl PairwiseLoss for Modpo {
         self.beta
     }
 
+    fn is_of_one_objective(&self) -> bool {
+        true
+    }
+
     fn check_weights(&self, weights: &Weights) -> std::result::Result<(), String> {
         self.own_weight(weights.values()).map(|_| ())
     }

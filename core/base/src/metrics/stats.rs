@@ -117,6 +117,9 @@ pub fn bootstrap(resamples: &[Vec<usize>], statistic: impl Fn(&[usize]) -> f64) 
     [quantile(&values, 0.025), quantile(&values, 0.975)]
 }
 
+/// Added to deviations before they divide.
+const EPSILON: f64 = 1e-4;
+
 /// Count, mean and sum of squared deviations of all that was added (Welford 1962).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
@@ -134,10 +137,9 @@ impl Moments {
         self.squares += before * (value - self.mean);
     }
 
-    /// A value less the mean, over the population standard deviation; 0 where nothing deviates.
+    /// A value less the mean, over the population standard deviation and a little: what is rounding stays small.
     pub fn standard(&self, value: f64) -> f64 {
-        let deviation = (self.squares / self.count.max(1.0)).sqrt();
-        if deviation > 0.0 { (value - self.mean) / deviation } else { 0.0 }
+        (value - self.mean) / ((self.squares / self.count.max(1.0)).sqrt() + EPSILON)
     }
 }
 

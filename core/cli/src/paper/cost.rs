@@ -3,9 +3,9 @@
 
 use super::{Seed, place};
 use anyhow::Result;
-use motrain_engine::model::{ADAPTER, numbers_of, parameter_count};
+use motrain_engine::model::{ADAPTER, Adapter, numbers_of, parameter_count};
 use motrain_engine::names;
-use motrain_engine::plan::Stage;
+use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::evaluate::Evaluate;
 use motrain_engine::steer::gained;
@@ -70,6 +70,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
     }
     let serving = &speed(&folder(id))["serving"];
     let (held, passes_per_token) = (spec.by.0.held() - 1, spec.by.0.networks());
+    let adapters = adapters(seed, spec)?;
     let one = serving["parameters"].as_u64().unwrap_or(0) / passes_per_token as u64;
     Ok(Cost {
         task: task.into(),
@@ -82,9 +83,22 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         serving_tokens_per_second: serving["new_tokens"].as_f64().unwrap_or(0.0)
             / serving["seconds"].as_f64().unwrap_or(1.0),
         passes_per_token,
-        extra_memory: (held as u64 * one + gains) * 4,
+        extra_memory: (adapters.unwrap_or(held as u64 * one) + gains) * 4,
         data: data.into_iter().collect::<Vec<_>>().join(", "),
     })
+}
+
+/// Numbers of the adapters that an evaluation answers with, if it holds their base once.
+fn adapters(seed: &Seed, spec: &Evaluate) -> Result<Option<u64>> {
+    let mut by = spec.by.0.boxed();
+    let place = |model: &ModelRef| match model {
+        ModelRef::Path(path) => PathBuf::from(path),
+        ModelRef::Stage { stage } => motrain_engine::folder::stage(&seed.run, stage).join(names::MODEL),
+    };
+    let folders: Vec<PathBuf> = by.models().into_iter().map(|(_, model)| place(model)).collect();
+    let own: Vec<&PathBuf> = folders.iter().filter(|folder| Adapter::is_one(folder)).collect();
+    let counts = own.iter().map(|folder| parameter_count(folder)).collect::<motrain_engine::Result<Vec<_>>>()?;
+    Ok((!counts.is_empty()).then(|| counts.iter().sum()))
 }
 
 /// Numbers that a stage's training moved: those of its model, or of the adapter of all objectives, which its checkpoints hold.

@@ -19,6 +19,10 @@ use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
+/// Why gains cannot go on from an adapter.
+pub const GAINS_BEGIN: &str = "lora: gains begin at a whole model, and the policy is an adapter already; merge it first (lora.merge = true where it is \
+                               trained)";
+
 /// An adapter in training.
 pub struct Lora {
     /// adapter_config.json.
@@ -70,9 +74,7 @@ impl Lora {
         seed: u64,
     ) -> Result<Self> {
         if !options.gains.is_none() && start.is_some() {
-            return Err(Error::invalid(
-                "lora: gains begin at a whole model, and the policy is an adapter already; merge it first (lora.merge = true where it is trained)",
-            ));
+            return Err(Error::invalid(GAINS_BEGIN));
         }
         let (said, config) = said(options, &model.config, base)?;
         let blocks = if options.gains.is_none() { 0 } else { objectives };

@@ -35,7 +35,7 @@ pub use family::llama::LlamaSizes;
 pub use head::Head;
 pub use labels::Labels;
 pub use layers::Gain;
-pub use lora::Lora;
+pub use lora::{GAINS_BEGIN, Lora};
 pub use mix::Mix;
 pub use net::{Mask, Net};
 pub use passes::{Batch, F32, Passes};

@@ -2,6 +2,8 @@
 
 use super::stage::stage_refs;
 use super::{Component, Plan, Stage};
+use crate::names;
+use crate::stage::Makes;
 use motrain_core::error::{Error, Result, did_you_mean};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::rng::rng;
@@ -54,7 +56,13 @@ impl Plan {
         let mut lines = Vec::new();
         for stage in &self.stages {
             let models = stage.folders(&self.plugins).into_iter().filter_map(|path| match Path::new(&path) {
-                folder if ["config.json", "adapter_config.json"].iter().any(|f| folder.join(f).is_file()) => None,
+                folder
+                    if ["config.json", "adapter_config.json", names::STEERING]
+                        .iter()
+                        .any(|f| folder.join(f).is_file()) =>
+                {
+                    None
+                }
                 folder if folder.is_dir() => {
                     Some(format!("model {path} is no Hugging Face folder: it has no config.json"))
                 }
@@ -87,6 +95,10 @@ impl Plan {
                 (Some(found), Some(makes)) if !found.work.makes().contains(&makes) => {
                     format!("refers to \"{needed}\", which makes no {}", makes.words())
                 }
+                (Some(found), Some(Makes::Policy)) if is_steered(found) && !stage.work.takes_steered() => format!(
+                    "takes \"{needed}\" for one model, and its policy is steered by the gains of its parameters; evaluate it as a policy, or \
+                     train one without `lora.gains`"
+                ),
                 _ => continue,
             };
             faults.push(Error::Invalid(format!("stage \"{id}\" {what}")));
@@ -121,6 +133,11 @@ impl Plan {
         faults.extend(stage.check_with(registry).err());
         Error::all(faults)
     }
+}
+
+/// Whether the policy that a stage trains is steered by its parameters.
+fn is_steered(stage: &Stage) -> bool {
+    stage.work.trains().is_some_and(|(_, lora)| lora.is_some_and(|lora| !lora.gains.is_none()))
 }
 
 impl Stage {

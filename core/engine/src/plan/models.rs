@@ -2,10 +2,10 @@
 //! one would otherwise end a run at the stage that reads it, hours later.
 
 use super::{ModelRef, Plan, Stage};
-use crate::Result;
-use crate::model::{Adapter, Config, Trained, check_stored};
+use crate::model::{Adapter, Config, GAINS_BEGIN, Trained, check_stored};
 use crate::steer::text_folder;
 use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
 use std::path::Path;
 
 impl Plan {
@@ -49,10 +49,20 @@ impl Plan {
     fn adapts(&self, at: usize, stage: &Stage) -> Result<()> {
         let Some((model, Some(lora))) = stage.work.trains() else { return Ok(()) };
         let start = model.path().map(Path::new).filter(|folder| is_adapter(folder));
+        if !lora.gains.is_none() && (start.is_some() || self.is_made_as_adapter(at, model)) {
+            return Err(Error::invalid(GAINS_BEGIN));
+        }
         if let Some(Ok(start)) = start.map(Adapter::outline) {
             start.can_go_on()?;
         }
         self.config(at, model).map_or(Ok(()), |config| Trained::adapter(lora, &config).map(|_| ()))
+    }
+
+    /// Whether a stage before `at` saves the model as an adapter.
+    fn is_made_as_adapter(&self, at: usize, model: &ModelRef) -> bool {
+        let ModelRef::Stage { stage } = model else { return false };
+        let made = self.stages[..at].iter().find(|earlier| earlier.id == *stage);
+        made.and_then(|made| made.work.trains()?.1.map(|lora| !lora.merge)).unwrap_or(false)
     }
 
     /// The configuration of a model, or of that which the stages before `at` made it of, if it can be read.

@@ -5,7 +5,7 @@ use crate::device;
 use crate::model::{Model, Net};
 use crate::plan::ModelRef;
 use crate::session::obey;
-use crate::steer::text_folder;
+use crate::steer::{is_one_model, text_folder};
 use crate::tokenizer::Tokenizer;
 use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
@@ -83,6 +83,7 @@ impl Source {
         };
         let (policy, reference) = (folder(&options.policy)?, folder(&options.reference)?);
         let open = |folder: &Path| -> Result<(Net, Tokenizer)> {
+            is_one_model(folder)?;
             let model = Model::open(folder, device, dtype)?;
             if model.config.head.scores() {
                 return Err(Error::file(folder, "is a classifier, not a policy"));

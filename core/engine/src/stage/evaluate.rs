@@ -10,7 +10,8 @@ use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage, StageId, objectives};
 use crate::reward::Scores;
 use crate::session::{Cx, Session, obey};
-use crate::steer::{By, Judged, Steering};
+use crate::steer::prompted::Prompted;
+use crate::steer::{By, Judged, Steer, Steering};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, json_lines};
 use motrain_core::metrics::report::{Method, Scored, method};
@@ -111,6 +112,10 @@ impl Work for Evaluate {
 
     fn common_base(&self) -> Option<&ModelRef> {
         self.by.0.common_base()
+    }
+
+    fn takes_steered(&self) -> bool {
+        self.by.0.name() == Prompted::NAME
     }
 
     fn same_tokens(&self) -> Vec<&ModelRef> {

@@ -23,7 +23,7 @@ impl Normalise {
     }
 
     /// Takes away a mean and divides by a deviation: those of each group of completions, or those of `seen`, which the scores are added to
-    /// first. Where nothing deviates, scores become 0.
+    /// first. Where nothing deviates, scores become 0 or nearly so.
     pub fn apply(self, scores: &mut Scores, groups: impl Iterator<Item = Range<usize>>, seen: &mut Vec<Moments>) {
         match self {
             Self::None => {}
@@ -65,6 +65,19 @@ mod tests {
         scores.objectives.iter().flatten().map(|s| s[k]).collect()
     }
 
+    fn near(found: &[f64], wanted: &[f64]) {
+        let all = found.len() == wanted.len() && found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-3);
+        assert!(all, "{found:?} is not {wanted:?}");
+    }
+
+    /// What is rounding does not become a preference.
+    #[test]
+    fn differences_of_rounding_stay_small() {
+        let mut found = scores(&[[1.0, 0.0], [1.0 - 1e-7, 0.0]]);
+        Normalise::Group.apply(&mut found, std::iter::once(0..2), &mut vec![]);
+        assert!(column(&found, 0).iter().all(|score| score.abs() < 1e-3), "{found:?}", found = column(&found, 0));
+    }
+
     const ALL: [[f64; 2]; 4] = [[0.0, 30.0], [1.0, 10.0], [0.5, 7.0], [0.5, 9.0]];
 
     /// However large an objective's scores are, it counts as much as another: and not at all where its completions score alike.
@@ -72,8 +85,8 @@ mod tests {
     fn groups_are_normalised_by_themselves() {
         let mut found = scores(&ALL);
         Normalise::Group.apply(&mut found, [0..2, 2..5].into_iter(), &mut vec![]);
-        assert_eq!(column(&found, 0), [-1.0, 1.0, 0.0, 0.0]);
-        assert_eq!(column(&found, 1), [1.0, -1.0, -1.0, 1.0]);
+        near(&column(&found, 0), &[-1.0, 1.0, 0.0, 0.0]);
+        near(&column(&found, 1), &[1.0, -1.0, -1.0, 1.0]);
         assert_eq!(found.objectives[4], None);
     }
 
@@ -82,12 +95,12 @@ mod tests {
         let mut seen = Vec::new();
         let mut found = scores(&ALL[..2]);
         Normalise::Running.apply(&mut found, std::iter::empty(), &mut seen);
-        assert_eq!(column(&found, 0), [-1.0, 1.0]);
+        near(&column(&found, 0), &[-1.0, 1.0]);
         let mut then = scores(&ALL[2..]);
         Normalise::Running.apply(&mut then, std::iter::empty(), &mut seen);
         let all: Vec<f64> = ALL.iter().map(|s| s[1]).collect();
         let wanted: Vec<f64> = [7.0, 9.0].iter().map(|s| (s - mean(&all)) / std(&all)).collect();
-        assert!(column(&then, 1).iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12));
+        near(&column(&then, 1), &wanted);
         // What a checkpoint keeps says all.
         let kept: Vec<Moments> =
             serde_json::from_str(&serde_json::to_string(&seen).unwrap_or_default()).unwrap_or_default();

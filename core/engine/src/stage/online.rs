@@ -115,6 +115,10 @@ impl Online {
     pub fn check(&self) -> Checked {
         self.lora.iter().try_for_each(|lora| lora.check(true))?;
         let GenerationConfig { temperature, top_k, top_p, .. } = self.generate;
+        if self.normalise == Normalise::Group && self.completions < 2 {
+            let what = "is \"group\", which compares the completions of a prompt, and there is one; draw more, or take \"running\"";
+            return Err(("normalise", what.into()));
+        }
         if temperature == 0.0 {
             let what = "has temperature = 0, which draws always the same completion; training needs one above 0";
             return Err(("generate", what.into()));

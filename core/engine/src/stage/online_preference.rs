@@ -44,6 +44,10 @@ impl Options for OnlinePreference {
             let given = self.online.completions;
             return Err(("completions", format!("must be 2 where judges compare them, not {given}")));
         }
+        if !self.judges.is_empty() && (self.online.missing_eos_penalty > 0.0 || !self.online.normalise.is_none()) {
+            let what = "take the place of scores, so that `missing_eos_penalty` and `normalise` would change nothing; leave them out";
+            return Err(("judges", what.into()));
+        }
         self.online.check()
     }
 }
@@ -80,7 +84,10 @@ impl Work for OnlinePreference {
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
-        self.online.footprint(known, 2.min(self.online.completions))
+        let mut out = self.online.footprint(known, 2.min(self.online.completions))?;
+        let judge = |judge: &Component| format!("judge \"{}\": what it takes", judge.name);
+        out.uncounted.extend(self.judges.iter().map(judge));
+        Ok(out)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

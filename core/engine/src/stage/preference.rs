@@ -17,12 +17,13 @@ use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair, Row};
 use motrain_core::label::{Label, LabelRule};
 use motrain_core::options::{Checked, Options};
-use motrain_core::registry;
+use motrain_core::registry::{self, Registry};
 use motrain_core::sampler::WeightSampler;
 use motrain_core::{Prompt, Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::collections::HashMap;
 use tch::no_grad;
 
 /// Offline preference training on pairs of answers, of a file or of a `preference_data` stage: DPO, IPO, SLiC, or MODPO with the margins that
@@ -104,6 +105,28 @@ impl Work for Preference {
             .collect()
     }
 
+    fn check_with(&self, registry: &Registry) -> Checked {
+        // One that cannot be built is refused where components are.
+        let loss = registry.losses.build(&self.loss.name, &self.loss.options);
+        if !loss.is_ok_and(|loss| loss.is_of_one_objective()) {
+            return Ok(());
+        }
+        let name = &self.loss.name;
+        match (&self.rewards, &self.label) {
+            (None, _) => Err((
+                "rewards",
+                format!("are needed by the loss \"{name}\": the other objectives' scores; give them, and a sampler"),
+            )),
+            (_, Some(_)) => {
+                let what = format!(
+                    "is not for the loss \"{name}\", whose pairs one objective has labelled: a rule would count the others twice; leave it out"
+                );
+                Err(("label", what))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
         Some((&self.policy, self.lora.as_ref()))
     }
@@ -155,7 +178,12 @@ struct Weighing {
     sampler: Box<dyn WeightSampler>,
     steering: Steering,
     rule: Option<Box<dyn LabelRule>>,
+    /// Scaled scores of both answers, by pair: they do not depend on weights, so each pair is scored once.
+    scores: HashMap<usize, Both>,
 }
+
+/// Scaled scores of a pair's answers, one per objective.
+type Both = [Option<Vec<f64>>; 2];
 
 /// A pair as the policy sees it in a step.
 struct Slot {
@@ -170,7 +198,7 @@ struct Slot {
 fn run(stage: Cx, options: &Preference) -> Result<()> {
     let session = stage.session;
     let loss = session.registry.losses.build(&options.loss.name, &options.loss.options)?;
-    let weighing = options.rewards.as_ref().map(|id| Weighing::build(stage, options, id)).transpose()?;
+    let mut weighing = options.rewards.as_ref().map(|id| Weighing::build(stage, options, id)).transpose()?;
     let data = match (&options.data, &options.pairs) {
         (Some(data), _) => data.clone(),
         (None, made) => samples(session, made.as_deref().unwrap_or_default()),
@@ -178,6 +206,15 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     let objectives = weighing.as_ref().map_or(0, |weighing| weighing.steering.objectives.len());
     let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), objectives, Ok)?;
     let pairs = fitting(&data, &tokenizer, policy.config.shape.context, weighing.as_ref(), session.plan.seed)?;
+    if let Some(weighing) = &weighing {
+        weighing.set.check_rows(&data, &pairs.iter().map(row).collect::<Vec<_>>())?;
+    }
+    if let Some(pair) = pairs.iter().find(|pair| pair.margin != 0.0) {
+        tracing::warn!(
+            "{}: the column \"margin\" is not used here; reward_model stages learn from it",
+            pair.place.of(&data)
+        );
+    }
     let log_probs = LogProbs {
         reference: no_grad(|| policy.reference(session.dtype))?,
         temperature: 1.0,
@@ -189,12 +226,12 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     let mut t = Trainer::start(stage, policy, tokenizer, &options.optimizer, total, &options.train)?;
     t.run(|t| {
         let step = t.state.step;
-        let batch: Vec<&Pair> =
-            batch_rows(stage, pairs.len(), options.train.batch_size, step).into_iter().map(|i| &pairs[i]).collect();
+        let batch = batch_rows(stage, pairs.len(), options.train.batch_size, step);
+        let batch: Vec<(usize, &Pair)> = batch.into_iter().map(|i| (i, &pairs[i])).collect();
         let mut metrics = Metrics::new();
-        let slots = match &weighing {
+        let slots = match &mut weighing {
             Some(weighing) => weighing.slots(stage, &t.tokenizer, &batch, step, &mut metrics)?,
-            None => batch.iter().map(|pair| Slot::plain(&t.tokenizer, pair)).collect::<Result<_>>()?,
+            None => batch.iter().map(|(_, pair)| Slot::plain(&t.tokenizer, pair)).collect::<Result<_>>()?,
         };
         let mut update = PairStep::new(&log_probs, loss.as_ref());
         let gained = t.model.blocks() > 0;
@@ -234,25 +271,26 @@ impl Weighing {
         let rule = options.label.as_ref().map(|c| session.registry.labels.build(&c.name, &c.options)).transpose()?;
         let steering =
             Steering { objectives: set.objectives(), conditioner: session.conditioner(&conditioner(options))? };
-        Ok(Self { set, sampler: session.registry.samplers.build(name, own)?, steering, rule })
+        let sampler = session.registry.samplers.build(name, own)?;
+        Ok(Self { set, sampler, steering, rule, scores: HashMap::new() })
     }
 
     /// Pairs under sampled weights, scored and labelled. What teaches nothing is left out and counted.
     fn slots(
-        &self,
+        &mut self,
         stage: Cx,
         tokenizer: &Tokenizer,
-        batch: &[&Pair],
+        batch: &[(usize, &Pair)],
         step: usize,
         metrics: &mut Metrics,
     ) -> Result<Vec<Slot>> {
-        let scores = self.scores(batch)?;
+        self.score(batch)?;
         let (mut slots, mut counts) = (Vec::new(), Counts::default());
-        for (slot, pair) in batch.iter().enumerate() {
+        for (slot, (which, pair)) in batch.iter().enumerate() {
             let index = (step * batch.len() + slot) as u64;
             let objectives = self.steering.objectives.len();
             let weights = self.sampler.sample(objectives, index, &mut stage.session.rng("weights", index))?;
-            let [Some(first), Some(second)] = &scores[slot] else {
+            let Some([Some(first), Some(second)]) = self.scores.get(which) else {
                 counts.unscored += 1;
                 continue;
             };
@@ -275,18 +313,28 @@ impl Weighing {
         Ok(slots)
     }
 
-    /// Scaled scores of both answers of each pair.
-    fn scores(&self, batch: &[&Pair]) -> Result<Vec<[Option<Vec<f64>>; 2]>> {
-        let row = |pair: &&Pair| Row { prompt: pair.prompt.clone(), columns: Value::Null, place: pair.place };
-        let rows: Vec<Row> = batch.iter().map(row).collect();
-        let answers = batch.iter().flat_map(|pair| {
+    /// Scores those pairs that have not been scored.
+    fn score(&mut self, batch: &[(usize, &Pair)]) -> Result<()> {
+        let new: Vec<&(usize, &Pair)> = batch.iter().filter(|(which, _)| !self.scores.contains_key(which)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<Row> = new.iter().map(|(_, pair)| row(pair)).collect();
+        let answers = new.iter().flat_map(|(_, pair)| {
             let texts = [&pair.chosen, &pair.rejected].into_iter().zip(pair.finished);
             texts.map(|(text, finished)| Completion { tokens: vec![], text: text.clone(), finished })
         });
         let answers = Completions::new(2, answers.collect());
         let scores = self.set.score(&rows.iter().collect::<Vec<_>>(), &answers)?.objectives;
-        Ok(scores.chunks(2).map(|both| [both[0].clone(), both[1].clone()]).collect())
+        let both = scores.chunks(2).map(|both| [both[0].clone(), both[1].clone()]);
+        self.scores.extend(new.iter().map(|(which, _)| *which).zip(both));
+        Ok(())
     }
+}
+
+/// The pair as rewards see the row of a prompt.
+fn row(pair: &Pair) -> Row {
+    Row { prompt: pair.prompt.clone(), columns: pair.columns.clone(), place: pair.place }
 }
 
 impl Slot {

@@ -5,6 +5,7 @@ use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
+use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
@@ -12,9 +13,11 @@ use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::options::Options;
 use motrain_core::registry::Kind;
+use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::time::Instant;
 use tch::no_grad;
 
 /// Preference pairs made from rewards: several completions of each plain prompt, and of them the pair that the label rule is surest of at the
@@ -93,21 +96,23 @@ fn run(stage: Cx, options: &PreferenceData) -> Result<()> {
     let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());
     let (mut lines, mut pairs, mut counts) = (String::new(), 0, Counts::default());
+    let (mut tokens, clock) = (0, Instant::now());
     for (c, chunk) in rows.chunks(CHUNK).enumerate() {
         obey()?;
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * options.completions + i) as u64);
         let drawn = rollout(&net, &text, &prompts, options.completions, seed, &options.generate)?;
+        tokens += drawn.tokens();
         let scores = set.score(&chunk.iter().collect::<Vec<&Row>>(), &drawn)?.objectives;
         for (slot, row) in chunk.iter().enumerate() {
             let index = (c * CHUNK + slot) as u64;
             let weights = sampler.sample(objectives, index, &mut stage.rng("weights", index))?;
             let (answers, scores) = (drawn.of(slot), &scores[drawn.span(slot)]);
             let Some(pair) = counts.add(choose(rule.as_ref(), &weights, answers, scores)?) else { continue };
-            let [chosen, rejected] = match pair.which {
-                [first, second] if pair.label < 0.5 => [second, first],
-                which => which,
-            };
+            // A soft label says how often the first wins.
+            let first_wins = stage.rng("label", index).random::<f64>() < pair.label;
+            let [first, second] = pair.which;
+            let [chosen, rejected] = if first_wins { [first, second] } else { [second, first] };
             let line = json!({
                 "prompt": row.prompt,
                 "chosen": answers[chosen].text,
@@ -134,5 +139,7 @@ fn run(stage: Cx, options: &PreferenceData) -> Result<()> {
     }
     let path = stage.folder().join(names::SAMPLES);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&path, e))?;
-    std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
+    std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))?;
+    let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });
+    write_json(&stage.folder().join(names::SPEED), &speed)
 }

@@ -37,8 +37,8 @@ pub struct Reinforce {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub value_rate: Option<f64>,
-    /// The ideal point z of the scaled scores, one number per objective: with it the reward is Tchebycheff's, min wₖ·(Rₖ − zₖ), instead of Σ wₖRₖ. It
-    /// reaches trade-offs where the front is not convex.
+    /// The ideal point z of the scaled scores, one number per objective, out of reach of all of them: with it the reward is Tchebycheff's,
+    /// min wₖ·min(0, Rₖ − zₖ), instead of Σ wₖRₖ. It reaches trade-offs where the front is not convex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(range(min = -1e6, max = 1e6)))]
     pub ideal: Option<Vec<f64>>,
@@ -58,6 +58,10 @@ fn kl() -> f64 {
 
 impl Options for Reinforce {
     fn check(&self) -> Checked {
+        if self.ideal.is_some() && !self.online.normalise.is_none() {
+            let what = "is of the scaled scores, and `normalise` makes others of them; leave one of them out";
+            return Err(("ideal", what.into()));
+        }
         self.online.check()
     }
 }
@@ -181,8 +185,9 @@ fn scored<'a>(batch: &'a Batch, least: usize, ideal: Option<&[f64]>) -> (Vec<Sco
 /// One reward of all objectives' scores.
 fn scalar(weights: &Weights, scores: &[f64], ideal: Option<&[f64]>) -> f64 {
     let Some(ideal) = ideal else { return weights.dot(scores) };
-    let terms = weights.values().iter().zip(scores).zip(ideal).map(|((w, score), z)| w * (score - z));
-    terms.fold(f64::INFINITY, f64::min)
+    // An objective that is at its ideal asks for nothing more, and one without weight for nothing at all.
+    let gaps = weights.values().iter().zip(scores).zip(ideal).map(|((w, score), z)| w * (score - z).min(0.0));
+    gaps.fold(0.0, f64::min)
 }
 
 /// What a step's gradient is made of.
@@ -323,5 +328,8 @@ mod tests {
         assert!((at(&[-3.0, 1.0]) - 0.25 * -4.0).abs() < 1e-12);
         // Better where it is worst, whatever it loses elsewhere above that.
         assert!(at(&[0.0, 0.5]) > at(&[1.0, 0.4]));
+        // What is beyond its ideal counts no more.
+        assert_eq!(at(&[2.0, 0.5]), at(&[1.0, 0.5]));
+        assert_eq!(scalar(&Weights::new(vec![1.0, 0.0]).unwrap(), &[0.5, -9.0], Some(&[1.0, 1.0])), -0.5);
     }
 }

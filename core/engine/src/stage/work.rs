@@ -58,6 +58,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
         None
     }
 
+    /// Whether what it reads as a policy may be steered by its parameters, so that no one model of it answers.
+    fn takes_steered(&self) -> bool {
+        false
+    }
+
     /// Models that must read and write the same tokens.
     fn same_tokens(&self) -> Vec<&ModelRef> {
         vec![]
@@ -141,6 +146,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)>;
     fn common_base(&self) -> Option<&ModelRef>;
     fn same_tokens(&self) -> Vec<&ModelRef>;
+    fn takes_steered(&self) -> bool;
     fn objectives(&self) -> Option<Vec<String>>;
     fn labels(&self) -> Option<Labels>;
     fn judged(&self) -> Option<Judged<'_>>;
@@ -196,6 +202,10 @@ impl<T: Work> AnyWork for T {
 
     fn same_tokens(&self) -> Vec<&ModelRef> {
         Work::same_tokens(self)
+    }
+
+    fn takes_steered(&self) -> bool {
+        Work::takes_steered(self)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

@@ -67,7 +67,7 @@ pub fn text_folder(folder: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses a folder of several models, of which none is what answers.
-fn is_one_model(folder: &Path) -> Result<()> {
+pub fn is_one_model(folder: &Path) -> Result<()> {
     match file::steered_otherwise(folder)? {
         Some(by) => Err(Error::file(
             folder,

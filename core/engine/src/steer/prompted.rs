@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::no_grad;
 
-/// One policy for all weights; or else `soup` or `policies`.
+/// One policy for all weights; or else `soup`, `blend`, `gains` or `policies`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Prompted(pub ModelRef);

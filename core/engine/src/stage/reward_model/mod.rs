@@ -90,7 +90,7 @@ impl Options for RewardModel {
 
 impl Work for RewardModel {
     const KIND: &'static str = "reward_model";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let data = std::iter::once(&mut self.data).chain(&mut self.heldout).map(Ref::Data);
