@@ -239,6 +239,39 @@ fn online_preferences_move_towards_the_reward_with_every_loss() {
     }
 }
 
+/// A term of strength 0 is not there, and leaves policy and metrics as they are, byte by byte; any other tells weights apart.
+#[test]
+fn mi_epo_without_its_term_is_mo_odpo() {
+    let f = folder();
+    let policy = |out: &str, term: &str| {
+        let script = format!(
+            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
+             let own = steer::changed(steer::experience(task, path(task.policy), scored), #{{ {term} }});\n\
+             online_preference(\"policy\", steer::changed(own, #{{ label: label(task.label), loss: loss(task.loss) }}));\n"
+        );
+        write(f.path(), "s.rhai", &script);
+        success(small(f.path(), "s.rhai", out).args(["--set", "tasks.hh.optimizer.lr=3e-3"]));
+        let run = f.path().join(out);
+        let model = std::fs::read(run.join("stages/policy/model/model.safetensors")).unwrap();
+        (model, std::fs::read_to_string(run.join("metrics.jsonl")).unwrap())
+    };
+    let plain = policy("plain", "");
+    assert!(plain == policy("zero", "info_nce: 0.0"), "a term of strength 0 changes something");
+    assert!(!plain.1.contains("contrast"));
+    let (model, told) = policy("term", "info_nce: 0.5");
+    assert!(model != plain.0, "the term changes nothing");
+    let margin = |step: usize| metrics(&f.path().join("term"), "policy", step)["contrast/margins"].as_f64().unwrap();
+    assert!(told.contains("contrast/accuracies") && margin(6) > margin(1), "{} then {}", margin(1), margin(6));
+}
+
+#[test]
+fn mi_epo_runs_as_its_script_says() {
+    let f = folder();
+    let methods = baseline(f.path(), "mi_epo", &[]);
+    assert_eq!(methods[1]["name"], "MI-EPO");
+    assert!(metrics(&f.path().join("mi_epo"), "mi_epo_policy", 1)["contrast/margins"].is_number());
+}
+
 #[test]
 fn a_soup_at_a_corner_answers_as_that_specialist() {
     let f = folder();
@@ -395,9 +428,14 @@ fn the_papers_page_is_drawn_from_finished_runs() {
             assert!(cost(name)[key].as_f64().unwrap() > 0.0, "{name} {key}");
         }
     }
-    for (name, policies, passes, data) in
-        [("MOD", 2, 2, ""), ("DeRa 1.5", 1, 2, ""), ("MODPO", 5, 1, "pairs"), ("CLP", 1, 1, ""), ("Panacea", 1, 1, "")]
-    {
+    for (name, policies, passes, data) in [
+        ("MOD", 2, 2, ""),
+        ("DeRa 1.5", 1, 2, ""),
+        ("MODPO", 5, 1, "pairs"),
+        ("CLP", 1, 1, ""),
+        ("Panacea", 1, 1, ""),
+        ("MI-EPO", 1, 1, ""),
+    ] {
         let cost = cost(name);
         assert_eq!(
             (cost["policies"].as_u64(), cost["passes_per_token"].as_u64()),

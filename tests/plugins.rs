@@ -222,6 +222,35 @@ fn a_plugin_of_version_1_0_still_loads() {
     insta::assert_snapshot!(success(motrain(f.path()).args(["plugin", "check"]).arg(path)));
 }
 
+/// A loss that asks for them is given the log-probs under other weights, and its derivatives by them are trained on.
+#[test]
+fn a_loss_in_c_reads_log_probs_under_other_weights() {
+    let f = folder();
+    let source = root().join("tests/fixtures/contrast.c");
+    let path = compile(
+        &source,
+        &root().join("plugins/abi/include"),
+        &f.path().join("contrast.so"),
+        &["-Wall", "-Wextra", "-Werror"],
+    );
+    insta::assert_snapshot!(success(motrain(f.path()).args(["plugin", "check"]).arg(&path)));
+    let run = |out: &str, sampler: &str| {
+        let set = ["--set", "tasks.hh.loss={ name = \"test.contrast\", options = {} }", "--set", sampler, "--plugin"];
+        success(small(f.path(), "baselines/mo_odpo.rhai", out).args(set).arg(&path));
+        let told = std::fs::read_to_string(f.path().join(out).join("metrics.jsonl")).unwrap();
+        let steps = told
+            .lines()
+            .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap())
+            .filter(|m| m["stage"] == "mo_odpo");
+        steps.filter_map(|m| m["contrast/margins"].as_f64()).collect::<Vec<f64>>()
+    };
+    let margins = run("sampled", "tasks.hh.optimizer.lr=3e-3");
+    assert!(margins.len() == 6 && margins[5] > margins[0] + 0.1, "{margins:?}");
+    // Where all prompts have the same weights there are no others.
+    let fixed = run("fixed", "tasks.hh.sampler={ name = \"fixed\", options = { weights = [0.5, 0.5] } }");
+    assert!(fixed.is_empty(), "{fixed:?}");
+}
+
 #[test]
 fn first_party_plugins_pass_their_check_and_train() {
     let f = folder();

@@ -77,6 +77,7 @@ fn soft_label_online_dpo_comes_to_the_closed_form() {
                     label: vec![label],
                     weights: w.values().to_vec(),
                     margins: vec![0.0, 0.0],
+                    other: None,
                 };
                 let loss = loss.evaluate(&pair).unwrap();
                 let drawn = policy[a] * policy[b];

@@ -65,6 +65,7 @@ fn losses(registry: &Registry) -> Result<()> {
         label: vec![1.0; PAIRS],
         weights: vec![0.5; 2 * PAIRS],
         margins: vec![0.1; 2 * PAIRS],
+        other: None,
     };
     let built_in = registry.losses.build("dpo", &json!({ "beta": 0.1 }))?;
     let plugin = registry.losses.build("motrain.cdpo", &json!({ "beta": 0.1, "noise": 0.0 }))?;

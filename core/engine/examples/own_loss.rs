@@ -34,7 +34,7 @@ impl PairwiseLoss for Exponential {
         let loss: Vec<f64> = (0..pairs.len()).map(|i| (-self.beta * pairs.log_ratio_gap(i)).exp()).collect();
         let d_first: Vec<f64> = loss.iter().map(|loss| -self.beta * loss).collect();
         let d_second = d_first.iter().map(|d| -d).collect();
-        Ok(PairLoss { loss, d_first, d_second })
+        Ok(PairLoss { loss, d_first, d_second, ..PairLoss::default() })
     }
 
     fn beta(&self) -> f64 {

@@ -17,7 +17,7 @@
 #define MOTRAIN_VERSION_MAJOR 1
 
 // Raised when fields or kinds are added.
-#define MOTRAIN_VERSION_MINOR 1
+#define MOTRAIN_VERSION_MINOR 2
 
 // Draws weights: `SamplerFns`.
 #define MOTRAIN_KIND_SAMPLER 1
@@ -39,6 +39,9 @@
 
 // A reward reads the data row (`Sample::row`), which is left empty otherwise.
 #define MOTRAIN_FLAG_NEEDS_ROW 2
+
+// A loss reads the completions' log-probs under other weights (`Pairs::other_policy_first`), which take another pass; since 1.2.
+#define MOTRAIN_FLAG_NEEDS_OTHER 4
 
 // How a call ended: one of `STATUS_…`.
 typedef int32_t MotrainStatus;
@@ -270,6 +273,19 @@ typedef struct MotrainPairs {
   const double *weights;
   // Scaled score differences, first minus second.
   const double *margins;
+  // The completions' log-prob sums under the weights of another pair, since 1.2. This field and those below are null where the component
+  // has not `FLAG_NEEDS_OTHER`, and where all pairs of the batch have the same weights.
+  const double *other_policy_first;
+  // As `other_policy_first`.
+  const double *other_policy_second;
+  // As `other_policy_first`, under the reference.
+  const double *other_reference_first;
+  // As `other_policy_first`, under the reference.
+  const double *other_reference_second;
+  // Room for the derivatives of the loss in `other_policy_first`.
+  double *d_other_first;
+  // Room for the derivatives of the loss in `other_policy_second`.
+  double *d_other_second;
 } MotrainPairs;
 
 // The loss of each pair and its derivatives in `policy_first` and `policy_second`, `count` numbers each.

@@ -16,7 +16,7 @@ use core::ffi::c_void;
 /// The version that breaks: a plugin of another one is refused.
 pub const VERSION_MAJOR: u32 = 1;
 /// Raised when fields or kinds are added.
-pub const VERSION_MINOR: u32 = 1;
+pub const VERSION_MINOR: u32 = 2;
 /// The entry symbol; `Entry` is its type.
 pub const ENTRY: &core::ffi::CStr = c"motrain_plugin_v1";
 
@@ -77,6 +77,8 @@ pub const KIND_LOSS: u32 = 5;
 pub const FLAG_THREAD_SAFE: u32 = 1;
 /// A reward reads the data row (`Sample::row`), which is left empty otherwise.
 pub const FLAG_NEEDS_ROW: u32 = 2;
+/// A loss reads the completions' log-probs under other weights (`Pairs::other_policy_first`), which take another pass; since 1.2.
+pub const FLAG_NEEDS_OTHER: u32 = 4;
 
 /// What a library offers.
 #[repr(C)]
@@ -311,6 +313,19 @@ pub struct Pairs {
     pub weights: *const f64,
     /// Scaled score differences, first minus second.
     pub margins: *const f64,
+    /// The completions' log-prob sums under the weights of another pair, since 1.2. This field and those below are null where the component
+    /// has not `FLAG_NEEDS_OTHER`, and where all pairs of the batch have the same weights.
+    pub other_policy_first: *const f64,
+    /// As `other_policy_first`.
+    pub other_policy_second: *const f64,
+    /// As `other_policy_first`, under the reference.
+    pub other_reference_first: *const f64,
+    /// As `other_policy_first`, under the reference.
+    pub other_reference_second: *const f64,
+    /// Room for the derivatives of the loss in `other_policy_first`.
+    pub d_other_first: *mut f64,
+    /// Room for the derivatives of the loss in `other_policy_second`.
+    pub d_other_second: *mut f64,
 }
 
 /// The loss of each pair and its derivatives in `policy_first` and `policy_second`, `count` numbers each.

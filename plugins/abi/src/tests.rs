@@ -10,7 +10,7 @@ macro_rules! layout {
     };
 }
 
-/// Version 1.1 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
+/// Version 1.2 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn the_layout_of_version_1() {
@@ -50,7 +50,7 @@ fn the_layout_of_version_1() {
     layout!(LabelFns, 16, struct_size = 0, label = 8);
     layout!(
         Pairs,
-        96,
+        144,
         struct_size = 0,
         count = 8,
         objectives = 16,
@@ -62,7 +62,13 @@ fn the_layout_of_version_1() {
         tokens_second = 64,
         label = 72,
         weights = 80,
-        margins = 88
+        margins = 88,
+        other_policy_first = 96,
+        other_policy_second = 104,
+        other_reference_first = 112,
+        other_reference_second = 120,
+        d_other_first = 128,
+        d_other_second = 136
     );
     layout!(LossFns, 24, struct_size = 0, evaluate = 8, beta = 16);
 }

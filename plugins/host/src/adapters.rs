@@ -8,7 +8,7 @@ use motrain_abi as abi;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::error::Result;
 use motrain_core::label::{Label, LabelRule};
-use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
+use motrain_core::loss::{Other, PairBatch, PairLoss, PairwiseLoss};
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::rng::Rng;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
@@ -245,6 +245,7 @@ pub struct PluginLoss {
     instance: Instance,
     evaluate: Function<abi::EvaluateLoss>,
     beta: f64,
+    needs_other: bool,
 }
 
 impl PluginLoss {
@@ -261,13 +262,19 @@ impl PluginLoss {
         if !beta.is_finite() {
             return Err(instance.failed(format!("its beta is {beta}; it must be a finite number")));
         }
-        Ok(Self { instance, evaluate, beta })
+        let needs_other = instance.component.flags & abi::FLAG_NEEDS_OTHER != 0;
+        Ok(Self { instance, evaluate, beta, needs_other })
     }
 }
 
 impl PairwiseLoss for PluginLoss {
     fn evaluate(&self, pairs: &PairBatch) -> Result<PairLoss> {
         let n = pairs.len();
+        let other = pairs.other.as_ref().filter(|_| self.needs_other);
+        let told = |pick: fn(&Other) -> &Vec<f64>| other.map_or(std::ptr::null(), |other| pick(other).as_ptr());
+        let mut by_other = other.map(|_| [Room::new(n), Room::new(n)]);
+        let [d_other_first, d_other_second] =
+            by_other.as_mut().map_or([std::ptr::null_mut(); 2], |rooms| rooms.each_mut().map(Room::as_mut_ptr));
         let given = abi::Pairs {
             struct_size: size_of::<abi::Pairs>(),
             count: n,
@@ -281,6 +288,12 @@ impl PairwiseLoss for PluginLoss {
             label: pairs.label.as_ptr(),
             weights: pairs.weights.as_ptr(),
             margins: pairs.margins.as_ptr(),
+            other_policy_first: told(|other| &other.policy_first),
+            other_policy_second: told(|other| &other.policy_second),
+            other_reference_first: told(|other| &other.reference_first),
+            other_reference_second: told(|other| &other.reference_second),
+            d_other_first,
+            d_other_second,
         };
         let (mut loss, mut first, mut second) = (Room::new(n), Room::new(n), Room::new(n));
         let out = (loss.as_mut_ptr(), first.as_mut_ptr(), second.as_mut_ptr());
@@ -300,11 +313,21 @@ impl PairwiseLoss for PluginLoss {
                 None => Ok(values),
             }
         };
-        Ok(PairLoss {
+        let mut out = PairLoss {
             loss: results("loss", loss)?,
             d_first: results("derivative d_first", first)?,
             d_second: results("derivative d_second", second)?,
-        })
+            ..PairLoss::default()
+        };
+        if let Some([first, second]) = by_other {
+            out.d_other_first = results("derivative d_other_first", first)?;
+            out.d_other_second = results("derivative d_other_second", second)?;
+        }
+        Ok(out)
+    }
+
+    fn needs_other(&self) -> bool {
+        self.needs_other
     }
 
     fn beta(&self) -> f64 {

@@ -4,7 +4,7 @@ use super::{Described, Request, load};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::error::Result;
 use motrain_core::label::{Label, LabelRule};
-use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
+use motrain_core::loss::{Other, PairBatch, PairLoss, PairwiseLoss};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::{RewardSource, Sample, score_checked};
 use motrain_core::rng::rng;
@@ -307,6 +307,12 @@ fn pairs() -> PairBatch {
         label: vec![1.0, 0.7, 0.0],
         weights: vec![0.8, 0.2, 0.5, 0.5, 0.0, 1.0],
         margins: vec![0.4, -0.1, 0.0, 0.0, -1.0, 1.0],
+        other: Some(Other {
+            policy_first: vec![-41.0, -3.2, -20.0],
+            policy_second: vec![-52.0, -3.1, -30.0],
+            reference_first: vec![-42.5, -3.0, -11.0],
+            reference_second: vec![-50.0, -3.4, -40.0],
+        }),
     }
 }
 
@@ -317,22 +323,31 @@ fn loss(t: &mut Trials, loss: &dyn PairwiseLoss, again: &dyn PairwiseLoss) {
     let Some(found) = found else { return };
     t.run("repeatable", || evaluate(again, &pairs()).and_then(|l| same(l, found.clone())));
     t.run("empty batch", || evaluate(loss, &PairBatch::default()).map(|_| "no losses".into()));
+    if loss.needs_other() {
+        t.run("the same weights everywhere", || {
+            evaluate(loss, &PairBatch { other: None, ..pairs() }).map(|l| format!("losses {:.4?}", l.loss))
+        });
+    }
     t.run("derivatives", || derivatives(|p| evaluate(loss, p), &found));
 }
 
 /// Against central differences, where the loss is smooth.
 fn derivatives(evaluate: impl Fn(&PairBatch) -> std::result::Result<PairLoss, String>, exact: &PairLoss) -> Tried {
     let h = 1e-4;
-    let moved = |first: f64, second: f64| {
+    let moved = |by: fn(&mut PairBatch) -> Option<&mut Vec<f64>>, step: f64| {
         let mut p = pairs();
-        p.policy_first.iter_mut().for_each(|v| *v += first);
-        p.policy_second.iter_mut().for_each(|v| *v += second);
+        by(&mut p).into_iter().flatten().for_each(|v| *v += step);
         evaluate(&p).map(|l| l.loss)
     };
-    for (side, (up, down), given) in [
-        ("first", (moved(h, 0.0)?, moved(-h, 0.0)?), &exact.d_first),
-        ("second", (moved(0.0, h)?, moved(0.0, -h)?), &exact.d_second),
-    ] {
+    type Column = fn(&mut PairBatch) -> Option<&mut Vec<f64>>;
+    let columns: [(&str, Column, &[f64]); 4] = [
+        ("first", |p| Some(&mut p.policy_first), &exact.d_first),
+        ("second", |p| Some(&mut p.policy_second), &exact.d_second),
+        ("other_first", |p| p.other.as_mut().map(|o| &mut o.policy_first), &exact.d_other_first),
+        ("other_second", |p| p.other.as_mut().map(|o| &mut o.policy_second), &exact.d_other_second),
+    ];
+    for (side, by, given) in columns {
+        let (up, down) = (moved(by, h)?, moved(by, -h)?);
         for i in 0..given.len() {
             let difference = (up[i] - down[i]) / (2.0 * h);
             // Far from 0 the differences themselves are rounded.

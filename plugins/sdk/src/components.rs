@@ -151,6 +151,19 @@ impl Pair<'_> {
     }
 }
 
+/// A pair's completions under the weights of another pair of the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Other {
+    /// The completion's log-prob sum under the policy, in nats.
+    pub policy_first: f64,
+    /// As `policy_first`.
+    pub policy_second: f64,
+    /// As `policy_first`, under the reference.
+    pub reference_first: f64,
+    /// As `policy_first`, under the reference.
+    pub reference_second: f64,
+}
+
 /// A loss and its derivatives in `policy_first` and `policy_second`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PairLoss {
@@ -166,6 +179,15 @@ pub struct PairLoss {
 pub trait Loss: Component {
     /// The loss of one pair and its derivatives.
     fn evaluate(&self, pair: &Pair) -> PairLoss;
+
+    /// Whether the loss reads the completions' log-probs under other weights, which take another pass.
+    const NEEDS_OTHER: bool = false;
+
+    /// The same with those log-probs, and its derivatives in `policy_first` and `policy_second` of `other`. Called where `NEEDS_OTHER` is set,
+    /// unless all pairs of the batch have the same weights.
+    fn evaluate_with(&self, pair: &Pair, _other: &Other) -> (PairLoss, [f64; 2]) {
+        (self.evaluate(pair), [0.0; 2])
+    }
 
     /// β, for implicit rewards in the metrics.
     fn beta(&self) -> f64 {

@@ -48,7 +48,7 @@ pub mod export;
 pub mod toolbox;
 
 pub use components::{
-    Component, Conditioner, FrontPoint, LabelRule, Loss, Message, Pair, PairLoss, Reward, Sample, Sampler, Turn,
+    Component, Conditioner, FrontPoint, LabelRule, Loss, Message, Other, Pair, PairLoss, Reward, Sample, Sampler, Turn,
     user_turn,
 };
 pub use motrain_abi as abi;

@@ -64,6 +64,7 @@ mod tests {
             label: vec![1.0],
             weights: vec![0.5, 0.5],
             margins: vec![0.3, 0.1],
+            other: None,
         };
         let dpo = Registry::builtin().losses.build("dpo", &json!({ "beta": 0.1 })).unwrap();
         let dpo = dpo.evaluate(&pair).unwrap();

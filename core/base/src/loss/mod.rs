@@ -2,9 +2,12 @@
 //! surrogate `Σ g₊·logp₊ + g₋·logp₋` with `g` taken from here, whose gradient is exact.
 
 mod dpo;
+mod info_nce;
 mod ipo;
 mod modpo;
 mod slic;
+
+pub use info_nce::InfoNce;
 
 use crate::registry::Builtin;
 use crate::{Result, Weights};
@@ -31,6 +34,28 @@ pub struct PairBatch {
     pub weights: Vec<f64>,
     /// Scaled score differences first − second, `[pairs × objectives]` row by row.
     pub margins: Vec<f64>,
+    /// The same completions under the weights of another pair, where the loss asks for them and the batch has others.
+    pub other: Option<Other>,
+}
+
+/// Log-prob sums (nats) of a batch's completions under other weights than those that they were drawn at, one number per pair.
+#[derive(Clone, Debug, Default)]
+pub struct Other {
+    /// Under the policy.
+    pub policy_first: Vec<f64>,
+    /// As `policy_first`.
+    pub policy_second: Vec<f64>,
+    /// Under the reference.
+    pub reference_first: Vec<f64>,
+    /// As `reference_first`.
+    pub reference_second: Vec<f64>,
+}
+
+impl Other {
+    /// `log π/π₀` of both completions of pair `i`, in nats.
+    pub fn log_ratios(&self, i: usize) -> [f64; 2] {
+        [self.policy_first[i] - self.reference_first[i], self.policy_second[i] - self.reference_second[i]]
+    }
 }
 
 impl PairBatch {
@@ -44,9 +69,15 @@ impl PairBatch {
         self.label.is_empty()
     }
 
+    /// `Δ = log π/π₀` of both completions of pair `i`, in nats.
+    pub fn log_ratios(&self, i: usize) -> [f64; 2] {
+        [self.policy_first[i] - self.reference_first[i], self.policy_second[i] - self.reference_second[i]]
+    }
+
     /// `Δ₊ − Δ₋` of pair `i`, in nats.
     pub fn log_ratio_gap(&self, i: usize) -> f64 {
-        (self.policy_first[i] - self.reference_first[i]) - (self.policy_second[i] - self.reference_second[i])
+        let [first, second] = self.log_ratios(i);
+        first - second
     }
 }
 
@@ -59,6 +90,10 @@ pub struct PairLoss {
     pub d_first: Vec<f64>,
     /// ∂loss/∂policy_second.
     pub d_second: Vec<f64>,
+    /// ∂loss/∂other.policy_first; nothing of a loss that does not ask for other weights.
+    pub d_other_first: Vec<f64>,
+    /// ∂loss/∂other.policy_second, as `d_other_first`.
+    pub d_other_second: Vec<f64>,
 }
 
 /// A pairwise preference loss.
@@ -71,6 +106,11 @@ pub trait PairwiseLoss: Send + Sync {
 
     /// Whether its pairs are those of one objective, and the other objectives' scores are needed beside them.
     fn is_of_one_objective(&self) -> bool {
+        false
+    }
+
+    /// Whether it reads the completions' log-probs under other weights (`PairBatch::other`), which take another pass.
+    fn needs_other(&self) -> bool {
         false
     }
 
@@ -122,6 +162,7 @@ mod tests {
             label: vec![label],
             weights: vec![0.5, 0.5],
             margins: vec![0.1, 0.1],
+            other: None,
         }
     }
 

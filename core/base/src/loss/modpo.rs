@@ -100,6 +100,7 @@ mod tests {
             label: vec![1.0],
             weights: weights.to_vec(),
             margins: margins.to_vec(),
+            other: None,
         }
     }
 

@@ -64,5 +64,6 @@ fn pair(weights: &Weights) -> PairBatch {
         label: vec![1.0],
         weights: weights.values().to_vec(),
         margins: vec![0.1; weights.values().len()],
+        other: None,
     }
 }

@@ -65,8 +65,12 @@ impl Parts {
         other.0.iter().fold(self, |all, (part, bytes)| all.with(*part, *bytes))
     }
 
-    pub fn of(&self, part: Part) -> f64 {
-        self.0.get(&part).copied().unwrap_or_default()
+    /// The same where some of it is there several times.
+    pub fn times(mut self, times: usize, some: impl IntoIterator<Item = Part>) -> Self {
+        for part in some {
+            self.0.entry(part).and_modify(|bytes| *bytes *= times as f64);
+        }
+        self
     }
 
     pub fn total(&self) -> f64 {

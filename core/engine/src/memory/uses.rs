@@ -148,17 +148,6 @@ impl Drawing<'_> {
     }
 }
 
-impl Parts {
-    /// What drawing from one network takes, of several that are asked together: each has a cache and logits of its own.
-    pub fn of_networks(self, networks: usize) -> Self {
-        let more = networks.saturating_sub(1) as f64;
-        [Part::Cache, Part::Logits].into_iter().fold(self, |all, part| {
-            let one = all.of(part);
-            all.with(part, more * one)
-        })
-    }
-}
-
 /// A reward model of a `rewards` stage.
 pub struct Scorer {
     pub model: Shaped,

@@ -4,7 +4,7 @@ use super::asked::Asked;
 use super::rows::{Told, load_prompts, plain, widest};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
-use crate::memory::{Drawing, Footprint, Known, longest_prompt};
+use crate::memory::{Drawing, Footprint, Known, Part, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage, StageId, objectives};
@@ -142,7 +142,7 @@ impl Work for Evaluate {
         let (held, steered) = (scorers.held(machine), self.by.0.taken(&models, machine));
         out.moments("loading reward models", scorers.opening(machine));
         out.moments("loading the policy", steered.loading.into_iter().map(|parts| parts.and(&held)));
-        let drawn = drawing.parts(policy, machine).of_networks(self.by.0.networks());
+        let drawn = drawing.parts(policy, machine).times(self.by.0.networks(), [Part::Cache, Part::Logits]);
         out.moment("drawing", steered.held.clone().and(&held).and(&drawn));
         out.moment("scoring", steered.held.and(&held).and(&scorers.scoring(&drawing, machine)));
         out.uncounted.extend(scorers.uncounted);

@@ -12,7 +12,7 @@ use crate::reward::{RewardSet, Scores};
 use crate::session::Cx;
 use crate::steer::{self, Steerable, Steering};
 use crate::train::log::Metrics;
-use crate::train::{Drawn, LogProbs, Trainer};
+use crate::train::{Drawn, Elsewhere, LogProbs, Trainer};
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
@@ -194,6 +194,20 @@ impl<'a> Experience<'a> {
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
         Ok(Batch { rows, weights, conditioned, tokens, plain, gained, completions, scores })
+    }
+
+    /// Each prompt under the weights of another prompt of the batch: the next one (the first follows the last) whose weights are others.
+    /// Nothing where all have the same.
+    pub fn elsewhere(&self, t: &Trainer, batch: &Batch) -> Result<Option<Vec<Elsewhere>>> {
+        let slots = batch.rows.len();
+        let mut out = Vec::with_capacity(slots);
+        for (slot, (row, own)) in batch.rows.iter().zip(&batch.weights).enumerate() {
+            let next = (1..slots).map(|by| &batch.weights[(slot + by) % slots]);
+            let Some(other) = next.into_iter().find(|weights| !weights.is_near(own)) else { return Ok(None) };
+            let conditioned = t.tokenizer.encode_prompt(&self.steering.prompt(other, &row.prompt)?)?;
+            out.push(Elsewhere { conditioned, gains: if batch.gained { other.values().to_vec() } else { vec![] } });
+        }
+        Ok(Some(out))
     }
 
     /// Ends a step: logs it, shows it, saves when due, and stops the stage where the KL has grown above `max_kl`.

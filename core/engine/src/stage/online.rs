@@ -4,7 +4,7 @@ use super::normalise::Normalise;
 use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
-use crate::memory::{Drawing, Footprint, Known, Trainee, longest_prompt};
+use crate::memory::{Drawing, Footprint, Known, Part, Trainee, longest_prompt};
 use crate::plan::{
     Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora, objectives,
 };
@@ -79,8 +79,8 @@ impl Online {
         ]
     }
 
-    /// `trained` completions of a prompt are in a step's loss.
-    pub fn footprint(&self, known: &Known, trained: usize) -> Result<Footprint> {
+    /// `trained` completions of a prompt are in a step's loss, each in so many `passes` through the policy.
+    pub fn footprint(&self, known: &Known, trained: usize, passes: usize) -> Result<Footprint> {
         let machine = known.machine;
         let scorers = rewards::scorers(known, &self.rewards)?;
         let read = known.model(&self.policy)?;
@@ -105,7 +105,9 @@ impl Online {
         out.moment("drawing", policy.computing().and(&beside).and(&drawing.parts(&read, machine)));
         out.moment("scoring", policy.held().and(&beside).and(&scorers.scoring(&drawing, machine)));
         let targets = (trained * self.generate.max_new_tokens) as f64;
-        out.moment("update", policy.update(longest + targets, targets).and(&beside));
+        let update = policy.update(longest + targets, targets);
+        let update = update.times(passes, [Part::Activations, Part::Freed, Part::Logits]);
+        out.moment("update", update.and(&beside));
         out.moment("optimizer step", policy.stepping().and(&beside));
         out.moments("merging", policy.merging().map(|parts| parts.and(&beside)));
         out.uncounted.extend(scorers.uncounted);
@@ -191,5 +193,28 @@ mod tests {
                 .contains("has temperature = 0, which draws always the same")
         );
         assert!(refused(json!({ "missing_eos_penalty": -1.0 })).contains("\"missing_eos_penalty\" must be"));
+    }
+
+    /// Weights that are all the same cannot be contrasted.
+    #[test]
+    fn a_contrast_needs_weights_that_differ() {
+        let refused = |changes: Value| {
+            let mut options = json!({
+                "policy": "p", "prompts": { "paths": ["x.jsonl"] }, "rewards": "r", "sampler": { "name": "grid" }, "info_nce": 0.01,
+                "conditioner": { "name": "none" }, "label": { "name": "weighted_sum" }, "loss": { "name": "dpo" },
+            });
+            options.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            parse::<OnlinePreference>("online_preference", &options).err().map(|e| e.to_string()).unwrap_or_default()
+        };
+        let of = ["nothing", "one weight", "a batch of one", "a fixed sampler", "a negative one"];
+        let changes = [
+            json!({}),
+            json!({ "one_weight_per_batch": true }),
+            json!({ "train": { "batch_size": 1 } }),
+            json!({ "sampler": { "name": "fixed", "options": { "weights": [0.5, 0.5] } } }),
+            json!({ "info_nce": -0.1 }),
+        ];
+        let told = of.iter().zip(changes).map(|(of, changes)| format!("{of}: {}", refused(changes)));
+        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"));
     }
 }

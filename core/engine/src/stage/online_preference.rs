@@ -11,8 +11,9 @@ use crate::memory::{Footprint, Known};
 use crate::plan::{Component, Lora, ModelRef, Stage, objectives};
 use crate::session::Cx;
 use crate::train::log::Metrics;
-use crate::train::{Drawn, PairStep, TokenPair};
+use crate::train::{Drawn, Elsewhere, PairStep, TokenPair};
 use motrain_core::label::LabelRule;
+use motrain_core::loss::InfoNce;
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry;
 use schemars::JsonSchema;
@@ -33,6 +34,15 @@ pub struct OnlinePreference {
     #[schemars(length(max = 32))]
     pub judges: Vec<Component>,
     pub loss: Component,
+    /// β_w of a term of InfoNCE on top of the loss (MI-EPO): preferred answers become less likely under the weights of other prompts. 0 has none,
+    /// and its pass through the policy is left out.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub info_nce: f64,
+}
+
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
 }
 
 impl Options for OnlinePreference {
@@ -47,6 +57,11 @@ impl Options for OnlinePreference {
         if !self.judges.is_empty() && (self.online.missing_eos_penalty > 0.0 || !self.online.normalise.is_none()) {
             let what = "take the place of scores, so that `missing_eos_penalty` and `normalise` would change nothing; leave them out";
             return Err(("judges", what.into()));
+        }
+        if self.info_nce > 0.0 {
+            self.check_contrast().map_err(|why| {
+                ("info_nce", format!("contrasts the weights of a batch, and {why}; or leave it at 0"))
+            })?;
         }
         self.online.check()
     }
@@ -84,7 +99,8 @@ impl Work for OnlinePreference {
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
-        let mut out = self.online.footprint(known, 2.min(self.online.completions))?;
+        let passes = if self.info_nce > 0.0 { 2 } else { 1 };
+        let mut out = self.online.footprint(known, 2.min(self.online.completions), passes)?;
         let judge = |judge: &Component| format!("judge \"{}\": what it takes", judge.name);
         out.uncounted.extend(self.judges.iter().map(judge));
         Ok(out)
@@ -95,10 +111,29 @@ impl Work for OnlinePreference {
     }
 }
 
+impl OnlinePreference {
+    /// What keeps all prompts of a batch at the same weights.
+    fn check_contrast(&self) -> std::result::Result<(), &'static str> {
+        match &self.online {
+            online if online.one_weight_per_batch => {
+                Err("one_weight_per_batch gives all prompts the same: set it to false")
+            }
+            online if online.train.batch_size < 2 => Err("a batch of one prompt has one: raise train.batch_size"),
+            online if online.sampler.name == "fixed" => {
+                Err("the sampler \"fixed\" draws always the same: take another, such as \"dirichlet\"")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     let session = stage.session;
     let rule = session.registry.labels.build(&options.label.name, &options.label.options)?;
-    let loss = session.registry.losses.build(&options.loss.name, &options.loss.options)?;
+    let mut loss = session.registry.losses.build(&options.loss.name, &options.loss.options)?;
+    if options.info_nce > 0.0 {
+        loss = Box::new(InfoNce::new(loss, options.info_nce));
+    }
     let (experience, log_probs, mut t) = Experience::start(stage, &options.online)?;
     let judges = Judges::build(&options.judges, experience.objectives(), session.registry)?;
 
@@ -109,7 +144,8 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
 
         let clock = Instant::now();
         let compared = if judges.is_empty() { vec![] } else { judges.compare(&batch, &mut metrics)? };
-        let (mut pairs, rest) = label(&batch, rule.as_ref(), &compared, &mut metrics)?;
+        let elsewhere = if loss.needs_other() { experience.elsewhere(t, &batch)? } else { None };
+        let (mut pairs, rest) = label(&batch, elsewhere.as_deref(), rule.as_ref(), &compared, &mut metrics)?;
         timings.insert("components/label/seconds".into(), clock.elapsed().as_secs_f64());
 
         // One update of the pairwise loss.
@@ -130,9 +166,11 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
     experience.save_steering()
 }
 
-/// A labelled pair of each prompt, by its scores or by what judges said of it, and all completions that are in none. What teaches nothing is counted.
+/// A labelled pair of each prompt, by its scores or by what judges said of it, which is known `elsewhere` too if the loss asks for it, and all completions
+/// that are in none. What teaches nothing is counted.
 fn label<'a>(
     batch: &'a Batch,
+    elsewhere: Option<&'a [Elsewhere]>,
     rule: &dyn LabelRule,
     compared: &[[Option<Vec<f64>>; 2]],
     metrics: &mut Metrics,
@@ -147,6 +185,7 @@ fn label<'a>(
             label: pair.label,
             weights: batch.weights[slot].values(),
             margins: pair.margins.clone(),
+            other: elsewhere.map(|prompts| &prompts[slot]),
         }));
         let left = (0..completions.len()).filter(|i| found.as_ref().is_none_or(|pair| !pair.which.contains(i)));
         rest.push(batch.drawn(slot, left));

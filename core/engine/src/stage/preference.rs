@@ -359,6 +359,7 @@ impl Slot {
             label: self.label,
             weights: &self.weights,
             margins: self.margins.clone(),
+            other: None,
         }
     }
 }

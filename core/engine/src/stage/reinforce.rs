@@ -104,7 +104,7 @@ impl Work for Reinforce {
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
-        self.online.footprint(known, self.online.completions)
+        self.online.footprint(known, self.online.completions, 1)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {

@@ -13,5 +13,5 @@ mod trainer;
 pub use comm::{Comm, Local};
 pub use drawn::{Drawn, LogProbs, Moved, surrogate};
 pub use optim::state_numbers;
-pub use pairs::{PairStep, TokenPair};
+pub use pairs::{Elsewhere, PairStep, TokenPair};
 pub use trainer::Trainer;
