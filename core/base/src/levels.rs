@@ -4,10 +4,10 @@
 use crate::Weights;
 use crate::options::Checked;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The lowest and the highest level.
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Levels(#[schemars(inner(range(min = 0, max = 1000)))] pub [u32; 2]);
 

@@ -247,6 +247,7 @@ fn stage_sample(kind: &str) -> Value {
             json!({ "corpus": ["c"], "vocab_size": 300, "hidden_size": 8, "intermediate_size": 8, "layers": 1,
                                 "heads": 2, "kv_heads": 1, "context": 16 })
         }
+        "ratings" => without(&["sampler", "conditioner"], json!({})),
         "sft" | "reward_model" => json!({ "model": "m", "data": { "paths": ["d"] } }),
         "rewards" => {
             let sources = json!([{ "name": "A", "source": { "name": "length" } }]);

@@ -39,6 +39,11 @@ impl Statistics {
         (0..scores.len()).map(|k| (scores[k] - self.mean[k]) / self.std[k]).collect()
     }
 
+    /// Scores of these normalised ones.
+    pub fn scores(&self, normalised: &[f64]) -> Vec<f64> {
+        (0..normalised.len()).map(|k| self.mean[k] + normalised[k] * self.std[k]).collect()
+    }
+
     /// The statistics of columns of scores, one per objective.
     pub fn of(columns: &[Vec<f64>]) -> Self {
         use crate::metrics::stats::{mean, std};
@@ -132,8 +137,13 @@ impl RewardsInContext {
     }
 }
 
-/// A prompt under scores, with one decimal each and never `-0.0`.
-pub fn with_scores(prompt: &Prompt, scores: &[f64]) -> Result<Prompt> {
+/// Prompts that name scores by these statistics.
+pub fn of(statistics: Statistics) -> Box<dyn Conditioner> {
+    Box::new(RewardsInContext { map: Map::default(), statistics: Fitted::Here(statistics) })
+}
+
+/// A prompt under normalised scores, with one decimal each and never `-0.0`.
+fn with_scores(prompt: &Prompt, scores: &[f64]) -> Result<Prompt> {
     let one = |(k, s): (usize, &f64)| format!(" <rm{}_score> {:.1}", k + 1, (s * 10.0).round() / 10.0 + 0.0);
     let told: String = scores.iter().enumerate().map(one).collect();
     on_last_user(prompt, |text| Some(format!("{text}{told}")))
@@ -180,6 +190,10 @@ impl Conditioner for RewardsInContext {
         let sum: f64 = positive.iter().sum();
         let values: Vec<f64> = positive.iter().map(|x| x / sum).collect();
         Some((Weights::quantised(&values, 10).ok()?, plain))
+    }
+
+    fn with_scores(&self, objectives: &[String], scores: &[f64], prompt: &Prompt) -> Result<Option<Prompt>> {
+        with_scores(prompt, &self.fitted(objectives.len())?.normalise(scores)).map(Some)
     }
 }
 

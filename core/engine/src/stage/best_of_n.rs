@@ -1,24 +1,29 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::rows::{load_prompts, plain};
+use super::rows::{Told, drawn_weights, load_prompts, plain, usual_weights, widest};
+use super::scored::save_speed;
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
+use crate::steer::Steering;
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::options::Options;
 use motrain_core::registry::Kind;
+use motrain_core::{Prompt, Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use std::time::Instant;
 use tch::no_grad;
 
 /// Samples several completions of each plain prompt and keeps, for each of some drawn weights, the best by weighted score, as a
-/// demonstration under the conditioned prompt: teaches a policy to read weights (as DPA and RiC do) before it is trained online.
+/// demonstration under the conditioned prompt: teaches a policy to read weights before it is trained online. In rounds, with `conditioned`
+/// from the second on, it is DPA's training; along a `direction` the best is that of its product with the scores.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BestOfN {
@@ -36,6 +41,10 @@ pub struct BestOfN {
     #[serde(default = "two")]
     #[schemars(range(min = 1, max = 10_000))]
     pub weights: usize,
+    /// Draw completions from the conditioned prompt, `completions` for each of the weights, instead of from the plain one: for a policy that
+    /// follows weights already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub conditioned: bool,
     #[serde(default)]
     pub generate: GenerationConfig,
 }
@@ -71,12 +80,16 @@ impl Work for BestOfN {
     fn footprint(&self, known: &Known) -> Result<Footprint> {
         let (machine, policy) = (known.machine, known.model(&self.policy)?);
         let scorers = rewards::scorers(known, &self.rewards)?;
-        let longest = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &plain)?.longest;
-        let drawing =
-            Drawing { prompts: CHUNK as f64, longest, completions: self.completions as f64, sampling: &self.generate };
-        let mut out = Footprint { rows: Some((longest, self.generate.max_new_tokens as f64)), ..Footprint::default() };
+        let mut out = Footprint::default();
+        let told = self.conditioned.then(|| Told::of(known, &self.rewards, &self.conditioner, Some(&self.sampler)));
+        let told = told.and_then(|told| told.map_err(|what| out.uncounted.push(what)).ok());
+        let seen = |prompt: &Prompt| told.as_ref().map_or_else(|| plain(prompt), |told| told.prompt(prompt));
+        let longest = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &seen)?.longest;
+        let prompts = (CHUNK * if self.conditioned { self.weights } else { 1 }) as f64;
+        let drawing = Drawing { prompts, longest, completions: self.completions as f64, sampling: &self.generate };
+        out.rows = Some((longest, self.generate.max_new_tokens as f64));
         out.sampling(&policy, &scorers, &drawing, machine);
-        out.uncounted = scorers.uncounted;
+        out.uncounted.extend(scorers.uncounted);
         Ok(out)
     }
 
@@ -88,44 +101,85 @@ impl Work for BestOfN {
 /// Prompts whose completions are drawn at once.
 const CHUNK: usize = 16;
 
+/// A prompt whose completions are drawn, and the weights that the best of them is looked for at.
+struct Asked<'a> {
+    row: &'a Row,
+    weights: Vec<Weights>,
+}
+
+/// The completion with the largest score along a direction, and its scores; of equal ones the first.
+fn best<'a>(scores: &'a [Option<Vec<f64>>], direction: &[f64]) -> Option<(usize, &'a [f64])> {
+    let along = |own: &[f64]| own.iter().zip(direction).map(|(s, d)| s * d).sum::<f64>();
+    let scored = scores.iter().enumerate().filter_map(|(i, own)| Some((i, own.as_deref()?)));
+    scored.reduce(|a, b| if along(b.1) > along(a.1) { b } else { a })
+}
+
+impl BestOfN {
+    /// What is drawn for rows that begin at `first` of all, at the weights that `draw` gives.
+    fn asked<'a>(
+        &self,
+        rows: &'a [Row],
+        first: usize,
+        draw: impl Fn(u64) -> motrain_core::Result<Weights>,
+    ) -> Result<Vec<Asked<'a>>> {
+        let mut asked = Vec::new();
+        for (slot, row) in rows.iter().enumerate() {
+            let indices = (0..self.weights).map(|w| ((first + slot) * self.weights + w) as u64);
+            let weights = indices.map(&draw).collect::<motrain_core::Result<Vec<_>>>()?;
+            match self.conditioned {
+                true => asked.extend(weights.into_iter().map(|w| Asked { row, weights: vec![w] })),
+                false => asked.push(Asked { row, weights }),
+            }
+        }
+        Ok(asked)
+    }
+}
+
 fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let session = stage.session;
     let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
-    let conditioner = session.conditioner(&options.conditioner)?;
     let set = rewards::load(session, &options.rewards)?;
-    let objectives = set.objectives();
+    let steering = Steering { objectives: set.objectives(), conditioner: session.conditioner(&options.conditioner)? };
+    let objectives = &steering.objectives;
     let (policy, text) = stage.load(&options.policy)?;
+    let wide = || -> Result<Weights> {
+        let mut tried = usual_weights(objectives.len());
+        tried.extend(drawn_weights(sampler.as_ref(), objectives.len(), session.plan.seed)?);
+        widest(&steering, tried, &text)
+    };
+    let wide = options.conditioned.then(wide).transpose()?;
+    let seen = |prompt: &Prompt| wide.as_ref().map_or_else(|| plain(prompt), |w| steering.prompt(w, prompt));
     let rows =
-        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &plain)?;
+        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &seen)?;
     set.check_rows(&options.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());
-    let mut lines = String::new();
+    let (mut lines, mut tokens, clock) = (String::new(), 0, Instant::now());
     for (c, chunk) in rows.chunks(CHUNK).enumerate() {
-        let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
-        let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * options.completions + i) as u64);
+        let draw = |index: u64| sampler.sample(objectives.len(), index, &mut stage.rng("weights", index));
+        let asked = options.asked(chunk, c * CHUNK, draw)?;
+        let prompt = |asked: &Asked| match options.conditioned {
+            true => text.encode_prompt(&steering.prompt(&asked.weights[0], &asked.row.prompt)?),
+            false => text.encode_prompt(&asked.row.prompt),
+        };
+        let prompts = asked.iter().map(prompt).collect::<Result<Vec<_>>>()?;
+        let first = c * CHUNK * asked.len() / chunk.len();
+        let seed = |slot: usize, i: usize| stage.seed("sample", ((first + slot) * options.completions + i) as u64);
         let drawn = rollout(&net, &text, &prompts, options.completions, seed, &options.generate)?;
-        let rows: Vec<&Row> = chunk.iter().collect();
+        tokens += drawn.tokens();
+        let rows: Vec<&Row> = asked.iter().map(|asked| asked.row).collect();
         let scores = set.score(&rows, &drawn)?.objectives;
-        for (slot, row) in chunk.iter().enumerate() {
+        for (slot, Asked { row, weights }) in asked.iter().enumerate() {
             let (answers, scores) = (drawn.of(slot), &scores[drawn.span(slot)]);
-            let scored: Vec<usize> = (0..answers.len()).filter(|&i| scores[i].is_some()).collect();
-            let own: Vec<Vec<f64>> = scores.iter().flatten().cloned().collect();
-            if own.is_empty() {
-                continue;
-            }
-            for w in 0..options.weights {
-                let index = ((c * CHUNK + slot) * options.weights + w) as u64;
-                let weights = sampler.sample(objectives.len(), index, &mut stage.rng("weights", index))?;
-                let better = |a: usize, b: usize| if weights.dot(&own[b]) > weights.dot(&own[a]) { b } else { a };
-                let best = (1..own.len()).fold(0, better);
-                let chosen = &answers[scored[best]];
+            for weights in weights {
+                let direction = steering.conditioner.direction(objectives, weights)?;
+                let Some((best, own)) = best(scores, &direction) else { continue };
                 let line = json!({
-                    "prompt": conditioner.render(&objectives, &weights, &row.prompt)?,
-                    "completion": chosen.text,
-                    "finished": chosen.finished,
+                    "prompt": steering.prompt(weights, &row.prompt)?,
+                    "completion": answers[best].text,
+                    "finished": answers[best].finished,
                     "weights": weights,
-                    "scores": own[best],
+                    "scores": own,
                 });
                 lines += &format!("{line}\n");
             }
@@ -134,7 +188,7 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
         obey()?;
     }
     bar.finish();
+    save_speed(stage, tokens, clock)?;
     let path = stage.folder().join(names::SAMPLES);
-    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&path, e))?;
     std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
 }

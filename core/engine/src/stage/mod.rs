@@ -13,11 +13,13 @@ pub mod online;
 pub mod online_preference;
 pub mod preference;
 pub mod preference_data;
+pub mod ratings;
 pub mod reinforce;
 pub mod reward_model;
 pub mod rewards;
 pub mod ric_data;
 mod rows;
+mod scored;
 pub mod sft;
 pub mod soup;
 mod step_report;
@@ -33,6 +35,7 @@ pub const STAGES: &[StageKind] = &[
     StageKind::of::<rewards::Rewards>(),
     StageKind::of::<best_of_n::BestOfN>(),
     StageKind::of::<ric_data::RicData>(),
+    StageKind::of::<ratings::Ratings>(),
     StageKind::of::<preference_data::PreferenceData>(),
     StageKind::of::<preference::Preference>(),
     StageKind::of::<online_preference::OnlinePreference>(),

@@ -1,32 +1,32 @@
-//! Rewards-in-Context (Yang et al. 2024): rows for fine-tuning whose prompts name the scores that the answers got. The offline stage
+//! Rows for fine-tuning whose prompts name the scores that the answers got (Rewards-in-Context, Yang et al. 2024; CPO, SteerLM). The offline stage
 //! answers plain prompts, keeps all, and fits the scores' statistics. An online round asks for high scores, keeps the answers of which
 //! some score is among the best, and mixes in good rows of earlier stages.
 
-use super::rows::{load_prompts, plain, samples};
+use super::rows::{plain, samples};
+use super::scored::{Answer, Asking, Source};
 use super::{Makes, Ref, Work, rewards};
-use crate::decode::rollout;
-use crate::memory::{Drawing, Footprint, Known, longest_prompt};
+use crate::memory::{Footprint, Known};
 use crate::model::write_json;
 use crate::names;
-use crate::plan::{GenerationConfig, ModelRef, StageId};
-use crate::session::{Cx, Session, obey};
+use crate::plan::{Component, GenerationConfig, ModelRef, StageId, stage_refs};
+use crate::session::{Cx, Session};
 use crate::{Error, Result};
 use motrain_core::Prompt;
-use motrain_core::conditioner::rewards_in_context::{Statistics, goals, with_scores};
-use motrain_core::data::{DataSpec, Row, json_lines};
+use motrain_core::conditioner::Conditioner;
+use motrain_core::conditioner::rewards_in_context::{self, Statistics, goals};
+use motrain_core::data::{DataSpec, json_lines};
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
+use motrain_core::registry::{Kind, Registry};
 use rand::Rng as _;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
-use std::time::Instant;
-use tch::no_grad;
 
-/// Rewards-in-Context: answers of a policy, under the scores that they got. Without `goals`, the offline stage: answers to plain prompts, of
-/// which all are kept, and the statistics of their scores. With `goals`, an online round: answers to prompts that ask for high
-/// scores, of which the good ones are kept, beside good ones of earlier rounds.
+/// Answers of a policy, under the scores that they got: Rewards-in-Context, or what a `conditioner` writes of them (CPO, SteerLM). Without
+/// `goals`, the offline stage: answers to plain prompts, of which all are kept, and the statistics of their scores. With `goals`, an online
+/// round: answers to prompts that ask for high scores, of which the good ones are kept, beside good ones of earlier rounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RicData {
@@ -49,6 +49,9 @@ pub struct RicData {
     #[serde(default = "seven_tenths")]
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub quantile: f64,
+    /// What writes scores into prompts, such as "levels" or "attributes"; without it they stand there as Rewards-in-Context has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conditioner: Option<Component>,
     #[serde(default)]
     pub generate: GenerationConfig,
 }
@@ -70,6 +73,13 @@ impl Options for RicData {
     }
 }
 
+impl RicData {
+    fn source(&self) -> Source<'_> {
+        let Self { policy, prompts, rewards, completions, generate, .. } = self;
+        Source { policy, prompts, rewards, completions: *completions, generate }
+    }
+}
+
 impl Work for RicData {
     const KIND: &'static str = "ric_data";
     const REVISION: u32 = 1;
@@ -78,7 +88,8 @@ impl Work for RicData {
         let goals = self.goals.iter_mut().map(|id| Ref::Stage(Makes::Statistics, id));
         let mix = self.mix.iter_mut().map(|id| Ref::Stage(Makes::ScoredSamples, id));
         let own = [Ref::Model(&mut self.policy), Ref::Stage(Makes::Rewards, &mut self.rewards)];
-        own.into_iter().chain(goals).chain(mix).chain([Ref::Data(&mut self.prompts)]).collect()
+        let conditioner = self.conditioner.iter_mut().map(|c| Ref::Component(Kind::Conditioner, c));
+        own.into_iter().chain(goals).chain(mix).chain(conditioner).chain([Ref::Data(&mut self.prompts)]).collect()
     }
 
     fn makes(&self) -> &'static [Makes] {
@@ -89,14 +100,22 @@ impl Work for RicData {
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
-        let (machine, policy) = (known.machine, known.model(&self.policy)?);
-        let scorers = rewards::scorers(known, &self.rewards)?;
-        let longest = longest_prompt(&self.prompts, &policy, self.generate.max_new_tokens, &plain)?.longest;
-        let drawing = Drawing { prompts: CHUNK as f64, longest, completions: 1.0, sampling: &self.generate };
-        let mut out = Footprint { rows: Some((longest, self.generate.max_new_tokens as f64)), ..Footprint::default() };
-        out.sampling(&policy, &scorers, &drawing, machine);
-        out.uncounted = scorers.uncounted;
-        Ok(out)
+        self.source().footprint(known, &plain)
+    }
+
+    fn check_with(&self, registry: &Registry) -> Checked {
+        let given = self.conditioner.as_ref().filter(|c| stage_refs(&c.options).is_empty());
+        let Some(Component { name, options }) = given else { return Ok(()) };
+        let Ok(built) = registry.conditioners.build(name, options) else { return Ok(()) };
+        match built.with_scores(&[], &[], &Prompt::user("")) {
+            Ok(None) => {
+                let what = format!(
+                    "is \"{name}\", which writes weights and no scores; use \"levels\" or \"attributes\", or leave it out"
+                );
+                Err(("conditioner", what))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn run(&self, stage: Cx) -> Result<()> {
@@ -109,29 +128,18 @@ impl Work for RicData {
     }
 }
 
-/// Prompts whose completions are drawn at once.
-const CHUNK: usize = 64;
-
-/// An answer with its scores (scaled, one per objective). As a line of the samples file it also has `prompt`, x with the scores in it.
-#[derive(Clone, Serialize, Deserialize)]
-struct Answer {
-    plain: Prompt,
-    completion: String,
-    finished: bool,
-    scores: Vec<f64>,
-}
-
 fn run(stage: Cx, options: &RicData) -> Result<()> {
     let session = stage.session;
+    let objectives = rewards::of(session, &options.rewards)?.objectives();
     let goals = options.goals.as_deref().map(|id| statistics(session, id)).transpose()?;
-    let drawn = draw(stage, options, goals.as_ref())?;
-    if drawn.is_empty() {
-        return Err(Error::invalid("ric_data: no answer has all its scores; see the warnings of the rewards above"));
-    }
+    let drawn = match &goals {
+        None => options.source().answers(stage, &Asking { draw: &|_, prompt| plain(prompt), longest: &plain })?,
+        Some(goals) => ask(stage, options, &Said::new(session, options, objectives.clone(), goals)?, goals)?,
+    };
     let (statistics, kept) = match goals {
         None => {
             let columns: Vec<Vec<f64>> =
-                (0..drawn[0].scores.len()).map(|k| drawn.iter().map(|a| a.scores[k]).collect()).collect();
+                (0..objectives.len()).map(|k| drawn.iter().map(|a| a.scores[k]).collect()).collect();
             (Statistics::of(&columns), drawn)
         }
         Some(statistics) => {
@@ -143,10 +151,11 @@ fn run(stage: Cx, options: &RicData) -> Result<()> {
         }
     };
     write_json(&stage.folder().join(names::STATISTICS), &json!(statistics))?;
+    let said = Said::new(session, options, objectives, &statistics)?;
     let mut lines = String::new();
     for answer in &kept {
         let mut line = json!(answer);
-        line["prompt"] = json!(with_scores(&answer.plain, &statistics.normalise(&answer.scores))?);
+        line["prompt"] = json!(said.prompt(&answer.scores, &answer.plain)?);
         lines += &format!("{line}\n");
     }
     tracing::info!("{}: kept {} answers", stage.id, kept.len());
@@ -154,50 +163,37 @@ fn run(stage: Cx, options: &RicData) -> Result<()> {
     std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
 }
 
-/// Answers with all their scores, to plain prompts or to prompts that ask for high scores.
-fn draw(stage: Cx, options: &RicData, ask: Option<&Statistics>) -> Result<Vec<Answer>> {
-    let session = stage.session;
-    let set = rewards::load(session, &options.rewards)?;
-    let objectives = set.objectives().len();
-    let (policy, text) = stage.load(&options.policy)?;
-    // All scores are written with one decimal, so that any will show the length.
-    let seen = |prompt: &Prompt| match ask {
-        Some(statistics) => Ok(with_scores(prompt, &statistics.low)?),
-        None => plain(prompt),
+/// Answers to prompts that ask for high scores.
+fn ask(stage: Cx, options: &RicData, said: &Said, statistics: &Statistics) -> Result<Vec<Answer>> {
+    let draw = |index: u64, prompt: &Prompt| {
+        let mut rng = stage.rng("goals", index);
+        let uniform: Vec<f64> = statistics.mean.iter().map(|_| rng.random()).collect();
+        said.prompt(&statistics.scores(&goals(statistics, &uniform)), prompt)
     };
-    let rows =
-        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &seen)?;
-    set.check_rows(&options.prompts, &rows)?;
-    let net = no_grad(|| policy.net(session.dtype))?;
-    let wanted: Vec<&Row> = rows.iter().flat_map(|r| std::iter::repeat_n(r, options.completions)).collect();
-    let bar = stage.progress(wanted.len());
-    let mut out = Vec::new();
-    let (mut tokens, clock) = (0, Instant::now());
-    for (c, chunk) in wanted.chunks(CHUNK).enumerate() {
-        let index = |i: usize| (c * CHUNK + i) as u64;
-        let prompt = |(i, row): (usize, &&Row)| {
-            let Some(statistics) = ask else { return text.encode_prompt(&row.prompt) };
-            let mut rng = stage.rng("goals", index(i));
-            let uniform: Vec<f64> = (0..objectives).map(|_| rng.random()).collect();
-            text.encode_prompt(&with_scores(&row.prompt, &goals(statistics, &uniform))?)
+    // All scores are written equally long, but for a sign.
+    let longest = |prompt: &Prompt| said.prompt(&statistics.scores(&statistics.low), prompt);
+    options.source().answers(stage, &Asking { draw: &draw, longest: &longest })
+}
+
+/// How scores are written into prompts: as Rewards-in-Context does, or by the conditioner that was asked for.
+struct Said {
+    by: Box<dyn Conditioner>,
+    objectives: Vec<String>,
+}
+
+impl Said {
+    fn new(session: &Session, options: &RicData, objectives: Vec<String>, statistics: &Statistics) -> Result<Self> {
+        let by = match &options.conditioner {
+            Some(component) => session.conditioner(component)?,
+            None => rewards_in_context::of(statistics.clone()),
         };
-        let prompts = chunk.iter().enumerate().map(prompt).collect::<Result<Vec<_>>>()?;
-        let drawn = rollout(&net, &text, &prompts, 1, |i, _| stage.seed("sample", index(i)), &options.generate)?;
-        tokens += drawn.tokens();
-        let scores = set.score(chunk, &drawn)?.objectives;
-        for ((row, completion), scores) in chunk.iter().zip(drawn).zip(scores) {
-            let Some(scores) = scores else { continue };
-            let (plain, finished) = (row.prompt.clone(), completion.finished);
-            out.push(Answer { plain, completion: completion.text, finished, scores });
-        }
-        bar.inc(chunk.len() as u64);
-        obey()?;
+        Ok(Self { by, objectives })
     }
-    bar.finish();
-    let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });
-    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    write_json(&stage.folder().join(names::SPEED), &speed)?;
-    Ok(out)
+
+    fn prompt(&self, scores: &[f64], prompt: &Prompt) -> Result<Prompt> {
+        let said = self.by.with_scores(&self.objectives, scores, prompt)?;
+        said.ok_or_else(|| Error::invalid("the conditioner writes weights, not scores"))
+    }
 }
 
 /// The answers of which some score reaches that score's quantile.

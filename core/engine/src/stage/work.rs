@@ -107,6 +107,8 @@ pub enum Makes {
     RewardModel,
     Rewards,
     Samples,
+    /// Of `ratings` only.
+    Ratings,
     /// Of `preference_data` only.
     Pairs,
     /// Of `ric_data` only.
@@ -125,6 +127,7 @@ impl Makes {
             Makes::Rewards => "rewards; name a rewards stage",
             Makes::Samples => "samples; name a best_of_n or ric_data stage",
             Makes::Pairs => "preference pairs; name a preference_data stage",
+            Makes::Ratings => "ratings; name a ratings stage",
             Makes::ScoredSamples => "scored samples; name a ric_data stage",
             Makes::Statistics => "statistics; name a ric_data stage without goals",
             Makes::Front => "front; name an evaluate stage",

@@ -4,11 +4,12 @@
 mod pairs;
 mod ratings;
 
+use super::ratings::{Ratings, rows};
 use super::rows::{batch_rows, prompt_limit, say_left_out};
 use super::{Makes, Ref, Work};
 use crate::memory::{Footprint, Known, Shaped, Trainee};
 use crate::model::{Labels, Model, Net};
-use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Training, lora};
+use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Stage, StageId, Training, lora, objectives};
 use crate::reward::Scorer;
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
@@ -26,7 +27,12 @@ use tch::no_grad;
 #[serde(deny_unknown_fields)]
 pub struct RewardModel {
     pub model: ModelRef,
-    pub data: DataSpec,
+    /// Rows of pairs or ratings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSpec>,
+    /// The id of a `ratings` stage, of whose conversations a tenth is held out; goes with `attributes`, which are its objectives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratings: Option<StageId>,
     /// Rows for the held-out report; by default the data's test part.
     #[serde(default)]
     pub heldout: Option<DataSpec>,
@@ -68,6 +74,12 @@ fn is_zero(number: &f64) -> bool {
 impl Options for RewardModel {
     fn check(&self) -> Checked {
         self.lora.iter().try_for_each(|lora| lora.check(false))?;
+        if self.data.is_some() == self.ratings.is_some() {
+            return Err(("data", "or \"ratings\" must be given, and only one of them".into()));
+        }
+        if self.ratings.is_some() && self.attributes.is_none() {
+            return Err(("ratings", "are learnt label by label; name the objectives as \"attributes\"".into()));
+        }
         if let Some(lora) = &self.lora
             && self.layers > 0
             && !lora.merge
@@ -93,8 +105,9 @@ impl Work for RewardModel {
     const REVISION: u32 = 3;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
-        let data = std::iter::once(&mut self.data).chain(&mut self.heldout).map(Ref::Data);
-        std::iter::once(Ref::Model(&mut self.model)).chain(data).collect()
+        let data = self.data.iter_mut().chain(&mut self.heldout).map(Ref::Data);
+        let ratings = self.ratings.iter_mut().map(|id| Ref::Stage(Makes::Ratings, id));
+        std::iter::once(Ref::Model(&mut self.model)).chain(data).chain(ratings).collect()
     }
 
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
@@ -116,11 +129,15 @@ impl Work for RewardModel {
         let made = Shaped::made(config, None, Some(&read));
         let model = Trainee::new(made, self.lora.as_ref(), &self.optimizer, &self.train, known.machine)?;
         let max_tokens = self.max_tokens.min(read.config.shape.context as usize);
-        let longest = match (read.tokenizer()?, &self.attributes) {
-            (None, None) => 2 * max_tokens,
-            (None, Some(_)) => max_tokens,
-            (Some(tokenizer), None) => pairs::longest(self, &tokenizer, max_tokens)?,
-            (Some(tokenizer), Some(attributes)) => ratings::longest(self, &tokenizer, attributes, max_tokens)?,
+        let longest = match (read.tokenizer()?, &self.data, &self.attributes) {
+            (_, None, _) => {
+                let (prompt, answer) = self.ratings.as_ref().and_then(|id| known.rows(id)).unwrap_or_default();
+                max_tokens.min((prompt + answer) as usize)
+            }
+            (None, _, None) => 2 * max_tokens,
+            (None, _, Some(_)) => max_tokens,
+            (Some(tokenizer), Some(data), None) => pairs::longest(data, &tokenizer, max_tokens)?,
+            (Some(tokenizer), Some(data), Some(names)) => ratings::longest(data, &tokenizer, names, max_tokens)?,
         };
         let mut out = Footprint { makes: Some(model.makes()), ..Footprint::default() };
         out.moments("loading the model", model.opening(&read));
@@ -130,10 +147,27 @@ impl Work for RewardModel {
         Ok(out)
     }
 
+    fn check_among(&self, earlier: &[Stage]) -> Checked {
+        let rated = self.ratings.as_ref().and_then(|id| earlier.iter().find(|s| *s.id == **id));
+        let rated = rated.and_then(|stage| stage.work.downcast_ref::<Ratings>());
+        let Some(names) = rated.and_then(|made| objectives(earlier, &made.rewards)) else { return Ok(()) };
+        match self.attributes.iter().flatten().find(|attribute| !names.contains(attribute)) {
+            None => Ok(()),
+            Some(odd) => Err((
+                "attributes",
+                format!("name \"{odd}\", of which there are no ratings; there are {}", names.join(", ")),
+            )),
+        }
+    }
+
     fn run(&self, stage: Cx) -> Result<()> {
+        let data = match (&self.data, &self.ratings) {
+            (Some(data), _) => data.clone(),
+            (None, made) => rows(stage.session, made.as_deref().unwrap_or_default())?,
+        };
         match &self.attributes {
-            None => pairs::train(stage, self),
-            Some(attributes) => ratings::train(stage, self, attributes),
+            None => pairs::train(stage, self, &data),
+            Some(attributes) => ratings::train(stage, self, &data, attributes),
         }
     }
 }
@@ -144,12 +178,10 @@ impl RewardModel {
     }
 
     /// Rows that no training row shares a conversation with.
-    fn heldout(&self) -> Result<DataSpec> {
+    fn heldout(&self, data: &DataSpec) -> Result<DataSpec> {
         match &self.heldout {
             Some(heldout) => Ok(heldout.clone()),
-            None if self.data.part == Part::Train => {
-                Ok(DataSpec { part: Part::Test, limit: None, ..self.data.clone() })
-            }
+            None if data.part == Part::Train => Ok(DataSpec { part: Part::Test, limit: None, ..data.clone() }),
             None => Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
         }
     }

@@ -19,13 +19,13 @@ use motrain_core::metrics::stats::mean;
 use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
-pub(super) fn train(stage: Cx, options: &RewardModel) -> Result<()> {
+pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result<()> {
     let session = stage.session;
-    let unseen = options.heldout()?;
-    let (heldout, train) = (data::pairs(&unseen)?, data::pairs(&options.data)?);
+    let unseen = options.heldout(data)?;
+    let (heldout, train) = (data::pairs(&unseen)?, data::pairs(data)?);
     let (model, tokenizer) = options.load(stage)?;
     let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
-    let train = encoded(&tokenizer, &options.data, &train, max_tokens)?;
+    let train = encoded(&tokenizer, data, &train, max_tokens)?;
     let heldout = encoded(&tokenizer, &unseen, &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
     let centring = options.center_rewards_coefficient;
@@ -65,8 +65,8 @@ pub(super) fn train(stage: Cx, options: &RewardModel) -> Result<()> {
 }
 
 /// Tokens of the longest pair.
-pub(super) fn longest(options: &RewardModel, tokenizer: &Tokenizer, max_tokens: usize) -> Result<usize> {
-    let all = encoded(tokenizer, &options.data, &data::pairs(&options.data)?, max_tokens)?;
+pub(super) fn longest(data: &DataSpec, tokenizer: &Tokenizer, max_tokens: usize) -> Result<usize> {
+    let all = encoded(tokenizer, data, &data::pairs(data)?, max_tokens)?;
     Ok(all.iter().map(Encoded::tokens).max().unwrap_or(0))
 }
 

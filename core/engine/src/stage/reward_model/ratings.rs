@@ -20,14 +20,14 @@ use tch::{Device, Kind, Tensor, no_grad};
 /// One for each attribute; none where a row has none.
 type Ratings = Vec<Option<f64>>;
 
-pub(super) fn train(stage: Cx, options: &RewardModel, attributes: &[String]) -> Result<()> {
+pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec, attributes: &[String]) -> Result<()> {
     let session = stage.session;
-    let unseen = options.heldout()?;
-    let (heldout, train) = (data::ratings(&unseen, attributes)?, data::ratings(&options.data, attributes)?);
-    check_rated(&options.data, &train, attributes)?;
+    let unseen = options.heldout(data)?;
+    let (heldout, train) = (data::ratings(&unseen, attributes)?, data::ratings(data, attributes)?);
+    check_rated(data, &train, attributes)?;
     let (model, tokenizer) = options.load(stage)?;
     let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
-    let train = encoded(&tokenizer, &options.data, &train, max_tokens)?;
+    let train = encoded(&tokenizer, data, &train, max_tokens)?;
     let heldout = encoded(&tokenizer, &unseen, &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
     let scorer = Scorer::new(tokenizer.clone(), &model.config)?;
@@ -62,12 +62,12 @@ pub(super) fn train(stage: Cx, options: &RewardModel, attributes: &[String]) -> 
 
 /// Tokens of the longest row.
 pub(super) fn longest(
-    options: &RewardModel,
+    data: &DataSpec,
     tokenizer: &Tokenizer,
     attributes: &[String],
     max_tokens: usize,
 ) -> Result<usize> {
-    let all = encoded(tokenizer, &options.data, &data::ratings(&options.data, attributes)?, max_tokens)?;
+    let all = encoded(tokenizer, data, &data::ratings(data, attributes)?, max_tokens)?;
     Ok(all.iter().map(Encoded::tokens).max().unwrap_or(0))
 }
 
