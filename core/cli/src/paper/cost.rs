@@ -124,6 +124,7 @@ fn needs(kind: &str) -> Option<&'static str> {
     match kind {
         "preference" => Some("pairs"),
         "sft" => Some("scored answers"),
+        "ratings" => Some("ratings"),
         _ => None,
     }
 }
