@@ -1,7 +1,7 @@
 //! Demonstrations by selection: several completions of each plain prompt, and for each of some drawn weights the best of them by
 //! weighted score, under the conditioned prompt. Fine-tuned on them, a policy reads weights before it is trained online.
 
-use super::rows::{Told, drawn_weights, load_prompts, plain, usual_weights, widest};
+use super::rows::{Told, load_prompts, plain, widest_drawn};
 use super::scored::save_speed;
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
@@ -142,11 +142,7 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let steering = Steering { objectives: set.objectives(), conditioner: session.conditioner(&options.conditioner)? };
     let objectives = &steering.objectives;
     let (policy, text) = stage.load(&options.policy)?;
-    let wide = || -> Result<Weights> {
-        let mut tried = usual_weights(objectives.len());
-        tried.extend(drawn_weights(sampler.as_ref(), objectives.len(), session.plan.seed)?);
-        widest(&steering, tried, &text)
-    };
+    let wide = || widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &text);
     let wide = options.conditioned.then(wide).transpose()?;
     let seen = |prompt: &Prompt| wide.as_ref().map_or_else(|| plain(prompt), |w| steering.prompt(w, prompt));
     let rows =

@@ -3,7 +3,7 @@
 
 use super::asked::Asked;
 use super::online::Online;
-use super::rows::{batch_rows, drawn_weights, load_prompts, usual_weights, widest};
+use super::rows::{batch_rows, load_prompts, widest_drawn};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
 use super::{rewards, short};
 use crate::Result;
@@ -77,10 +77,8 @@ impl<'a> Experience<'a> {
             stage.load_trained(&options.policy, options.lora.as_ref(), rewards.objectives().len(), Ok)?;
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
-        let mut tried = usual_weights(objectives.len());
-        tried.extend(drawn_weights(sampler.as_ref(), objectives.len(), session.plan.seed)?);
         let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
-        let wide = widest(&steering, tried, &tokenizer)?;
+        let wide = widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &tokenizer)?;
         let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
         let rows = load_prompts(
             &options.prompts,

@@ -2,10 +2,10 @@
 
 use super::labelled::{Counts, choose};
 use super::rows::{load_prompts, plain};
+use super::scored::save_speed;
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
-use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
@@ -138,8 +138,6 @@ fn run(stage: Cx, options: &PreferenceData) -> Result<()> {
         )));
     }
     let path = stage.folder().join(names::SAMPLES);
-    std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&path, e))?;
-    std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))?;
-    let speed = json!({ "new_tokens": tokens, "seconds": clock.elapsed().as_secs_f64() });
-    write_json(&stage.folder().join(names::SPEED), &speed)
+    save_speed(stage, tokens, clock)?;
+    std::fs::write(&path, lines).map_err(|e| Error::io(&path, e))
 }

@@ -38,7 +38,7 @@ pub struct Reinforce {
     #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
     pub value_rate: Option<f64>,
     /// The ideal point z of the scaled scores, one number per objective, out of reach of all of them: with it the reward is Tchebycheff's,
-    /// min wₖ·min(0, Rₖ − zₖ), instead of Σ wₖRₖ. It reaches trade-offs where the front is not convex.
+    /// min(0, min wₖ·(Rₖ − zₖ)), instead of Σ wₖRₖ. It reaches trade-offs where the front is not convex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(range(min = -1e6, max = 1e6)))]
     pub ideal: Option<Vec<f64>>,
@@ -186,7 +186,7 @@ fn scored<'a>(batch: &'a Batch, least: usize, ideal: Option<&[f64]>) -> (Vec<Sco
 fn scalar(weights: &Weights, scores: &[f64], ideal: Option<&[f64]>) -> f64 {
     let Some(ideal) = ideal else { return weights.dot(scores) };
     // An objective that is at its ideal asks for nothing more, and one without weight for nothing at all.
-    let gaps = weights.values().iter().zip(scores).zip(ideal).map(|((w, score), z)| w * (score - z).min(0.0));
+    let gaps = weights.values().iter().zip(scores).zip(ideal).map(|((w, score), z)| w * (score - z));
     gaps.fold(0.0, f64::min)
 }
 

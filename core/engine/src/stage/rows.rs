@@ -85,7 +85,7 @@ pub fn plain(prompt: &Prompt) -> Result<Prompt> {
 }
 
 /// The paper's grid; for many objectives, whose grid is vast, the corners.
-pub fn usual_weights(objectives: usize) -> Vec<Weights> {
+fn usual_weights(objectives: usize) -> Vec<Weights> {
     Weights::grid(objectives, if objectives <= 4 { 10 } else { 1 })
 }
 
@@ -138,13 +138,21 @@ impl Told {
 }
 
 /// Weights that a sampler draws.
-pub fn drawn_weights(sampler: &dyn WeightSampler, objectives: usize, seed: u64) -> Result<Vec<Weights>> {
+fn drawn_weights(sampler: &dyn WeightSampler, objectives: usize, seed: u64) -> Result<Vec<Weights>> {
     let draw = |i| sampler.sample(objectives, i, &mut rng(seed, "weights", i));
     Ok((0..TRIED).map(draw).collect::<motrain_core::Result<_>>()?)
 }
 
 /// Draws of a sampler among which the weights that take most room are looked for.
 const TRIED: u64 = 64;
+
+/// Of the weights that a sampler draws, and of the usual ones, those that a prompt is longest with.
+pub fn widest_drawn(steering: &Steering, sampler: &dyn WeightSampler, seed: u64, text: &Tokenizer) -> Result<Weights> {
+    let objectives = steering.objectives.len();
+    let mut tried = usual_weights(objectives);
+    tried.extend(drawn_weights(sampler, objectives, seed)?);
+    widest(steering, tried, text)
+}
 
 /// Those of some weights that a prompt is longest with.
 pub fn widest(steering: &Steering, weights: Vec<Weights>, tokenizer: &Tokenizer) -> Result<Weights> {

@@ -12,7 +12,6 @@ use motrain_core::Weights;
 use motrain_core::options::Checked;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
 use tch::no_grad;
 
 /// PEFT adapter folders (LoRA) of one base, which they name, one per objective: each answers with its weight as gain.
@@ -56,8 +55,7 @@ impl Steer for Gained {
             let what = "changes more than low-rank adapters do, so it has no gain; mix it with `soup`";
             return Err(Error::file(&folders[at], what));
         }
-        let loader = ModelRef::Path(base.to_string_lossy().into_owned());
-        beside(from, &loader, &base, &adapters)
+        beside(from, &ModelRef::Path(base.to_string_lossy().into_owned()), &adapters)
     }
 
     fn check_objectives(&self, objectives: usize) -> Checked {
@@ -77,13 +75,8 @@ impl Steer for Gained {
 }
 
 /// What answers with low-rank adapters beside their base.
-pub fn beside(
-    from: &Loader,
-    base: &ModelRef,
-    folder: &Path,
-    adapters: &[Adapter],
-) -> Result<(Box<dyn Steerable>, Tokenizer)> {
-    let model = Model::load_as(folder, from.device, from.dtype)?;
+pub fn beside(from: &Loader, base: &ModelRef, adapters: &[Adapter]) -> Result<(Box<dyn Steerable>, Tokenizer)> {
+    let model = Model::load_as(&(from.folder)(base), from.device, from.dtype)?;
     adapters.iter().try_for_each(|adapter| adapter.check(&model.config))?;
     let tokenizer = from.tokenizer(base, &model)?;
     Ok((Box::new(no_grad(|| model.net_with(adapters, from.dtype))?), tokenizer))

@@ -96,7 +96,7 @@ impl Specialists {
         if !adapters.iter().all(Adapter::is_low_rank) {
             return Ok(None);
         }
-        gained::beside(from, &self.base, &(from.folder)(&self.base), &adapters).map(Some)
+        gained::beside(from, &self.base, &adapters).map(Some)
     }
 
     /// Loads specialists: all of them models, or all of them PEFT adapter folders.
