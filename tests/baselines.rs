@@ -365,6 +365,9 @@ fn what_makes_no_sense_is_refused() {
     show("one judge for two objectives", &judged(""));
     show("judges of four answers", &judged("completions: 4"));
     show("judges beside a penalty", &judged("missing_eos_penalty: 1.0"));
+    let modpo =
+        judged("judges: [], completions: 2").replace("judges: [judge(\"gold\", #{ score: \"hh_helpful\" })], ", "");
+    show("MODPO online", &modpo.replace("loss(\"dpo\")", "loss(\"modpo\")"));
     show("a group of one", &reinforce("normalise: \"group\""));
     show("an ideal point of scores that are normalised", &reinforce("normalise: \"running\", ideal: [1.5, 1.5]"));
     show("MODPO without scores", &pairs("loss: loss(\"modpo\")"));

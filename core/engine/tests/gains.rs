@@ -8,7 +8,7 @@ mod world;
 
 use motrain_core::Weights;
 use motrain_engine::decode::rollout;
-use motrain_engine::model::{Adapter, Head, Mix, Model};
+use motrain_engine::model::{Adapter, Head, Mix, Model, Net};
 use motrain_engine::plan::{Gains, GenerationConfig, Lora};
 use motrain_engine::steer::Opened;
 use motrain_engine::tokenizer::Tokenizer;
@@ -41,13 +41,16 @@ fn changed(gains: Gains, seed: u64) -> Model {
 
 /// Log-prob sums of the completions, a row each at its own weights.
 fn sums(model: &Model, weights: &[[f64; 2]]) -> Tensor {
-    let net = model.net(Kind::Float).unwrap();
+    sums_of(&model.net(Kind::Float).unwrap(), weights)
+}
+
+fn sums_of(net: &Net, weights: &[[f64; 2]]) -> Tensor {
     let group =
         |(prompt, completion): (&&'static [u32], &&'static [u32])| Group { prompt, completions: vec![*completion] };
     let groups: Vec<Group> = PROMPTS.iter().zip(&COMPLETIONS).map(group).collect();
     let gains: Vec<&[f64]> = weights.iter().map(|w| w.as_slice()).collect();
     let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&gains).unwrap();
-    packed.sums(&packed.token_log_probs(&net, 1.0).unwrap()).unwrap()
+    packed.sums(&packed.token_log_probs(net, 1.0).unwrap()).unwrap()
 }
 
 fn alone(model: &Model, row: usize, weights: [f64; 2]) -> f64 {
@@ -72,6 +75,18 @@ fn a_batch_of_mixed_weights_is_its_rows_one_by_one() {
             let other = alone(&model, row, [0.1, 0.9]);
             assert!((one - other).abs() > 1e-2, "{gains:?}: row {row} is the same at other weights");
         }
+    }
+}
+
+/// Every block of changes needs a gain: none is taken for 1.
+#[test]
+fn a_row_without_a_gain_for_each_block_is_refused() {
+    let net = changed(Gains::Copies, 3).net(Kind::Float).unwrap();
+    let groups = [Group { prompt: PROMPTS[0], completions: vec![COMPLETIONS[0]] }];
+    for (gains, count) in [(vec![], 0), (vec![1.0], 1)] {
+        let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&[gains.as_slice()]).unwrap();
+        let said = packed.token_log_probs(&net, 1.0).unwrap_err().to_string();
+        assert!(said.contains(&format!("at 2 weights, one per objective, and {count} were given")), "{said}");
     }
 }
 
@@ -160,6 +175,25 @@ fn panacea_without_scale_does_not_see_the_weights() {
     let all: Vec<f64> = MIXES.iter().map(|w| alone(&model, 0, *w)).collect();
     assert!(all.iter().all(|sum| *sum == all[0]), "{all:?}");
     assert!((all[0] - alone(&changed(Gains::Diagonal, 3), 0, MIXES[0])).abs() > 1e-3, "the scale does nothing");
+}
+
+/// What is saved for each objective answers together as what was trained did, at any weights.
+#[test]
+fn what_is_saved_is_what_was_trained() {
+    for gains in [Gains::Copies, Gains::Diagonal] {
+        let trained = changed(gains, 3);
+        let folder = tempfile::tempdir().unwrap();
+        let part = |k: usize| {
+            let place = folder.path().join(k.to_string());
+            trained.lora.as_ref().unwrap().save_part(&place, k).unwrap();
+            Adapter::load(&place, Device::Cpu).unwrap()
+        };
+        let saved = policy(1, Head::TiedLm).net_with(&[part(0), part(1)], Kind::Float).unwrap();
+        let own = no_grad(|| to_vec(&sums_of(&trained.net(Kind::Float).unwrap(), &MIXES)).unwrap());
+        let again = no_grad(|| to_vec(&sums_of(&saved, &MIXES)).unwrap());
+        let near = own.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-3);
+        assert!(near, "{gains:?}: {own:?} were trained, {again:?} saved");
+    }
 }
 
 /// A trained policy's folder: with weights per query it answers as the model that is mixed at those weights, and at all weight on one objective as

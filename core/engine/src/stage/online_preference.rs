@@ -15,7 +15,7 @@ use crate::train::{Drawn, Elsewhere, PairStep, TokenPair};
 use motrain_core::label::LabelRule;
 use motrain_core::loss::InfoNce;
 use motrain_core::options::{Checked, Options};
-use motrain_core::registry;
+use motrain_core::registry::{self, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Instant;
@@ -87,6 +87,21 @@ impl Work for OnlinePreference {
                 Err(("judges", format!("has {given} judges for {count} objectives; give one per objective")))
             }
             _ => Ok(()),
+        }
+    }
+
+    fn check_with(&self, registry: &Registry) -> Checked {
+        // One that cannot be built is refused where components are.
+        let loss = registry.losses.build(&self.loss.name, &self.loss.options);
+        match loss.is_ok_and(|loss| loss.is_of_one_objective()) {
+            true => {
+                let name = &self.loss.name;
+                let what = format!(
+                    "is \"{name}\", for pairs that one objective has labelled, and a rule labels these by all of them: train on a `preference` stage"
+                );
+                Err(("loss", what))
+            }
+            false => Ok(()),
         }
     }
 
