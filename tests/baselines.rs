@@ -118,14 +118,20 @@ fn morlhf_has_a_policy_per_weight() {
     assert_eq!(weights, [0.0, 0.25, 0.5, 0.75, 1.0]);
 }
 
-/// Three scripts: weights are gains of the policy's parameters, whose folder answers at any, and training resumes exactly.
+/// Four scripts: weights are gains of the policy's parameters, whose folder answers at any, and training resumes exactly.
 #[test]
 fn gains_of_adapters_steer_and_resume_exactly() {
     let f = folder();
-    let far = ["--set", "tasks.hh.gains.lr=1e-1", "--set", "dtype=f32"];
-    for (name, shown) in [("clp", "CLP"), ("mo_odpo_clp", "MO-ODPO-CLP"), ("panacea", "Panacea")] {
-        let tchebycheff: &[&str] = if name == "panacea" { &["--set", "tasks.hh.gains.ideal=[1.5, 1.5]"] } else { &[] };
-        let methods = baseline(f.path(), name, &[&far[..], tchebycheff].concat());
+    let far = ["--set", "tasks.hh.gains.lr=1e-1", "--set", "tasks.hh.soft_tokens.lr=1.0", "--set", "dtype=f32"];
+    let whole = ["--set", "tasks.hh.lora.full=true", "--set", "tasks.hh.lora.targets=[\"q_proj\", \"lm_head\"]"];
+    let tchebycheff = ["--set", "tasks.hh.gains.ideal=[1.5, 1.5]"];
+    for (name, shown, more) in [
+        ("clp", "CLP", &[][..]),
+        ("mo_odpo_clp", "MO-ODPO-CLP", &whole),
+        ("panacea", "Panacea", &tchebycheff),
+        ("soft_tokens", "Soft tokens", &[]),
+    ] {
+        let methods = baseline(f.path(), name, &[&far[..], more].concat());
         assert_eq!(methods[1]["name"], shown);
         let run = f.path().join(name);
         let steering = read_json(&run.join("policy/steering.json"));
@@ -171,7 +177,7 @@ fn gains_of_adapters_steer_and_resume_exactly() {
 #[test]
 fn modpo_trains_offline_on_the_pairs_of_the_greatest_objective() {
     let f = folder();
-    let methods = baseline(f.path(), "modpo", &["--set", "tasks.hh.train.steps=10"]);
+    let methods = baseline(f.path(), "modpo", &["--set", "tasks.hh.train.steps=12"]);
     assert_eq!(methods[1]["name"], "MODPO");
     let run = f.path().join("modpo");
     let pairs = |k: usize| {

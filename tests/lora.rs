@@ -131,6 +131,7 @@ fn what_makes_no_adapter_is_refused() {
         r#"#{ targets: "(" }"#,
         r#"#{ targets: ["all-linear", "qery"] }"#,
         "#{ targets: [] }",
+        r#"#{ targets: ["q_proj", "lm_head"] }"#,
     ]
     .map(|lora| format!("{lora}\n{}", said(lora).replace(&f.path().display().to_string(), "[folder]")));
     assert_snapshot!(all.join("\n"));

@@ -89,7 +89,7 @@ fn the_other_methods_of_table_1_have_their_costs() {
     for (name, policies, passes, data) in [
         ("MOD", 2, 2, ""),
         ("DeRa 1.5", 1, 2, ""),
-        ("MODPO", 5, 1, "pairs"),
+        ("MODPO", 6, 1, "pairs"),
         ("CLP", 1, 1, ""),
         ("Panacea", 1, 1, ""),
         ("MI-EPO", 1, 1, ""),

@@ -9,10 +9,10 @@ mod world;
 use motrain_core::Weights;
 use motrain_engine::decode::rollout;
 use motrain_engine::model::{Adapter, Head, Mix, Model, Net};
-use motrain_engine::plan::{Gains, GenerationConfig, Lora};
-use motrain_engine::steer::Opened;
+use motrain_engine::plan::{Gains, GenerationConfig, Lora, Targets};
+use motrain_engine::steer::{Opened, Route, Steerable};
 use motrain_engine::tokenizer::Tokenizer;
-use motrain_engine::train::logprob::{Group, pack, to_vec};
+use motrain_engine::train::logprob::{Group, Packed, pack, to_vec};
 use serde_json::{Value, json};
 use std::path::Path;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -26,10 +26,33 @@ fn options(gains: Gains) -> Lora {
     Lora { r: 4, alpha: 8.0, gains, ..Lora::default() }
 }
 
+/// All ways in which parameters steer.
+fn ways() -> Vec<(&'static str, Lora)> {
+    let copies = || options(Gains::Copies);
+    let none = Targets::Ends(vec![]);
+    vec![
+        ("copies", copies()),
+        ("diagonal", options(Gains::Diagonal)),
+        ("whole copies", Lora { full: true, ..copies() }),
+        ("copies of the head", Lora { targets: Targets::Ends(vec!["lm_head".into()]), ..copies() }),
+        (
+            "whole copies of attention and head",
+            Lora {
+                full: true,
+                targets: Targets::Ends(["q_proj", "v_proj", "lm_head"].map(String::from).into()),
+                ..copies()
+            },
+        ),
+        ("soft tokens alone", Lora { soft_tokens: 3, targets: none, ..options(Gains::None) }),
+        ("soft tokens and an adapter", Lora { soft_tokens: 2, ..options(Gains::None) }),
+        ("soft tokens and copies", Lora { soft_tokens: 2, ..copies() }),
+    ]
+}
+
 /// A policy whose changes, as if trained, change something: `seed` draws them.
-fn changed(gains: Gains, seed: u64) -> Model {
+fn changed(options: &Lora, seed: u64) -> Model {
     let mut model = policy(1, Head::TiedLm);
-    model.attach(&options(gains), Path::new("base"), None, 2, seed).unwrap();
+    model.attach(options, Path::new("base"), None, 2, seed).unwrap();
     for (i, (name, p)) in model.lora.as_mut().unwrap().params.iter_mut().enumerate() {
         let wave = Tensor::arange(p.numel() as i64, (Kind::Float, Device::Cpu)).view(p.size().as_slice());
         let wave =
@@ -45,35 +68,40 @@ fn sums(model: &Model, weights: &[[f64; 2]]) -> Tensor {
 }
 
 fn sums_of(net: &Net, weights: &[[f64; 2]]) -> Tensor {
-    let group =
-        |(prompt, completion): (&&'static [u32], &&'static [u32])| Group { prompt, completions: vec![*completion] };
-    let groups: Vec<Group> = PROMPTS.iter().zip(&COMPLETIONS).map(group).collect();
-    let gains: Vec<&[f64]> = weights.iter().map(|w| w.as_slice()).collect();
-    let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&gains).unwrap();
+    let packed = packed(net, &[0, 1, 2], weights);
     packed.sums(&packed.token_log_probs(net, 1.0).unwrap()).unwrap()
+}
+
+/// Rows as the network sees them.
+fn packed(net: &Net, rows: &[usize], weights: &[[f64; 2]]) -> Packed {
+    let prompts: Vec<Vec<u32>> = rows.iter().map(|&row| net.with_room(PROMPTS[row])).collect();
+    let group = |(prompt, &row): (&Vec<u32>, &usize)| (prompt.clone(), COMPLETIONS[row]);
+    let owned: Vec<_> = prompts.iter().zip(rows).map(group).collect();
+    let groups: Vec<Group> = owned.iter().map(|(prompt, c)| Group { prompt, completions: vec![*c] }).collect();
+    let gains: Vec<&[f64]> = weights.iter().map(|w| w.as_slice()).collect();
+    pack(&groups, 0, Device::Cpu).unwrap().gained(&gains).unwrap()
 }
 
 fn alone(model: &Model, row: usize, weights: [f64; 2]) -> f64 {
     let net = model.net(Kind::Float).unwrap();
-    let groups = [Group { prompt: PROMPTS[row], completions: vec![COMPLETIONS[row]] }];
-    let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&[&weights]).unwrap();
+    let packed = packed(&net, &[row], &[weights]);
     no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, 1.0).unwrap()).unwrap())).unwrap()[0]
 }
 
 #[test]
 fn a_batch_of_mixed_weights_is_its_rows_one_by_one() {
-    for gains in [Gains::Copies, Gains::Diagonal] {
-        let model = changed(gains, 3);
+    for (way, lora) in ways() {
+        let model = changed(&lora, 3);
         let together = no_grad(|| to_vec(&sums(&model, &MIXES)).unwrap());
         for (row, at) in MIXES.iter().enumerate() {
             let one = alone(&model, row, *at);
             assert!(
                 (one - together[row]).abs() < 1e-4,
-                "{gains:?}: row {row} is {} together and {one} alone",
+                "{way}: row {row} is {} together and {one} alone",
                 together[row]
             );
             let other = alone(&model, row, [0.1, 0.9]);
-            assert!((one - other).abs() > 1e-2, "{gains:?}: row {row} is the same at other weights");
+            assert!((one - other).abs() > 1e-2, "{way}: row {row} is the same at other weights");
         }
     }
 }
@@ -81,7 +109,7 @@ fn a_batch_of_mixed_weights_is_its_rows_one_by_one() {
 /// Every block of changes needs a gain: none is taken for 1.
 #[test]
 fn a_row_without_a_gain_for_each_block_is_refused() {
-    let net = changed(Gains::Copies, 3).net(Kind::Float).unwrap();
+    let net = changed(&options(Gains::Copies), 3).net(Kind::Float).unwrap();
     let groups = [Group { prompt: PROMPTS[0], completions: vec![COMPLETIONS[0]] }];
     for (gains, count) in [(vec![], 0), (vec![1.0], 1)] {
         let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&[gains.as_slice()]).unwrap();
@@ -90,26 +118,36 @@ fn a_row_without_a_gain_for_each_block_is_refused() {
     }
 }
 
-/// Nothing is changed before training, whatever the weights: copies begin equal.
+/// Nothing is changed before training, whatever the weights: copies begin equal. Soft tokens change answers, and the same at all weights.
 #[test]
 fn changes_begin_as_none() {
-    for gains in [Gains::Copies, Gains::Diagonal] {
+    for (way, lora) in ways() {
         let mut model = policy(1, Head::TiedLm);
-        model.attach(&options(gains), Path::new("base"), None, 2, 9).unwrap();
+        model.attach(&lora, Path::new("base"), None, 2, 9).unwrap();
         let net = model.reference(Kind::Float).unwrap();
         let groups = [Group { prompt: PROMPTS[0], completions: vec![COMPLETIONS[0]] }];
         let packed = pack(&groups, 0, Device::Cpu).unwrap();
         let before = no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, 1.0).unwrap()).unwrap())).unwrap()[0];
-        assert!((alone(&model, 0, [0.2, 0.8]) - before).abs() < 1e-6, "{gains:?}");
+        let at = alone(&model, 0, [0.2, 0.8]);
+        assert!((alone(&model, 0, [0.9, 0.1]) - at).abs() < 1e-6, "{way}");
+        assert_eq!((at - before).abs() < 1e-6, lora.soft_tokens == 0, "{way}: {at}, {before} before");
     }
 }
 
 /// Copies that are the same are, at any weights, one adapter; its gradient at the mix is shared out by the weights.
 #[test]
 fn a_copys_gradient_is_its_weights_share_of_that_at_the_mix() {
-    let mut copies = changed(Gains::Copies, 3);
+    let whole = |gains: Gains| Lora { full: true, ..options(gains) };
+    shares_the_gradient(&options(Gains::Copies), &options(Gains::None));
+    shares_the_gradient(&whole(Gains::Copies), &whole(Gains::None));
+    let head = |lora: Lora| Lora { targets: Targets::Ends(vec!["lm_head".into()]), ..lora };
+    shares_the_gradient(&head(whole(Gains::Copies)), &head(whole(Gains::None)));
+}
+
+fn shares_the_gradient(copied: &Lora, single: &Lora) {
+    let mut copies = changed(copied, 3);
     let mut one = policy(1, Head::TiedLm);
-    one.attach(&options(Gains::None), Path::new("base"), None, 0, 1).unwrap();
+    one.attach(single, Path::new("base"), None, 0, 1).unwrap();
     for (name, p) in &mut one.lora.as_mut().unwrap().params {
         let of = |k: usize| format!("copy_{k}.{name}");
         let all = &mut copies.lora.as_mut().unwrap().params;
@@ -139,49 +177,60 @@ fn a_copys_gradient_is_its_weights_share_of_that_at_the_mix() {
     }
 }
 
+/// Of sets of soft tokens that are the same: what each is moved by is its weight's share.
+#[test]
+fn soft_tokens_share_the_gradient_by_the_weights() {
+    let lora = Lora { soft_tokens: 3, targets: Targets::Ends(vec![]), ..options(Gains::None) };
+    let mut model = policy(1, Head::TiedLm);
+    model.attach(&lora, Path::new("base"), None, 2, 9).unwrap();
+    model.require_grad().unwrap();
+    let net = model.training_net(Kind::Float, 1, false).unwrap();
+    packed(&net, &[1], &[[0.3, 0.7]]).token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
+    let [first, second] = model.trained() else { panic!("two sets are trained, and nothing else") };
+    let gap = (first.1.grad() * 0.7 - second.1.grad() * 0.3).abs().max();
+    assert!(first.1.grad().abs().max().double_value(&[]) > 1e-4 && gap.double_value(&[]) < 1e-6);
+    assert!(model.params.iter().all(|(_, p)| !p.requires_grad()));
+}
+
 /// Layers that are computed again for their gradient have their rows' gains.
 #[test]
 fn recomputed_layers_have_the_same_gradients() {
-    for gains in [Gains::Copies, Gains::Diagonal] {
+    for (way, lora) in ways() {
         let gradients = |recompute: bool| {
-            let mut model = changed(gains, 3);
+            let mut model = changed(&lora, 3);
             model.require_grad().unwrap();
             let net = model.training_net(Kind::Float, 1, recompute).unwrap();
-            let group = |(prompt, completion): (&&'static [u32], &&'static [u32])| Group {
-                prompt,
-                completions: vec![*completion],
-            };
-            let groups: Vec<Group> = PROMPTS.iter().zip(&COMPLETIONS).map(group).collect();
-            let all: Vec<&[f64]> = MIXES.iter().map(|w| w.as_slice()).collect();
-            let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&all).unwrap();
-            packed.token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
+            packed(&net, &[0, 1, 2], &MIXES).token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
             net.backpropagate().unwrap();
             model.trained().iter().map(|(name, p)| (name.clone(), p.grad())).collect::<Vec<_>>()
         };
         for ((name, kept), (_, again)) in gradients(false).iter().zip(&gradients(true)) {
             let gap = f64::try_from((kept - again).abs().max().to_kind(Kind::Double)).unwrap();
             let size = f64::try_from(kept.abs().max().to_kind(Kind::Double)).unwrap();
-            assert!(size > 0.0 && gap < 1e-4 * size, "{gains:?} {name}: {gap} away, of {size}");
+            assert!(size > 0.0 && gap < 1e-4 * size, "{way} {name}: {gap} away, of {size}");
         }
     }
 }
 
 #[test]
 fn panacea_without_scale_does_not_see_the_weights() {
-    let mut model = changed(Gains::Diagonal, 3);
+    let mut model = changed(&options(Gains::Diagonal), 3);
     for (_, p) in model.lora.as_mut().unwrap().params.iter_mut().filter(|(name, _)| name.ends_with(".s")) {
         let _ = p.zero_();
     }
     let all: Vec<f64> = MIXES.iter().map(|w| alone(&model, 0, *w)).collect();
     assert!(all.iter().all(|sum| *sum == all[0]), "{all:?}");
-    assert!((all[0] - alone(&changed(Gains::Diagonal, 3), 0, MIXES[0])).abs() > 1e-3, "the scale does nothing");
+    assert!(
+        (all[0] - alone(&changed(&options(Gains::Diagonal), 3), 0, MIXES[0])).abs() > 1e-3,
+        "the scale does nothing"
+    );
 }
 
 /// What is saved for each objective answers together as what was trained did, at any weights.
 #[test]
 fn what_is_saved_is_what_was_trained() {
-    for gains in [Gains::Copies, Gains::Diagonal] {
-        let trained = changed(gains, 3);
+    for (way, lora) in ways() {
+        let trained = changed(&lora, 3);
         let folder = tempfile::tempdir().unwrap();
         let part = |k: usize| {
             let place = folder.path().join(k.to_string());
@@ -192,7 +241,7 @@ fn what_is_saved_is_what_was_trained() {
         let own = no_grad(|| to_vec(&sums_of(&trained.net(Kind::Float).unwrap(), &MIXES)).unwrap());
         let again = no_grad(|| to_vec(&sums_of(&saved, &MIXES)).unwrap());
         let near = own.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-3);
-        assert!(near, "{gains:?}: {own:?} were trained, {again:?} saved");
+        assert!(near, "{way}: {own:?} were trained, {again:?} saved");
     }
 }
 
@@ -200,9 +249,9 @@ fn what_is_saved_is_what_was_trained() {
 /// that part alone.
 #[test]
 fn what_is_saved_answers_as_what_is_mixed() {
-    for (gains, name) in [(Gains::Copies, "copies"), (Gains::Diagonal, "diagonal")] {
+    for gains in ["copies", "diagonal"] {
         let world = World::new();
-        let run = trained(&world, name, "online_preference", 12);
+        let run = trained(&world, &lora(gains), "online_preference", (12, 3e-2));
         let folder = find(&run, "model");
         let opened = Opened::load(&folder, Device::Cpu, Kind::Float).unwrap();
         let load = |at: &Path| Model::load(at, Device::Cpu).unwrap();
@@ -225,13 +274,45 @@ fn what_is_saved_answers_as_what_is_mixed() {
             let alone = rollout(&net, &tokenizer, &one, 4, |_, i| seed(row, i), &sampling).unwrap();
             let said =
                 |all: &[motrain_engine::decode::Completion]| all.iter().map(|c| c.tokens.clone()).collect::<Vec<_>>();
-            assert_eq!(said(together.of(row)), said(alone.of(0)), "{gains:?} at {at:?}");
+            assert_eq!(said(together.of(row)), said(alone.of(0)), "{gains} at {at:?}");
             let other = no_grad(|| mix.at(&[0.0, 1.0]).unwrap().net(Kind::Float)).unwrap();
             let other = rollout(&other, &tokenizer, &one, 4, |_, i| seed(row, i), &sampling).unwrap();
             differs |= said(other.of(0)) != said(alone.of(0));
         }
-        assert!(differs, "{gains:?}: the weights change no answer, so this shows nothing");
+        assert!(differs, "{gains}: the weights change no answer, so this shows nothing");
     }
+}
+
+/// Decoding sees the soft tokens as training does: each greedy token is the likeliest one behind what is there, of rows together at weights of their own.
+#[test]
+fn soft_tokens_are_drawn_with_as_they_are_trained() {
+    let (_, lora) = ways().into_iter().find(|(way, _)| *way == "soft tokens and copies").unwrap();
+    let model = changed(&lora, 5);
+    let net = no_grad(|| model.net(Kind::Float)).unwrap();
+    let world = World::new();
+    let tokenizer = Tokenizer::load(&world.path("policy"), &model.config).unwrap();
+    let routes: Vec<Route> = MIXES.iter().map(|w| Route::Shares(w.to_vec())).collect();
+    let decoder = net.decoder(&routes).unwrap();
+    let greedy = GenerationConfig { max_new_tokens: 6, temperature: 0.0, ..GenerationConfig::default() };
+    let prompts = PROMPTS.map(<[u32]>::to_vec);
+    let drawn = rollout(decoder.as_ref(), &tokenizer, &prompts, 1, |_, _| 0, &greedy).unwrap();
+    let vocabulary: Vec<Vec<u32>> = (0..model.config.shape.vocab_size as u32).map(|token| vec![token]).collect();
+    let mut seen = 0;
+    for (row, at) in MIXES.iter().enumerate() {
+        let mut so_far = net.with_room(PROMPTS[row]);
+        for &token in &drawn.of(row)[0].tokens {
+            let completions = vocabulary.iter().map(Vec::as_slice).collect();
+            let packed =
+                pack(&[Group { prompt: &so_far, completions }], 0, Device::Cpu).unwrap().gained(&[at]).unwrap();
+            let sums = no_grad(|| to_vec(&packed.token_log_probs(&net, 1.0).unwrap())).unwrap();
+            let best = (0..sums.len()).max_by(|&a, &b| sums[a].total_cmp(&sums[b])).unwrap();
+            assert_eq!(best as u32, token, "row {row} behind {so_far:?}");
+            so_far.push(token);
+            seen += 1;
+        }
+    }
+    assert!(seen > 6, "the answers are too short to show anything");
+    assert_eq!(net.context(), model.config.shape.context - 2);
 }
 
 fn lora(gains: &str) -> Value {
@@ -239,15 +320,15 @@ fn lora(gains: &str) -> Value {
 }
 
 /// Trains with weights in the parameters and none in the prompt.
-fn trained(world: &World, gains: &str, kind: &str, steps: usize) -> std::path::PathBuf {
+fn trained(world: &World, lora: &Value, kind: &str, (steps, lr): (usize, f64)) -> std::path::PathBuf {
     let mut rewards = world.rewards();
     for source in rewards["sources"].as_array_mut().unwrap() {
         source["scale"] = json!([0.0, 4.0]);
     }
     let mut changes = json!({
-        "conditioner": { "name": "none" }, "sampler": { "name": "dirichlet", "options": { "alpha": 0.3 } }, "lora": lora(gains),
+        "conditioner": { "name": "none" }, "sampler": { "name": "dirichlet", "options": { "alpha": 0.3 } }, "lora": lora,
         "train": { "steps": steps, "batch_size": 16, "micro_batch_size": 16, "checkpoint_every": steps },
-        "optimizer": { "name": "adamw", "lr": 3e-2 },
+        "optimizer": { "name": "adamw", "lr": lr },
     });
     if kind == "reinforce" {
         changes["baseline"] = json!("rloo");
@@ -256,21 +337,35 @@ fn trained(world: &World, gains: &str, kind: &str, steps: usize) -> std::path::P
         "id": "front", "kind": "evaluate", "name": "trained", "policy": { "stage": "train" }, "prompts": world.prompts(),
         "rewards": "rewards", "conditioner": { "name": "none" }, "step": 1.0, "generate": { "max_new_tokens": 4 },
     });
-    world.run(&format!("{kind}-{gains}"), &[rewards, world.online(kind, &changes), front]).unwrap()
+    world.run(kind, &[rewards, world.online(kind, &changes), front]).unwrap()
 }
 
 #[test]
 fn parameters_steer_without_a_word_in_the_prompt() {
     for (kind, steps) in [("online_preference", 80), ("reinforce", 120)] {
-        for gains in ["copies", "diagonal"] {
+        let soft = json!({ "soft_tokens": 12, "targets": [] });
+        let beside = json!({ "soft_tokens": 4, "r": 8, "alpha": 16.0 });
+        let whole = json!({ "gains": "copies", "full": true, "targets": ["q_proj", "v_proj", "lm_head"] });
+        // Soft tokens move far before they say much, and a policy of random numbers that stands still does not follow them far. Beside an adapter it
+        // is chance which of them learns first; by REINFORCE here the adapter, which knows no weights.
+        for (way, lora, steps, lr, least) in [
+            ("copies", lora("copies"), steps, 3e-2, 0.3),
+            ("diagonal", lora("diagonal"), steps, 3e-2, 0.3),
+            ("whole copies", whole, steps, 3e-2, 0.3),
+            ("soft tokens alone", soft, steps, 0.3, 0.15),
+            ("soft tokens and an adapter", beside, 150, 1e-2, 0.3),
+        ] {
+            if kind == "reinforce" && way == "soft tokens and an adapter" {
+                continue;
+            }
             let world = World::new();
-            let run = trained(&world, gains, kind, steps);
+            let run = trained(&world, &lora, kind, (steps, lr));
             let found: Value =
                 serde_json::from_str(&std::fs::read_to_string(find(&run, "front.json")).unwrap()).unwrap();
             let reward = |point: usize, k: usize| found["methods"][0]["points"][point]["rewards"][k].as_f64().unwrap();
             // Points lie at (0, 1) and (1, 0).
             let gain = ((reward(1, 0) - reward(0, 0)) + (reward(0, 1) - reward(1, 1))) / 2.0;
-            assert!(gain > 0.3, "{kind}, {gains}: from weight 0 to 1 the rewards gain {gain} only");
+            assert!(gain > least, "{kind}, {way}: from weight 0 to 1 the rewards gain {gain} only");
         }
     }
 }
@@ -279,7 +374,7 @@ fn parameters_steer_without_a_word_in_the_prompt() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     let world = World::new();
-    let run = trained(&world, "copies", "online_preference", 1);
+    let run = trained(&world, &lora("copies"), "online_preference", (1, 3e-2));
     let said = |stages: &[Value]| world.run("bad", stages).unwrap_err().to_string();
     let online = |changes: Value| world.online("online_preference", &changes);
     let goes_on = online(json!({ "policy": find(&run, "model") }));
@@ -287,7 +382,7 @@ fn what_makes_no_sense_is_refused() {
     assert!(message.contains("is steered by its parameters"), "{message}");
     let part = find(&run, "model").join("parts/0");
     let message = said(&[world.rewards(), online(json!({ "policy": part, "lora": lora("copies") }))]);
-    assert!(message.contains("gains begin at a whole model"), "{message}");
+    assert!(message.contains("gains and soft tokens begin at a whole model"), "{message}");
     let read = |stage: Value| {
         let (kind, id) = (stage["kind"].as_str().unwrap().to_owned(), stage["id"].as_str().unwrap().to_owned());
         let mut options = stage;
@@ -297,9 +392,20 @@ fn what_makes_no_sense_is_refused() {
     let mut merged = lora("diagonal");
     merged["merge"] = json!(true);
     assert!(read(online(json!({ "lora": merged }))).contains("no one model holds what answers at all weights"));
+    for (odd, told) in [
+        (json!({ "targets": [] }), "nothing is trained"),
+        (json!({ "targets": [], "soft_tokens": 2, "gains": "copies" }), "nothing to gain"),
+        (json!({ "full": true, "gains": "diagonal" }), "where there are none"),
+        (json!({ "soft_tokens": 2, "merge": true }), "has soft_tokens and merge = true"),
+    ] {
+        let message = read(online(json!({ "lora": odd })));
+        assert!(message.contains(told), "{message}");
+    }
+    let message = said(&[world.rewards(), online(json!({ "lora": { "soft_tokens": 4000 } }))]);
+    assert!(message.contains("leave no room in a context of"), "{message}");
     let sft = json!({ "id": "s", "kind": "sft", "model": world.path("policy"), "data": { "paths": ["x"] }, "lora": lora("copies") });
     assert!(read(sft).contains("this stage samples none"));
     let opened = Opened::load(&find(&run, "model"), Device::Cpu, Kind::Float).unwrap();
-    let message = opened.policy.decoder(&[motrain_engine::steer::Route::Same]).err().unwrap().to_string();
+    let message = opened.policy.decoder(&[Route::Same]).err().unwrap().to_string();
     assert_eq!(message, "a policy that its parameters steer answers at weights only; give one per objective");
 }

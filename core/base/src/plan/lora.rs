@@ -17,8 +17,12 @@ pub struct Lora {
     /// The share of a matrix's inputs that its change does not see in a training step.
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
-    /// Which matrices: `"all-linear"`, ends of their names in the checkpoint (`["q_proj", "v_proj"]`), or a pattern of whole names.
+    /// Which matrices: `"all-linear"`, ends of their names in the checkpoint (`["q_proj", "v_proj"]`), or a pattern of whole names; `"lm_head"` (the
+    /// family's name of it) is the output head. `[]` is none, where soft tokens train alone.
     pub targets: Targets,
+    /// Changes that are whole matrices, of the rank that a matrix has: `r`, `alpha` and `rslora` do not count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub full: bool,
     /// Divide alpha by √r (Kalajdzievski 2023).
     pub rslora: bool,
     /// Save the whole model, with the change in it, instead of a PEFT folder.
@@ -28,6 +32,15 @@ pub struct Lora {
     /// weight times a learnt scale.
     #[serde(skip_serializing_if = "Gains::is_none")]
     pub gains: Gains,
+    /// Learned embeddings before every prompt (prompt tuning; Lester et al. 2021): so many tokens for each objective, of which a query sees the mean
+    /// by its weights. They take so many positions of the context.
+    #[serde(skip_serializing_if = "is_zero")]
+    #[schemars(range(max = 4096))]
+    pub soft_tokens: usize,
+}
+
+fn is_zero(tokens: &usize) -> bool {
+    *tokens == 0
 }
 
 /// How objective weights enter an adapter.
@@ -49,20 +62,43 @@ impl Gains {
 }
 
 impl Lora {
+    /// Whether a query's objective weights steer what is trained.
+    pub fn is_steered(&self) -> bool {
+        !self.gains.is_none() || self.soft_tokens > 0
+    }
+
     /// What is wrong with it in a stage that samples no weights, or with its own options.
     pub fn check(&self, samples_weights: bool) -> Checked {
-        if self.gains.is_none() {
+        let wrong = |what: &str| Err(("lora", what.to_owned()));
+        let none = matches!(&self.targets, Targets::Ends(ends) if ends.is_empty());
+        if none && self.soft_tokens == 0 {
+            return wrong(
+                "has no targets, so nothing is trained; name matrices, such as \"all-linear\", or give soft_tokens",
+            );
+        }
+        if none && !self.gains.is_none() {
+            return wrong(
+                "has gains and no targets, so that there is nothing to gain; name matrices, or leave `gains` out",
+            );
+        }
+        if self.full && self.gains == Gains::Diagonal {
+            return wrong(
+                "has gains = \"diagonal\", which are singular values, and full = true, where there are none; leave one of them out",
+            );
+        }
+        if !self.is_steered() {
             return Ok(());
         }
+        let own = if self.gains.is_none() { "soft_tokens" } else { "gains" };
         if !samples_weights {
-            let what =
-                "has gains, which are a query's objective weights, and this stage samples none; leave `gains` out";
-            return Err(("lora", what.into()));
+            return wrong(&format!(
+                "has {own}, which follow a query's objective weights, and this stage samples none; leave `{own}` out"
+            ));
         }
         if self.merge {
-            let what =
-                "has gains and merge = true, but no one model holds what answers at all weights; leave one of them out";
-            return Err(("lora", what.into()));
+            return wrong(&format!(
+                "has {own} and merge = true, but no one model holds what answers at all weights; leave one of them out"
+            ));
         }
         Ok(())
     }
@@ -75,7 +111,7 @@ pub enum Targets {
     /// `"all-linear"`, or a pattern of whole names.
     All(#[schemars(length(min = 1, max = 4096))] String),
     /// Ends of names.
-    Ends(#[schemars(length(min = 1, max = 1000), inner(length(min = 1, max = 4096)))] Vec<String>),
+    Ends(#[schemars(length(max = 1000), inner(length(min = 1, max = 4096)))] Vec<String>),
 }
 
 impl Default for Lora {
@@ -86,8 +122,10 @@ impl Default for Lora {
             dropout: 0.0,
             targets: Targets::All("all-linear".into()),
             rslora: false,
+            full: false,
             merge: false,
             gains: Gains::None,
+            soft_tokens: 0,
         }
     }
 }

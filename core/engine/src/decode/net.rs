@@ -35,7 +35,7 @@ pub struct Gained<'a> {
 
 impl Decoder for Gained<'_> {
     fn context(&self) -> i64 {
-        self.net.config.shape.context
+        self.net.context()
     }
 
     fn device(&self) -> Device {
@@ -69,7 +69,8 @@ fn begin<'a>(
     rows: &[usize],
     new: usize,
 ) -> Result<(Tensor, Box<dyn Rows + 'a>)> {
-    let prompts: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens).collect();
+    let prompts: Vec<Vec<u32>> = prompts.iter().map(|prompt| net.with_room(prompt.tokens)).collect();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
     let device = net.device();
     let longest = prompts.iter().map(|p| p.len()).max().unwrap_or(0);
     let capacity = (longest + new) as i64;

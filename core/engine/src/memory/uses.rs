@@ -43,7 +43,7 @@ impl<'a> Trainee<'a> {
     /// With gains of so many objectives.
     pub fn with_gains_of(mut self, objectives: usize) -> Self {
         if let Some(lora) = self.lora {
-            self.trained = self.trained.with_gains(lora.gains, objectives);
+            self.trained = self.trained.with_gains(lora, objectives, &self.model.config);
         }
         self
     }

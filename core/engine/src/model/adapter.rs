@@ -1,13 +1,16 @@
 //! LoRA adapters as PEFT saves them: adapter_config.json (`peft.rs` reads it) and adapter_model.safetensors.
 
+mod fit;
+
 use super::Model;
 use super::config::Config;
 use super::head::{Head, SCORE};
 use super::labels::Labels;
 use super::layers::Change;
-use super::peft::{LoraConfig, Place};
+use super::peft::LoraConfig;
 use super::sizes::Trained;
 use super::slots::{Slot, slots};
+use super::soft;
 use super::weights::{Tensors, outline, read_weights};
 use crate::finite::not_finite;
 use crate::session::obey;
@@ -20,7 +23,7 @@ pub(super) const PREFIX: &str = "base_model.model.";
 pub(super) const CONFIG: &str = "adapter_config.json";
 pub const WEIGHTS: &str = "adapter_model.safetensors";
 
-/// Changes of a model's matrices, by the checkpoint's names of them.
+/// Changes of a model's matrices, by the checkpoint's names of them, and soft tokens before its prompts.
 pub struct Adapter {
     name: String,
     config: LoraConfig,
@@ -29,6 +32,8 @@ pub struct Adapter {
     whole: Tensors,
     /// Of a classifier's head, if the folder says them.
     labels: Option<Labels>,
+    /// `[tokens, hidden]`.
+    soft: Option<Tensor>,
 }
 
 /// A low-rank change `scale·B·A`: A is `[r, in]`, B `[out, r]`.
@@ -64,11 +69,17 @@ impl Adapter {
             );
             return Err(Error::file(folder, what));
         }
-        let tensors =
+        let tensors: Tensors =
             read(&file)?.into_iter().map(|(name, t)| Ok((name, t.f_to_device(device)?))).collect::<Result<_>>()?;
-        let adapter =
-            Self::of(folder.display().to_string(), config, tensors).map_err(|what| Error::file(&file, what))?;
-        Ok(Self { labels: Labels::load(folder)?, ..adapter })
+        let name = folder.display().to_string();
+        if let Some(tokens) = config.soft_tokens {
+            let soft = Some(soft::read(tensors, tokens).map_err(|what| Error::file(&file, what))?);
+            return Ok(Self { name, config, factors: BTreeMap::new(), whole: Tensors::new(), labels: None, soft });
+        }
+        let adapter = Self::of(name, config, tensors).map_err(|what| Error::file(&file, what))?;
+        let beside = folder.join(soft::BESIDE);
+        let soft = if Self::is_one(&beside) { Self::read(&beside, device, read)?.soft } else { None };
+        Ok(Self { labels: Labels::load(folder)?, soft, ..adapter })
     }
 
     /// Sorts the tensors of an adapter's file by what they do.
@@ -119,13 +130,22 @@ impl Adapter {
         match b.keys().next() {
             Some(module) => Err(format!("has no lora_A of {module}")),
             None if factors.is_empty() && whole.is_empty() => Err("holds no LoRA factors".into()),
-            None => Ok(Self { name, config, factors, whole, labels: None }),
+            None => Ok(Self { name, config, factors, whole, labels: None, soft: None }),
         }
     }
 
     /// How many numbers a folder's low-rank changes of a base hold, without reading them.
     pub fn numbers(folder: &Path, base: &Config) -> Result<f64> {
-        Ok(Trained::of_changes(&read_config(folder)?, base).numbers())
+        let config = read_config(folder)?;
+        let beside = folder.join(soft::BESIDE);
+        let beside = Self::is_one(&beside).then(|| read_config(&beside)).transpose()?;
+        let tokens = config.soft_tokens.or(beside.and_then(|config| config.soft_tokens)).unwrap_or(0);
+        Ok(Trained::of_changes(&config, base).numbers() + (tokens * base.shape.hidden_size) as f64)
+    }
+
+    /// Soft tokens that go before prompts, `[tokens, hidden]`.
+    pub fn soft_tokens(&self) -> Option<&Tensor> {
+        self.soft.as_ref()
     }
 
     pub fn name(&self) -> &str {
@@ -161,7 +181,8 @@ impl Adapter {
         let (mut row, mut out) = (0, Vec::new());
         for part in &slot.parts {
             if let Some(Factors { a, b, scale }) = self.factors.get(&part.name) {
-                let (a, b) = (a.f_to_kind(dtype)?, part.order.rows().read(b)?.f_to_kind(dtype)?);
+                let b = part.order.rows().read(b)?.f_to_kind(dtype)?;
+                let a = if is_identity(a)? { None } else { Some(a.f_to_kind(dtype)?) };
                 out.push(Change { row, a, b, scale: *scale, diagonal: None, block });
             }
             row += part.rows;
@@ -180,6 +201,11 @@ impl Adapter {
 
     /// Whether it is factors and nothing else.
     pub fn is_low_rank(&self) -> bool {
+        self.takes_gains() && self.soft.is_none()
+    }
+
+    /// Whether all of it can be there in part.
+    pub fn takes_gains(&self) -> bool {
         self.whole.is_empty()
     }
 
@@ -231,40 +257,13 @@ impl Adapter {
 
     fn put_into(&self, base: Model) -> Result<Model> {
         self.check(&base.config)?;
-        changed(base, &self.name, &self.factors, &self.whole)
-    }
-
-    /// Refuses a base that the adapter was not made for.
-    pub fn check(&self, base: &Config) -> Result<()> {
-        let fits = self.fits(base).and_then(|()| self.has_sizes_of(base));
-        fits.map_err(|what| Error::invalid(format!("{}: {what}", self.name)))
-    }
-
-    fn has_sizes_of(&self, base: &Config) -> std::result::Result<(), String> {
-        for slot in slots(base) {
-            for part in &slot.parts {
-                let name = &part.name;
-                let wanted = [&[part.rows][..], &slot.shape[1..]].concat();
-                let found = match (self.factors.get(name), self.whole.get(name)) {
-                    (Some(Factors { a, b, .. }), _) => vec![b.size()[0], a.size()[1]],
-                    (None, Some(own)) => part.order.shape(&own.size()),
-                    (None, None) => continue,
-                };
-                if found != wanted {
-                    return Err(format!(
-                        "its {name} is {found:?}, the base's is {wanted:?}{}; say in its {CONFIG} (base_model_name_or_path) where the model \
-                         lies that it was trained on",
-                        self.made_for()
-                    ));
-                }
-            }
+        if self.soft.is_some() {
+            return Err(Error::invalid(format!(
+                "{}: has soft tokens, which no model's weights can hold; it answers as a part of a policy that gains steer (gains: [..])",
+                self.name
+            )));
         }
-        Ok(())
-    }
-
-    /// What the adapter's own words are of its base.
-    fn made_for(&self) -> String {
-        self.config.base.as_ref().map_or(String::new(), |base| format!("; it was made for \"{base}\""))
+        changed(base, &self.name, &self.factors, &self.whole)
     }
 
     /// Refuses what training cannot go on from.
@@ -276,46 +275,6 @@ impl Adapter {
                 self.name
             ))),
         }
-    }
-
-    /// Whether the adapter's file holds what its configuration says it changes of this base, and nothing else.
-    fn fits(&self, base: &Config) -> std::result::Result<(), String> {
-        let made_for = self.made_for();
-        let all = slots(base);
-        let own = self.factors.keys().chain(self.whole.keys());
-        let own_names = base.arch.names();
-        let ends = [own_names.embed, own_names.head].map(|name| format!("{name}.weight"));
-        if let Some(name) = own.clone().find(|name| base.head == Head::TiedLm && ends.contains(name)) {
-            return Err(format!(
-                "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
-                 with tie_word_embeddings = false and a {} of its own",
-                ends[1]
-            ));
-        }
-        let parts = || all.iter().flat_map(|slot| slot.parts.iter().map(move |part| (slot, part)));
-        if let Some(bias) = self.config.bias.as_ref().filter(|_| parts().any(|(_, part)| part.name.ends_with(".bias")))
-        {
-            return Err(biased(bias));
-        }
-        if let Some(odd) = own.clone().find(|name| !parts().any(|(_, part)| part.name == **name)) {
-            return Err(format!("the base has no {odd}{made_for}"));
-        }
-        for (slot, part) in parts().filter(|(_, part)| part.name.ends_with(".weight")) {
-            let name = &part.name;
-            let module = name.strip_suffix(".weight").unwrap_or(name);
-            let place = Place { names: own_names, linear: is_linear(slot, base) };
-            let (said, there) = (self.config.changes(module, &place), self.factors.contains_key(name));
-            if said != there {
-                let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
-                return Err(format!(
-                    "{WEIGHTS} {has} factors of {module}, which {CONFIG} {says} (target_modules, exclude_modules, layers_to_transform){made_for}"
-                ));
-            }
-            if self.config.replaces(module) && !self.whole.contains_key(name) {
-                return Err(format!("{WEIGHTS} lacks {name}, which {CONFIG} names (modules_to_save)"));
-            }
-        }
-        Ok(())
     }
 }
 
@@ -339,6 +298,12 @@ fn base_of(folder: &Path, config: &LoraConfig) -> Result<PathBuf> {
         );
         Error::file(folder, what)
     })
+}
+
+/// Whether A leaves the inputs as they are: a change of full rank is written so.
+fn is_identity(a: &Tensor) -> Result<bool> {
+    let (rank, inputs) = a.size2()?;
+    Ok(rank == inputs && a.f_equal(&Tensor::f_eye(rank, (a.f_kind()?, a.device()))?)?)
 }
 
 /// Of an adapter that changes biases of its base, all or those of the matrices that it changes.

@@ -16,12 +16,12 @@ pub struct Linear {
     pub changes: Option<Changes>,
 }
 
-/// A low-rank change of some rows: `scale·B(g ⊙ Ax)`.
+/// A low-rank change of some rows: `scale·B(g ⊙ Ax)`; without A of full rank, `scale·B(g ⊙ x)`.
 pub struct Change {
     /// The first of the rows.
     pub row: i64,
     /// `[r, in]`.
-    pub a: Tensor,
+    pub a: Option<Tensor>,
     /// `[rows, r]`.
     pub b: Tensor,
     pub scale: f64,
@@ -33,9 +33,10 @@ pub struct Change {
 
 /// The low-rank changes of a matrix side by side: two products for all of them.
 pub struct Changes {
-    /// One after the other, `[Σr, in]`: of each change its own.
-    a: Vec<Tensor>,
-    stacked: Tensor,
+    /// Of each change its own.
+    a: Vec<Option<Tensor>>,
+    /// One after the other, `[Σr, in]`, where all have one.
+    stacked: Option<Tensor>,
     /// `[out, Σr]`: zeros where a change does not reach.
     b: Tensor,
     /// Of each change.
@@ -45,6 +46,7 @@ pub struct Changes {
 /// What a change's inner numbers are multiplied by.
 struct Factor {
     scale: f64,
+    rank: i64,
     diagonal: Option<Tensor>,
     block: Option<usize>,
 }
@@ -92,6 +94,14 @@ impl Gain {
         match self {
             Self::All(gain) => Ok(Self::All(*gain)),
             Self::Rows(gains) => Ok(Self::Rows(gains.f_narrow(0, start, count)?)),
+        }
+    }
+
+    /// A number for each row, `[batch]`.
+    pub fn column(&self, batch: i64, device: Device) -> Result<Tensor> {
+        match self {
+            Self::All(gain) => Ok(Tensor::f_full([batch], *gain, (Kind::Float, device))?),
+            Self::Rows(gains) => Ok(gains.shallow_clone()),
         }
     }
 
@@ -156,20 +166,26 @@ impl Changes {
         let whole = |c: &Change| c.b.f_constant_pad_nd([0, 0, c.row, rows - c.row - c.b.size()[0]]);
         let b = Tensor::f_cat(&changes.iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?, 1)?;
         let (mut a, mut factors) = (Vec::new(), Vec::new());
-        for Change { a: own, scale, diagonal, block, .. } in changes {
+        for Change { a: own, b, scale, diagonal, block, .. } in changes {
             a.push(own);
-            factors.push(Factor { scale, diagonal, block });
+            factors.push(Factor { scale, rank: b.size()[1], diagonal, block });
         }
-        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, factors }))
+        let all: Option<Vec<&Tensor>> = a.iter().map(Option::as_ref).collect();
+        let stacked = all.map(|all| Tensor::f_cat(&all, 0)).transpose()?;
+        Ok(Some(Self { stacked, a, b, factors }))
     }
 
     /// `B(s ⊙ g ⊙ Ax)`.
     fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let inner = match passing.dropout {
-            None => x.f_linear(&self.stacked, None::<&Tensor>)?,
+        let inner = match (&self.stacked, passing.dropout) {
+            (Some(stacked), None) => x.f_linear(stacked, None::<&Tensor>)?,
             // Each change drops inputs of its own, as in PEFT.
-            Some(dropout) => {
-                let own = self.a.iter().map(|a| Ok(dropout.apply(x)?.f_linear(a, None::<&Tensor>)?));
+            (_, dropout) => {
+                let seen = || dropout.map_or_else(|| Ok(x.shallow_clone()), |dropout| dropout.apply(x));
+                let own = self.a.iter().map(|a| match a {
+                    Some(a) => Ok(seen()?.f_linear(a, None::<&Tensor>)?),
+                    None => seen(),
+                });
                 Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
@@ -181,14 +197,14 @@ impl Changes {
             return Ok(inner.f_mul_scalar(one)?);
         }
         let kind = inner.f_kind()?;
-        let own = self.a.iter().zip(&self.factors).map(|(a, Factor { scale, diagonal, block })| {
+        let own = self.factors.iter().map(|Factor { scale, rank, diagonal, block }| {
             let gain = match block.and_then(|block| gains.get(block)) {
                 None => Tensor::f_from_slice(&[*scale])?,
                 Some(Gain::All(gain)) => Tensor::f_from_slice(&[scale * gain])?,
                 Some(Gain::Rows(gains)) => gains.f_mul_scalar(*scale)?,
             };
             let gain = gain.f_to_device(inner.device())?.f_to_kind(kind)?.f_unsqueeze(-1)?;
-            let (rows, rank) = (gain.size()[0], a.size()[0]);
+            let (rows, rank) = (gain.size()[0], *rank);
             let gain = match diagonal {
                 Some(diagonal) => gain.f_mul(diagonal)?,
                 None => gain,
@@ -209,7 +225,7 @@ impl Changes {
 
     /// The factor of all changes, where they share it.
     fn one(&self, gains: &[Gain]) -> Option<f64> {
-        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block }| {
+        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block, .. }| {
             match (diagonal, block.and_then(|block| gains.get(block))) {
                 (None, None) => Some(*scale),
                 (None, Some(Gain::All(gain))) => Some(scale * gain),

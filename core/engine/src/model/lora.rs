@@ -1,26 +1,25 @@
 //! LoRA (Hu et al. 2021): low-rank changes that train while the base stands still, written as PEFT writes them.
 
 use super::adapter::{Adapter, Factors};
-use super::arch::Names;
-use super::head::{Head, SCORE};
+use super::head::SCORE;
 use super::layers::Change;
-use super::peft::{LoraConfig, Place};
 use super::save::{write_json, write_tensors};
-use super::slots::{Order, Slot, slots};
+use super::soft;
+use super::targets::{Target, named, said, targets, trained_head};
 use super::weights::{Tensors, read_weights};
 use super::{Config, Model, adapter, normal};
-use crate::plan::{Gains, Lora as Options, Targets};
+use crate::plan::{Gains, Lora as Options};
 use crate::{Error, Result};
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use serde_json::{Map, Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use tch::{Device, Kind, Tensor};
 
-/// Why gains cannot go on from an adapter.
-pub const GAINS_BEGIN: &str = "lora: gains begin at a whole model, and the policy is an adapter already; merge it first (lora.merge = true where it is \
+/// Why what weights steer cannot go on from an adapter.
+pub const GAINS_BEGIN: &str = "lora: gains and soft tokens begin at a whole model, and the policy is an adapter already; merge it first (lora.merge = true where it is \
                                trained)";
 
 /// An adapter in training.
@@ -33,33 +32,23 @@ pub struct Lora {
     pairs: Vec<Pair>,
     /// Blocks of changes, each of which a query gives a gain.
     blocks: usize,
+    /// Where the soft tokens begin, a set `[tokens, hidden]` of each objective.
+    soft: Option<usize>,
+    model: Config,
     pub dropout: f64,
     /// What the base began with: it is part of what stands still, and of what is saved.
     start: Option<Adapter>,
     merge: bool,
 }
 
-/// A change of a matrix: where it goes, and its parameters by their places.
+/// A change of a matrix: where it goes, and its parameters by their places. One of full rank has no A.
 struct Pair {
     place: Arc<Target>,
-    a: usize,
+    a: Option<usize>,
     b: usize,
     /// Factors of its ranks.
     diagonal: Option<usize>,
     block: Option<usize>,
-}
-
-/// A matrix that is changed.
-struct Target {
-    module: String,
-    /// The parameter, and the rows of it.
-    slot: String,
-    row: i64,
-    rows: i64,
-    columns: i64,
-    order: Order,
-    rank: i64,
-    scale: f64,
 }
 
 impl Lora {
@@ -73,16 +62,23 @@ impl Lora {
         objectives: usize,
         seed: u64,
     ) -> Result<Self> {
-        if !options.gains.is_none() && start.is_some() {
+        if options.is_steered() && start.is_some() {
             return Err(Error::invalid(GAINS_BEGIN));
         }
         let (said, config) = said(options, &model.config, base)?;
-        let blocks = if options.gains.is_none() { 0 } else { objectives };
-        let (params, pairs) = (Vec::new(), Vec::new());
-        let mut lora = Self { said, params, pairs, blocks, dropout: options.dropout, start, merge: options.merge };
+        let blocks = if options.is_steered() { objectives } else { 0 };
+        let (params, pairs, own) = (Vec::new(), Vec::new(), model.config.clone());
+        let (dropout, merge) = (options.dropout, options.merge);
+        let mut lora = Self { said, params, pairs, blocks, soft: None, model: own, dropout, start, merge };
         let mut rng = Rng::seed_from_u64(seed);
         for target in targets(&model.config, &config) {
-            lora.add(&Arc::new(target), options.gains, &mut rng)?;
+            match options.full {
+                true => lora.add_whole(&Arc::new(Target { scale: 1.0, ..target }), options.gains)?,
+                false => lora.add(&Arc::new(target), options.gains, &mut rng)?,
+            }
+        }
+        if options.soft_tokens > 0 {
+            lora.add_soft_tokens(options.soft_tokens, model, &mut rng)?;
         }
         for (_, p) in &mut lora.params {
             *p = p.f_to_device(model.device())?;
@@ -118,6 +114,48 @@ impl Lora {
         }
     }
 
+    /// Changes of the rank that the matrix has, zero at first: one, or a copy for each objective.
+    fn add_whole(&mut self, place: &Arc<Target>, gains: Gains) -> Result<()> {
+        let copies = if gains.is_none() { vec![None] } else { (0..self.blocks).map(Some).collect() };
+        for block in copies {
+            let of = block.map_or(String::new(), |k| format!("copy_{k}."));
+            let (b, shape) = (self.params.len(), [place.rows, place.columns]);
+            let change = Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?;
+            self.params.push((format!("{of}{}", named(&place.module, "change")), change));
+            self.pairs.push(Pair { place: place.clone(), a: None, b, diagonal: None, block });
+        }
+        Ok(())
+    }
+
+    /// Soft tokens begin as embeddings of tokens that are drawn from the vocabulary, the same for all objectives.
+    fn add_soft_tokens(&mut self, tokens: usize, model: &Model, rng: &mut Rng) -> Result<()> {
+        soft::check(&model.config).map_err(Error::Invalid)?;
+        let context = model.config.shape.context;
+        if tokens as i64 >= context {
+            return Err(Error::invalid(format!("lora: {tokens} soft_tokens leave no room in a context of {context}")));
+        }
+        let table = format!("{}.weight", model.config.arch.names().embed);
+        let Some((_, table)) = model.params.iter().find(|(name, _)| *name == table) else { return Ok(()) };
+        let drawn: Vec<i64> = (0..tokens).map(|_| rng.random_range(0..table.size()[0])).collect();
+        let rows = Tensor::f_from_slice(&drawn)?.f_to_device(table.device())?;
+        let first = table.f_detach()?.f_index_select(0, &rows)?.f_to_kind(Kind::Float)?;
+        self.soft = Some(self.params.len());
+        for k in 0..self.blocks {
+            self.params.push((format!("soft_tokens.{k}"), first.f_detach_copy()?));
+        }
+        Ok(())
+    }
+
+    /// Of each objective, `[tokens, hidden]`.
+    pub fn soft_sets(&self) -> Vec<&Tensor> {
+        self.soft.iter().flat_map(|&at| &self.params[at..at + self.blocks]).map(|(_, set)| set).collect()
+    }
+
+    /// Soft tokens before a prompt.
+    pub fn soft_tokens(&self) -> usize {
+        self.soft_sets().first().map_or(0, |set| set.size()[0] as usize)
+    }
+
     fn push(
         &mut self,
         place: &Arc<Target>,
@@ -130,7 +168,7 @@ impl Lora {
         let at = self.params.len();
         self.params.push((format!("{named_by}{}", named(&place.module, "lora_A.weight")), a));
         self.params.push((format!("{named_by}{}", named(&place.module, "lora_B.weight")), b));
-        self.pairs.push(Pair { place: place.clone(), a: at, b: at + 1, diagonal, block });
+        self.pairs.push(Pair { place: place.clone(), a: Some(at), b: at + 1, diagonal, block });
         Ok(())
     }
 
@@ -170,7 +208,7 @@ impl Lora {
         own.map(|Pair { place, a, b, diagonal, block }| {
             Ok(Change {
                 row: place.row,
-                a: self.param(*a).f_to_kind(dtype)?,
+                a: a.map(|a| self.param(a).f_to_kind(dtype)).transpose()?,
                 b: place.order.rows().read(self.param(*b))?.f_to_kind(dtype)?,
                 scale: place.scale,
                 diagonal: diagonal.map(|at| self.param(at).f_to_kind(dtype)).transpose()?,
@@ -203,8 +241,8 @@ impl Lora {
     /// Writes a PEFT folder of all that the base's folder lacks.
     pub fn save(&self, folder: &Path) -> Result<()> {
         match &self.start {
-            None => self.save_training(folder),
-            Some(start) => self.save_summed(folder, self.summed(Some(start), None)?),
+            None if self.pairs.iter().all(|pair| pair.a.is_some()) => self.save_training(folder),
+            start => self.save_summed(folder, self.summed(start.as_ref(), None)?),
         }
     }
 
@@ -212,7 +250,12 @@ impl Lora {
     /// weight, add up to the change at any weights.
     pub fn save_part(&self, folder: &Path, objective: usize) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        self.save_summed(folder, self.summed(None, Some(objective))?)
+        let alone = self.pairs.is_empty();
+        if let Some(set) = self.soft_sets().get(objective) {
+            let place = if alone { folder.to_owned() } else { folder.join(soft::BESIDE) };
+            soft::save(&place, &self.model, &self.said["base_model_name_or_path"], set)?;
+        }
+        if alone { Ok(()) } else { self.save_summed(folder, self.summed(None, Some(objective))?) }
     }
 
     fn save_summed(&self, folder: &Path, factors: BTreeMap<String, Factors>) -> Result<()> {
@@ -237,7 +280,10 @@ impl Lora {
     fn summed(&self, start: Option<&Adapter>, block: Option<usize>) -> Result<BTreeMap<String, Factors>> {
         let mut all = start.map_or_else(|| Ok(BTreeMap::new()), Adapter::scaled)?;
         for pair in self.pairs.iter().filter(|pair| pair.block.is_none() || pair.block == block) {
-            let a = self.param(pair.a).f_detach()?;
+            let a = match pair.a {
+                Some(a) => self.param(a).f_detach()?,
+                None => Tensor::f_eye(pair.place.columns, (Kind::Float, self.param(pair.b).device()))?,
+            };
             let mut b = self.param(pair.b).f_detach()?.f_mul_scalar(pair.place.scale)?;
             if let Some(diagonal) = pair.diagonal {
                 b = b.f_mul(&self.param(diagonal).f_detach()?)?;
@@ -264,8 +310,11 @@ impl Lora {
         for (name, p) in &model.params {
             let p = p.f_detach_copy()?.f_to_kind(Kind::Float)?;
             for Pair { place, a, b, .. } in self.pairs.iter().filter(|pair| pair.place.slot == *name) {
-                let change =
-                    self.param(*b).f_detach()?.f_matmul(&self.param(*a).f_detach()?)?.f_mul_scalar(place.scale)?;
+                let change = match a {
+                    Some(a) => self.param(*b).f_detach()?.f_matmul(&self.param(*a).f_detach()?)?,
+                    None => self.param(*b).f_detach()?,
+                };
+                let change = change.f_mul_scalar(place.scale)?;
                 let _ = p.f_narrow(0, place.row, place.rows)?.f_add_(&place.order.rows().read(&change)?)?;
             }
             params.push((name.clone(), p));
@@ -274,119 +323,6 @@ impl Lora {
             last.1 = head.f_detach()?;
         }
         Ok(Model { config: model.config.clone(), params, lora: None })
-    }
-}
-
-/// The matrices that an adapter changes.
-fn targets(model: &Config, config: &LoraConfig) -> Vec<Target> {
-    let (mut out, place) = (Vec::new(), Place { names: model.arch.names(), linear: true });
-    for slot in slots(model).iter().filter(|slot| adapter::is_linear(slot, model)) {
-        let mut row = 0;
-        for part in &slot.parts {
-            let module = part.name.trim_end_matches(".weight").to_owned();
-            if config.changes(&module, &place) {
-                let (rank, scale) = (config.rank(&module), config.scale(&module));
-                let (slot, columns) = (slot.name.clone(), slot.shape[1]);
-                out.push(Target { module, slot, row, rows: part.rows, columns, order: part.order, rank, scale });
-            }
-            row += part.rows;
-        }
-    }
-    out
-}
-
-/// PEFT's name of a tensor.
-fn named(module: &str, end: &str) -> String {
-    format!("{}{module}.{end}", adapter::PREFIX)
-}
-
-/// What adapter_config.json says of an adapter with these options, if the model has the matrices that they name.
-pub(super) fn said(options: &Options, model: &Config, base: &Path) -> Result<(Value, LoraConfig)> {
-    let said = config_json(options, model, base);
-    let config = LoraConfig::parse(&said.to_string()).map_err(|what| {
-        // As the option is called.
-        let what = what.strip_prefix("target_modules").map_or(what.clone(), |rest| format!("targets{rest}"));
-        Error::invalid(format!("lora: {what}"))
-    })?;
-    check_targets(options, &config, &slots(model), model.arch.names()).map_err(Error::Invalid)?;
-    Ok((said, config))
-}
-
-/// The head that is trained as a whole.
-pub(super) fn trained_head(model: &Config) -> Option<Slot> {
-    let name = format!("{SCORE}.weight");
-    slots(model).into_iter().find(|slot| model.head == Head::Score && slot.name == name)
-}
-
-/// adapter_config.json, with the fields that PEFT writes.
-fn config_json(options: &Options, config: &Config, base: &Path) -> Value {
-    let names = config.arch.names();
-    let targets = match &options.targets {
-        all if means_all(all) => json!(matrices(names)),
-        Targets::Ends(ends) => json!(ends),
-        Targets::All(pattern) => json!(pattern),
-    };
-    json!({
-        "alpha_pattern": {},
-        "base_model_name_or_path": base,
-        "bias": "none",
-        "fan_in_fan_out": names.transposed,
-        "inference_mode": true,
-        "init_lora_weights": true,
-        "lora_alpha": options.alpha,
-        "lora_dropout": options.dropout,
-        "modules_to_save": null,
-        "peft_type": "LORA",
-        "r": options.r,
-        "rank_pattern": {},
-        "target_modules": targets,
-        "task_type": "CAUSAL_LM",
-        "use_dora": false,
-        "use_rslora": options.rslora,
-    })
-}
-
-fn means_all(targets: &Targets) -> bool {
-    match targets {
-        Targets::All(all) => is_all(all),
-        Targets::Ends(ends) => ends.iter().any(|end| is_all(end)),
-    }
-}
-
-fn is_all(target: &str) -> bool {
-    target.eq_ignore_ascii_case("all-linear")
-}
-
-/// The last parts of the names of a layer's matrices.
-fn matrices(names: &Names) -> BTreeSet<&'static str> {
-    let all = names.qkv.iter().chain([&names.o]).chain(names.up).chain([&names.down]);
-    all.map(|name| name.rsplit('.').next().unwrap_or(name)).collect()
-}
-
-/// Each target must be there.
-fn check_targets(
-    options: &Options,
-    config: &LoraConfig,
-    all: &[Slot],
-    names: &Names,
-) -> std::result::Result<(), String> {
-    let modules: Vec<&str> = all
-        .iter()
-        .filter(|slot| slot.shape.len() == 2 && slot.name.starts_with(names.layers))
-        .flat_map(|slot| slot.parts.iter().map(|part| part.name.trim_end_matches(".weight")))
-        .collect();
-    let known = matrices(names).into_iter().collect::<Vec<_>>().join(", ");
-    let ends_with =
-        |module: &str, end: &str| module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-    if let Targets::Ends(ends) = &options.targets
-        && let Some(odd) = ends.iter().filter(|end| !is_all(end)).find(|end| !modules.iter().any(|m| ends_with(m, end)))
-    {
-        return Err(format!("lora: targets: \"{odd}\" is no matrix of the model's layers; there are {known}"));
-    }
-    let place = Place { names, linear: true };
-    match modules.iter().any(|m| config.changes(m, &place)) {
-        true => Ok(()),
-        false => Err(format!("lora: targets: no matrix of the model's layers is meant; there are {known}")),
     }
 }
 

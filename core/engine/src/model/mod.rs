@@ -23,7 +23,9 @@ mod save;
 mod shape;
 mod sizes;
 mod slots;
+mod soft;
 mod tape;
+mod targets;
 mod unread;
 mod weights;
 
@@ -164,6 +166,11 @@ impl Model {
     /// Gains that a query must bring.
     pub fn blocks(&self) -> usize {
         self.lora.as_ref().map_or(0, Lora::blocks)
+    }
+
+    /// Positions that a prompt and its completion have together.
+    pub fn context(&self) -> i64 {
+        self.config.shape.context - self.lora.as_ref().map_or(0, Lora::soft_tokens) as i64
     }
 
     pub fn parameter_count(&self) -> usize {

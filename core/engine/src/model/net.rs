@@ -10,7 +10,8 @@ use super::layers::{Change, Changes, Dropout, Gain, Linear, Normed, Passing};
 use super::lora::Lora;
 use super::output::Output;
 use super::shape::{Norm, QkNorm};
-use super::slots::slots;
+use super::slots::slots_and_head;
+use super::soft::Soft;
 use super::tape::Tape;
 use super::{Adapter, Head, Model};
 use crate::{Error, Result};
@@ -27,8 +28,9 @@ pub struct Net {
     norm: Normed,
     head: Output,
     dtype: Kind,
-    /// Blocks of low-rank changes, each of which needs a gain.
+    /// Blocks of changes, each of which needs a gain.
     blocks: usize,
+    soft: Option<Soft>,
     dropout: Option<Dropout>,
     tape: Option<Tape>,
 }
@@ -66,7 +68,7 @@ impl Net {
     /// A base with several adapters beside each other, each a block with a gain of its own if they are `gained`.
     pub(super) fn of_adapters(base: &Model, adapters: &[Adapter], gained: bool, dtype: Kind) -> Result<Self> {
         let mut changes: HashMap<String, Vec<Change>> = HashMap::new();
-        for slot in slots(&base.config) {
+        for slot in slots_and_head(&base.config) {
             let blocks = adapters
                 .iter()
                 .enumerate()
@@ -76,13 +78,18 @@ impl Net {
         }
         let changes = RefCell::new(changes);
         let net = Self::build(base, &|slot| Ok(changes.borrow_mut().remove(slot).unwrap_or_default()), None, dtype)?;
-        Ok(Self { blocks: if gained { adapters.len() } else { 0 }, ..net })
+        let sets: Vec<&Tensor> = adapters.iter().filter_map(Adapter::soft_tokens).collect();
+        if let (Some(without), true) = (adapters.iter().find(|a| a.soft_tokens().is_none()), !sets.is_empty()) {
+            return Err(Error::invalid(format!("{}: has no soft tokens, and others beside it have", without.name())));
+        }
+        Ok(Self { blocks: if gained { adapters.len() } else { 0 }, soft: Soft::of(&sets, dtype)?, ..net })
     }
 
     fn with(model: &Model, lora: Option<&Lora>, dtype: Kind) -> Result<Self> {
         let changes = |slot: &str| lora.map_or(Ok(vec![]), |lora| lora.changes(slot, dtype));
         let net = Self::build(model, &changes, lora.and_then(Lora::head), dtype)?;
-        Ok(Self { blocks: lora.map_or(0, Lora::blocks), ..net })
+        let soft = lora.map_or(Ok(None), |lora| Soft::of(&lora.soft_sets(), dtype))?;
+        Ok(Self { blocks: lora.map_or(0, Lora::blocks), soft, ..net })
     }
 
     /// `changes` are those of a parameter, `trained` takes the place of the head.
@@ -99,7 +106,8 @@ impl Net {
         };
         let norm = params.read_norm(names.norm, shape.norm)?;
         let head = Output::of(&config, &params, &embed, trained)?;
-        Ok(Self { embed, positions, layers, norm, head, config, dtype, blocks: 0, dropout: None, tape: None })
+        let (blocks, soft, dropout, tape) = (0, None, None, None);
+        Ok(Self { embed, positions, layers, norm, head, config, dtype, blocks, soft, dropout, tape })
     }
 
     pub fn device(&self) -> Device {
@@ -118,9 +126,25 @@ impl Net {
         self.embed.numel() + positions + layers + self.norm.numel() + head
     }
 
-    /// Gains that a query must bring: one for each block of low-rank changes.
+    /// Gains that a query must bring: one for each block of changes.
     pub fn blocks(&self) -> usize {
         self.blocks
+    }
+
+    /// Soft tokens before every prompt.
+    pub fn soft_tokens(&self) -> usize {
+        self.soft.as_ref().map_or(0, |soft| soft.tokens)
+    }
+
+    /// A prompt with room before it for the soft tokens, which take the place of any tokens.
+    pub fn with_room(&self, prompt: &[u32]) -> Vec<u32> {
+        let room = prompt.first().copied().unwrap_or_default();
+        std::iter::repeat_n(room, self.soft_tokens()).chain(prompt.iter().copied()).collect()
+    }
+
+    /// Positions that a prompt and its completion have together.
+    pub fn context(&self) -> i64 {
+        self.config.shape.context - self.soft_tokens() as i64
     }
 
     pub fn new_cache(&self, batch: i64, capacity: i64) -> Result<Cache> {
@@ -128,7 +152,7 @@ impl Net {
     }
 
     /// Hidden states after the final norm, `[batch, length, hidden]`. `ids` and `positions` are `[batch, length]` (i64). With a
-    /// cache, its keys and values come first and the new ones are appended.
+    /// cache, its keys and values come first and the new ones are appended. Rows begin with room for the soft tokens (`with_room`).
     pub fn hidden(&self, ids: &Tensor, positions: &Tensor, mask: &Mask, cache: Option<&mut Cache>) -> Result<Tensor> {
         self.hidden_at(ids, positions, mask, cache, &[])
     }
@@ -148,7 +172,8 @@ impl Net {
         }
         let keys = cache.as_deref_mut().map(|cache| cache.place(positions)).transpose()?;
         let around = self.around(mask, positions, keys.as_ref().unwrap_or(positions))?;
-        let (mut x, pass) = (self.embedded(ids, positions)?, self.next_pass());
+        let begins = cache.as_ref().is_none_or(|cache| cache.length == 0);
+        let (mut x, pass) = (self.embedded(ids, positions, gains, begins)?, self.next_pass());
         for layer in 0..self.layers.len() {
             x = self.block(layer, x, &around, (pass, gains), cache.as_deref_mut())?;
         }
@@ -271,10 +296,15 @@ impl Net {
         self.head.gated(ends, prompts, &Passing { gains: &[], dropout: self.dropout.as_ref() })
     }
 
-    pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    /// Embeddings of tokens, with the soft tokens in their room where rows begin.
+    pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor, gains: &[Gain], begins: bool) -> Result<Tensor> {
         let x = Tensor::f_embedding(&self.embed, ids, -1, false, false)?;
         let x = match self.config.shape.embed_scale {
             Some(scale) => x.f_mul(&Tensor::f_from_slice(&[scale])?.f_to_kind(self.dtype)?.f_to_device(x.device())?)?,
+            None => x,
+        };
+        let x = match self.soft.as_ref().filter(|_| begins) {
+            Some(soft) => soft.put_into(&x, gains)?,
             None => x,
         };
         match &self.positions {
@@ -308,10 +338,14 @@ impl Reader<'_> {
 
     pub fn read_linear(&self, name: &str, bias: bool) -> Result<Linear> {
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
-        let name = format!("{name}.weight");
-        let weight = self.tensor(&name)?;
-        let changes = Changes::of((self.changes)(&name)?, weight.size()[0])?;
+        let weight = self.tensor(&format!("{name}.weight"))?;
+        let changes = self.changes_of(name, weight.size()[0])?;
         Ok(Linear { weight, bias, changes })
+    }
+
+    /// What is added to the product of a matrix with so many rows.
+    pub fn changes_of(&self, name: &str, rows: i64) -> Result<Option<Changes>> {
+        Changes::of((self.changes)(&format!("{name}.weight"))?, rows)
     }
 
     fn read_norm(&self, name: &str, kind: Norm) -> Result<Normed> {

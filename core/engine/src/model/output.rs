@@ -33,7 +33,11 @@ impl Output {
     pub fn of(config: &Config, params: &Reader, embed: &Tensor, trained: Option<&Tensor>) -> Result<Self> {
         let capped = Then::Capped(config.shape.logits_cap);
         let (linear, then) = match config.head {
-            Head::TiedLm => (Linear { weight: embed.shallow_clone(), bias: None, changes: None }, capped),
+            // What changes the head of a tied pair leaves the embedding as it is.
+            Head::TiedLm => {
+                let changes = params.changes_of(config.arch.names().head, embed.size()[0])?;
+                (Linear { weight: embed.shallow_clone(), bias: None, changes }, capped)
+            }
             Head::Lm => (params.read_linear(config.arch.names().head, false)?, capped),
             Head::Score => (params.read_linear(SCORE, false)?, Then::Nothing),
             Head::Normalised(head) => {

@@ -1,6 +1,7 @@
 //! `adapter_config.json` of a LoRA adapter, as PEFT reads it: each field is done, known to change nothing, or refused by its name.
 
 use super::arch::Names;
+use super::soft;
 use crate::fields::{Fields, Said};
 use regex::Regex;
 use serde_json::{Map, Value};
@@ -10,6 +11,8 @@ use serde_json::{Map, Value};
 pub struct LoraConfig {
     /// The model that it was trained on, for messages.
     pub base: Option<String>,
+    /// Of an adapter that is soft tokens alone (PROMPT_TUNING): so many.
+    pub soft_tokens: Option<i64>,
     /// Which biases of the base were trained too; none of a base that has none.
     pub bias: Option<String>,
     rank: i64,
@@ -88,12 +91,15 @@ impl LoraConfig {
     pub fn parse(text: &str) -> Said<Self> {
         let mut f = Fields::parse(text)?;
         let kind: String = f.need("peft_type")?;
-        if kind != "LORA" {
-            return Err(format!("is an adapter of type {kind}; motrain knows LORA"));
+        match kind.as_str() {
+            "LORA" => {}
+            "PROMPT_TUNING" => return soft::parse(f),
+            _ => return Err(format!("is an adapter of type {kind}; motrain knows LORA and PROMPT_TUNING")),
         }
         beginning(&mut f)?;
         let config = Self {
             base: f.take("base_model_name_or_path")?,
+            soft_tokens: None,
             bias: f.take::<String>("bias")?.filter(|how| how != "none"),
             rank: f.take("r")?.unwrap_or(8),
             alpha: f.take("lora_alpha")?.unwrap_or(8.0),
@@ -123,6 +129,26 @@ impl LoraConfig {
                 "says {said}, which motrain does not do; merge the adapter into its base with peft's merge_and_unload() first"
             )),
             None => Ok(config),
+        }
+    }
+
+    /// Of soft tokens alone.
+    pub fn of_soft_tokens(base: Option<String>, tokens: i64) -> Self {
+        let targets = Some(Modules::Ends(vec![]));
+        Self {
+            base,
+            soft_tokens: Some(tokens),
+            bias: None,
+            rank: 1,
+            alpha: 1.0,
+            rslora: false,
+            ranks: vec![],
+            alphas: vec![],
+            targets,
+            excluded: None,
+            layers: vec![],
+            layers_pattern: vec![],
+            saved: vec![],
         }
     }
 

@@ -2,9 +2,9 @@
 
 use super::adapter::is_linear;
 use super::config::Config;
-use super::lora;
 use super::peft::{LoraConfig, Place};
-use super::slots::slots;
+use super::slots::{slots, slots_and_head};
+use super::targets;
 use crate::Result;
 use crate::plan::{Gains, Lora as LoraOptions};
 use std::collections::HashMap;
@@ -27,22 +27,30 @@ impl Trained {
 
     /// An adapter, as `Lora::new` makes it, with a reward model's head.
     pub fn adapter(options: &LoraOptions, config: &Config) -> Result<Self> {
-        let (_, said) = lora::said(options, config, Path::new(""))?;
-        let mut trained = Self::of_changes(&said, config);
-        trained.shapes.extend(lora::trained_head(config).map(|slot| slot.shape));
+        let (_, said) = targets::said(options, config, Path::new(""))?;
+        let mut trained = Self::changes(&said, config, options.full);
+        trained.shapes.extend(targets::trained_head(config).map(|slot| slot.shape));
         Ok(Self { dropout: options.dropout > 0.0, ..trained })
     }
 
     /// The low-rank changes that adapter_config.json says.
     pub(super) fn of_changes(said: &LoraConfig, config: &Config) -> Self {
+        Self::changes(said, config, false)
+    }
+
+    /// Of `full` rank there is no A.
+    fn changes(said: &LoraConfig, config: &Config, full: bool) -> Self {
         let (mut shapes, mut ranks) = (Vec::new(), HashMap::new());
-        let place = Place { names: config.arch.names(), linear: true };
-        for slot in slots(config).iter().filter(|slot| is_linear(slot, config)) {
+        let names = config.arch.names();
+        let head = format!("{}.weight", names.head);
+        for slot in slots_and_head(config).iter().filter(|slot| is_linear(slot, config) || slot.name == head) {
+            let place = Place { names, linear: slot.name != head };
             for part in &slot.parts {
                 let module = part.name.trim_end_matches(".weight");
                 if said.changes(module, &place) {
-                    let rank = said.rank(module);
-                    shapes.extend([vec![rank, slot.shape[1]], vec![part.rows, rank]]);
+                    let columns = slot.shape[1];
+                    let (outer, rank) = if full { (0, columns) } else { (said.rank(module), said.rank(module)) };
+                    shapes.extend([vec![outer, columns], vec![part.rows, rank]]);
                     *ranks.entry(slot.name.clone()).or_insert(0.0) += rank as f64;
                 }
             }
@@ -50,9 +58,9 @@ impl Trained {
         Self { shapes, ranks: Some(ranks), dropout: false }
     }
 
-    /// The changes that gains make of each change.
-    pub fn with_gains(mut self, gains: Gains, objectives: usize) -> Self {
-        let k = objectives as i64;
+    /// The changes that gains make of each change, and soft tokens.
+    pub fn with_gains(mut self, lora: &LoraOptions, objectives: usize, config: &Config) -> Self {
+        let (k, gains) = (objectives as i64, lora.gains);
         // Factors of rank r alone: both dimensions of one are known by its place.
         let wider = |rank: i64| match gains {
             Gains::None => rank,
@@ -66,6 +74,10 @@ impl Trained {
         }
         let widened = |ranks: f64| wider(ranks as i64) as f64;
         self.ranks.iter_mut().flat_map(|ranks| ranks.values_mut()).for_each(|ranks| *ranks = widened(*ranks));
+        if lora.soft_tokens > 0 {
+            let set = vec![lora.soft_tokens as i64, config.shape.hidden_size];
+            self.shapes.extend(std::iter::repeat_n(set, objectives));
+        }
         self
     }
 

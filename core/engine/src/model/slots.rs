@@ -2,7 +2,7 @@
 
 use super::arch::Names;
 use super::config::Config;
-use super::head;
+use super::head::{self, Head};
 use super::shape::{Norm, QkNorm, Shape};
 use crate::Result;
 use tch::Tensor;
@@ -84,6 +84,16 @@ pub fn slots(config: &Config) -> Vec<Slot> {
     }
     norm(names.norm.into(), shape.norm, d, &mut out);
     head::slots(config, &mut out);
+    out
+}
+
+/// The same, and the output head by itself where the embedding serves as one: changes of the head need not be the embedding's.
+pub fn slots_and_head(config: &Config) -> Vec<Slot> {
+    let mut out = slots(config);
+    if config.head == Head::TiedLm {
+        let (shape, name) = (&config.shape, config.arch.names().head);
+        out.push(plain(format!("{name}.weight"), &[shape.vocab_size, shape.hidden_size]));
+    }
     out
 }
 

@@ -51,7 +51,7 @@ impl Tape {
         let around = net.around(mask, positions, positions)?;
         let (mut inputs, number) = (Vec::new(), net.next_pass());
         let output = no_grad(|| -> Result<Tensor> {
-            let mut x = net.embedded(ids, positions)?;
+            let mut x = net.embedded(ids, positions, gains, true)?;
             for layer in 0..net.depth() {
                 inputs.push(x.shallow_clone());
                 x = net.block(layer, x, &around, (number, gains), None)?;
@@ -138,7 +138,7 @@ impl Pass {
             output.f_mul(&gradient)?.f_sum(Kind::Float)?.f_backward()?;
             gradient = leaf.f_grad()?;
         }
-        let embedded = net.embedded(&self.ids, &self.positions)?;
+        let embedded = net.embedded(&self.ids, &self.positions, &self.gains, true)?;
         if embedded.requires_grad() && gradient.defined() {
             embedded.f_mul(&gradient)?.f_sum(Kind::Float)?.f_backward()?;
         }

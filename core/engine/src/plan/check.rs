@@ -96,8 +96,8 @@ impl Plan {
                     format!("refers to \"{needed}\", which makes no {}", makes.words())
                 }
                 (Some(found), Some(Makes::Policy)) if is_steered(found) && !stage.work.takes_steered() => format!(
-                    "takes \"{needed}\" for one model, and its policy is steered by the gains of its parameters; evaluate it as a policy, or \
-                     train one without `lora.gains`"
+                    "takes \"{needed}\" for one model, and its policy is steered by its parameters; evaluate it as a policy, or train one \
+                     without `lora.gains` and `lora.soft_tokens`"
                 ),
                 _ => continue,
             };
@@ -137,7 +137,7 @@ impl Plan {
 
 /// Whether the policy that a stage trains is steered by its parameters.
 fn is_steered(stage: &Stage) -> bool {
-    stage.work.trains().is_some_and(|(_, lora)| lora.is_some_and(|lora| !lora.gains.is_none()))
+    stage.work.trains().is_some_and(|(_, lora)| lora.is_some_and(crate::plan::Lora::is_steered))
 }
 
 impl Stage {

@@ -49,7 +49,7 @@ impl Plan {
     fn adapts(&self, at: usize, stage: &Stage) -> Result<()> {
         let Some((model, Some(lora))) = stage.work.trains() else { return Ok(()) };
         let start = model.path().map(Path::new).filter(|folder| is_adapter(folder));
-        if !lora.gains.is_none() && (start.is_some() || self.is_made_as_adapter(at, model)) {
+        if lora.is_steered() && (start.is_some() || self.is_made_as_adapter(at, model)) {
             return Err(Error::invalid(GAINS_BEGIN));
         }
         if let Some(Ok(start)) = start.map(Adapter::outline) {

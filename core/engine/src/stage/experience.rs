@@ -80,13 +80,8 @@ impl<'a> Experience<'a> {
         let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
         let wide = widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &tokenizer)?;
         let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
-        let rows = load_prompts(
-            &options.prompts,
-            &tokenizer,
-            options.generate.max_new_tokens,
-            policy.config.shape.context,
-            &seen,
-        )?;
+        let rows =
+            load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.context(), &seen)?;
         rewards.check_rows(&options.prompts, &rows)?;
         let experience = Self { stage, options, steering, rows, sampler, rewards };
         let reference = no_grad(|| policy.reference(session.dtype))?;

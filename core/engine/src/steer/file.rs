@@ -152,7 +152,7 @@ pub fn said_by(folder: &Path) -> Result<Option<(Vec<String>, Component)>> {
 
 /// Writes how a stage's finished policy is steered beside it: `lora` may have gains.
 pub fn save(stage: Cx, objectives: Vec<String>, conditioner: &Component, lora: Option<&Lora>) -> Result<()> {
-    let by: Box<dyn AnySteer> = match lora.is_some_and(|lora| !lora.gains.is_none()) {
+    let by: Box<dyn AnySteer> = match lora.is_some_and(Lora::is_steered) {
         true => Box::new(Gained::below(objectives.len())),
         false => Box::new(Prompted(ModelRef::Path(".".into()))),
     };

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::no_grad;
 
-/// PEFT adapter folders (LoRA) of one base, which they name, one per objective: each answers with its weight as gain.
+/// PEFT adapter folders (LoRA or prompt tuning) of one base, which they name, one per objective: each answers with its weight as gain.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Gained(#[schemars(length(min = 1, max = 32))] pub Vec<ModelRef>);
@@ -51,8 +51,8 @@ impl Steer for Gained {
             }
         }
         let adapters = folders.iter().map(|f| Adapter::load(f, from.device)).collect::<Result<Vec<_>>>()?;
-        if let Some(at) = adapters.iter().position(|adapter| !adapter.is_low_rank()) {
-            let what = "changes more than low-rank adapters do, so it has no gain; mix it with `soup`";
+        if let Some(at) = adapters.iter().position(|adapter| !adapter.takes_gains()) {
+            let what = "holds whole matrices, which have no gain; mix it with `soup`";
             return Err(Error::file(&folders[at], what));
         }
         beside(from, &ModelRef::Path(base.to_string_lossy().into_owned()), &adapters)
@@ -77,7 +77,7 @@ impl Steer for Gained {
 /// What answers with low-rank adapters beside their base.
 pub fn beside(from: &Loader, base: &ModelRef, adapters: &[Adapter]) -> Result<(Box<dyn Steerable>, Tokenizer)> {
     let model = Model::load_as(&(from.folder)(base), from.device, from.dtype)?;
-    adapters.iter().try_for_each(|adapter| adapter.check(&model.config))?;
+    adapters.iter().try_for_each(|adapter| adapter.check_beside(&model.config))?;
     let tokenizer = from.tokenizer(base, &model)?;
     Ok((Box::new(no_grad(|| model.net_with(adapters, from.dtype))?), tokenizer))
 }
@@ -106,6 +106,6 @@ impl Steerable for Net {
     }
 
     fn context(&self) -> i64 {
-        self.config.shape.context
+        self.context()
     }
 }

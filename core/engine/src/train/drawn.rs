@@ -43,38 +43,37 @@ pub struct LogProbs {
 }
 
 impl LogProbs {
-    fn pack(&self, drawn: &[&Drawn], see_weights: bool) -> Result<Packed> {
-        let groups: Vec<Group> = drawn
-            .iter()
-            .map(|d| Group {
-                prompt: if see_weights { d.conditioned } else { d.plain },
-                completions: d.completions.clone(),
-            })
+    /// As `net` sees prompts.
+    fn pack(&self, net: &Net, drawn: &[&Drawn], see_weights: bool) -> Result<Packed> {
+        let seen = |d: &&Drawn| net.with_room(if see_weights { d.conditioned } else { d.plain });
+        let prompts: Vec<Vec<u32>> = drawn.iter().map(seen).collect();
+        let groups: Vec<Group> = std::iter::zip(&prompts, drawn)
+            .map(|(prompt, d)| Group { prompt, completions: d.completions.clone() })
             .collect();
         pack(&groups, self.pad, self.reference.device())
     }
 
     /// As the policy sees it.
-    fn pack_gained(&self, drawn: &[&Drawn]) -> Result<Packed> {
-        self.pack(drawn, true)?.gained(&drawn.iter().map(|d| d.gains).collect::<Vec<_>>())
+    fn pack_gained(&self, net: &Net, drawn: &[&Drawn]) -> Result<Packed> {
+        self.pack(net, drawn, true)?.gained(&drawn.iter().map(|d| d.gains).collect::<Vec<_>>())
     }
 
     /// Log-prob sums under the reference, completion by completion.
     pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
         obey()?;
-        let packed = self.pack(drawn, self.reference_sees_weights)?;
+        let packed = self.pack(&self.reference, drawn, self.reference_sees_weights)?;
         no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.temperature)?)?))
     }
 
     /// The same under a policy, still on the graph.
     pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Tensor> {
-        let packed = self.pack_gained(drawn)?;
+        let packed = self.pack_gained(net, drawn)?;
         packed.sums(&packed.token_log_probs(net, self.temperature)?)
     }
 
     /// And with the policy's state at the end of each x', on the host.
     pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Tensor, Vec<Vec<f64>>)> {
-        let packed = self.pack_gained(drawn)?;
+        let packed = self.pack_gained(net, drawn)?;
         let hidden = packed.hidden(net)?;
         let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.temperature)?)?;
         Ok((sums, packed.prompt_states(&hidden)?))

@@ -186,7 +186,7 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     };
     let objectives = weighing.as_ref().map_or(0, |weighing| weighing.steering.objectives.len());
     let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), objectives, Ok)?;
-    let pairs = fitting(&data, &tokenizer, policy.config.shape.context, weighing.as_ref(), session.plan.seed)?;
+    let pairs = fitting(&data, &tokenizer, policy.context(), weighing.as_ref(), session.plan.seed)?;
     if let Some(weighing) = &weighing {
         weighing.set.check_rows(&data, &pairs.iter().map(row).collect::<Vec<_>>())?;
     }
