@@ -140,8 +140,6 @@ fn a_copys_gradient_is_its_weights_share_of_that_at_the_mix() {
     let whole = |gains: Gains| Lora { full: true, ..options(gains) };
     shares_the_gradient(&options(Gains::Copies), &options(Gains::None));
     shares_the_gradient(&whole(Gains::Copies), &whole(Gains::None));
-    let head = |lora: Lora| Lora { targets: Targets::Ends(vec!["lm_head".into()]), ..lora };
-    shares_the_gradient(&head(whole(Gains::Copies)), &head(whole(Gains::None)));
 }
 
 fn shares_the_gradient(copied: &Lora, single: &Lora) {

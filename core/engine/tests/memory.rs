@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 
 use motrain_engine::model::{Config, Model, Trained};
-use motrain_engine::plan::{Lora, Targets};
+use motrain_engine::plan::{Gains, Lora, Targets};
 use std::path::{Path, PathBuf};
 use tch::Device;
 
@@ -33,11 +33,16 @@ fn parameters_counted_from_config_json_are_those_that_are_loaded() {
 fn an_adapters_numbers_are_those_that_train() {
     let whole = Lora::default();
     let some = Lora { r: 3, targets: Targets::All(".*[13].*".into()), ..Lora::default() };
+    let full = Lora { full: true, gains: Gains::Copies, ..Lora::default() };
+    let diagonal = Lora { r: 3, gains: Gains::Diagonal, ..Lora::default() };
+    let soft = Lora { soft_tokens: 5, ..Lora::default() };
+    let alone = Lora { soft_tokens: 5, targets: Targets::Ends(vec![]), ..Lora::default() };
     for folder in folders() {
-        for options in [&whole, &some] {
+        for options in [&whole, &some, &full, &diagonal, &soft, &alone] {
             let mut model = Model::load(&folder, Device::Cpu).unwrap();
-            let counted = Trained::adapter(options, &model.config).map(|trained| trained.numbers());
-            match (counted, model.attach(options, &folder, None, 0, 0)) {
+            let counted = Trained::adapter(options, &model.config)
+                .map(|trained| trained.with_gains(options, 2, &model.config).numbers());
+            match (counted, model.attach(options, &folder, None, 2, 0)) {
                 (Ok(counted), Ok(())) => assert_eq!(counted, model.trained_count() as f64, "{}", folder.display()),
                 (counted, attached) => {
                     assert_eq!(counted.unwrap_err().to_string(), attached.unwrap_err().to_string());

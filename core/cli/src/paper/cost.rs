@@ -3,7 +3,7 @@
 
 use super::{Seed, place};
 use anyhow::Result;
-use motrain_engine::model::{ADAPTER, Adapter, numbers_of, parameter_count};
+use motrain_engine::model::{ADAPTER, Adapter, SOFT_TOKENS, numbers_of, parameter_count};
 use motrain_engine::names;
 use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
@@ -114,7 +114,10 @@ fn trained_parameters(stage: &Path) -> Result<u64> {
 
 /// Numbers of the adapters that gains steer, one for each objective.
 fn parts(stage: &Path) -> Result<Option<u64>> {
-    let folders = (0..).map(|k| stage.join(names::MODEL).join(gained::place(k))).take_while(|folder| folder.is_dir());
+    let of = |k| stage.join(names::MODEL).join(gained::place(k));
+    let folders = (0..).map(of).take_while(|folder| folder.is_dir());
+    // An adapter may have soft tokens beside it.
+    let folders = folders.flat_map(|folder| [folder.join(SOFT_TOKENS), folder]).filter(|folder| folder.is_dir());
     let counts = folders.map(|folder| parameter_count(&folder)).collect::<motrain_engine::Result<Vec<_>>>()?;
     Ok((!counts.is_empty()).then(|| counts.iter().sum()))
 }

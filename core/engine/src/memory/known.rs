@@ -33,6 +33,8 @@ pub struct Shaped {
     pub stored: f64,
     /// Numbers of an adapter that it is, beside its base.
     pub adapter: Option<f64>,
+    /// Whether that stays beside the base, since weights steer it.
+    pub steered: bool,
     /// Where its tokenizer lies.
     text: Option<PathBuf>,
 }
@@ -72,7 +74,12 @@ impl Shaped {
             (Some(_), Some(base)) => (base.file, base.stored),
             _ => ((config.stored_bytes() * numbers).min(SHARD as f64), config.stored_bytes()),
         };
-        Self { config, numbers, largest, file, stored, adapter, text: like.and_then(|base| base.text.clone()) }
+        let steered = false;
+        Self { config, numbers, largest, file, stored, adapter, steered, text: like.and_then(|base| base.text.clone()) }
+    }
+
+    pub fn steered(self, steered: bool) -> Self {
+        Self { steered, ..self }
     }
 
     /// A folder's config.json, and how large its files are; without weights, as large as they would be.

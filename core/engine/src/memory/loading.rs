@@ -10,6 +10,9 @@ pub fn opening(model: &Shaped, bytes: f64, part: Part, machine: Machine) -> Vec<
     let converted = if model.stored == bytes { 0.0 } else { model.stored * model.largest };
     let files = if machine.gpu { 0.0 } else { model.file + converted };
     // One matrix is changed at a time.
-    let merging = model.adapter.map(|adapter| own.clone().with(Part::Files, F32 * (adapter + model.largest)));
+    let merging = model
+        .adapter
+        .filter(|_| !model.steered)
+        .map(|adapter| own.clone().with(Part::Files, F32 * (adapter + model.largest)));
     std::iter::once(own.with(Part::Files, files)).chain(merging).collect()
 }

@@ -105,7 +105,8 @@ impl<'a> Trainee<'a> {
     pub fn makes(&self) -> Shaped {
         let own = self.lora.filter(|lora| !lora.merge).map(|_| self.trained.numbers());
         let adapter = own.map(|own| own + self.model.adapter.unwrap_or(0.0));
-        Shaped::made(self.model.config.clone(), adapter, Some(&self.model))
+        let steered = self.lora.is_some_and(Lora::is_steered);
+        Shaped::made(self.model.config.clone(), adapter, Some(&self.model)).steered(steered)
     }
 }
 
@@ -209,9 +210,10 @@ impl Taken {
 }
 
 impl Shaped {
-    /// A network that only computes.
+    /// A network that only computes. What weights steer is there as it was read and in the type of computing.
     pub fn network(&self, machine: Machine) -> Parts {
-        Parts::default().with(Part::Weights, machine.bytes * self.numbers)
+        let beside = self.adapter.filter(|_| self.steered).map_or(0.0, |numbers| (F32 + machine.bytes) * numbers);
+        Parts::default().with(Part::Weights, machine.bytes * self.numbers + beside)
     }
 }
 

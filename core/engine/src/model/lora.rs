@@ -129,11 +129,6 @@ impl Lora {
 
     /// Soft tokens begin as embeddings of tokens that are drawn from the vocabulary, the same for all objectives.
     fn add_soft_tokens(&mut self, tokens: usize, model: &Model, rng: &mut Rng) -> Result<()> {
-        soft::check(&model.config).map_err(Error::Invalid)?;
-        let context = model.config.shape.context;
-        if tokens as i64 >= context {
-            return Err(Error::invalid(format!("lora: {tokens} soft_tokens leave no room in a context of {context}")));
-        }
         let table = format!("{}.weight", model.config.arch.names().embed);
         let Some((_, table)) = model.params.iter().find(|(name, _)| *name == table) else { return Ok(()) };
         let drawn: Vec<i64> = (0..tokens).map(|_| rng.random_range(0..table.size()[0])).collect();

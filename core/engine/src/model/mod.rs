@@ -45,6 +45,7 @@ pub use peft::LoraConfig;
 pub use save::write_json;
 pub(crate) use save::write_tensors;
 pub use sizes::{Trained, numbers};
+pub use soft::BESIDE as SOFT_TOKENS;
 pub(crate) use weights::read_file;
 pub use weights::{SHARD, check_safetensors, check_stored, largest_file, numbers_of, parameter_count};
 

@@ -67,11 +67,16 @@ impl Trained {
             Gains::Copies => rank * k,
             Gains::Diagonal => rank + k,
         };
+        let mut diagonals = Vec::new();
         for pair in self.shapes.chunks_mut(2) {
             if let [a, b] = pair {
+                if gains == Gains::Diagonal {
+                    diagonals.extend([vec![b[1]], vec![1]]);
+                }
                 (a[0], b[1]) = (wider(a[0]), wider(b[1]));
             }
         }
+        self.shapes.extend(diagonals);
         let widened = |ranks: f64| wider(ranks as i64) as f64;
         self.ranks.iter_mut().flat_map(|ranks| ranks.values_mut()).for_each(|ranks| *ranks = widened(*ranks));
         if lora.soft_tokens > 0 {

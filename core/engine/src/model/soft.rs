@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 const EMBEDDINGS: &str = "prompt_embeddings";
 
 /// Where soft tokens lie in the folder of an adapter that changes matrices too.
-pub(super) const BESIDE: &str = "soft_tokens";
+pub const BESIDE: &str = "soft_tokens";
 
 /// The sets of all objectives, `[objectives, tokens · hidden]`, in the type of computing.
 pub struct Soft {

@@ -6,6 +6,7 @@ use super::arch::Names;
 use super::head::{Head, SCORE};
 use super::peft::{LoraConfig, Place};
 use super::slots::{Order, Slot, slots, slots_and_head};
+use super::soft;
 use crate::plan::{Lora as Options, Targets};
 use crate::{Error, Result};
 use serde_json::{Value, json};
@@ -60,6 +61,7 @@ pub(super) fn said(options: &Options, model: &Config, base: &Path) -> Result<(Va
     })?;
     check_targets(options, &config, &slots_and_head(model), model.arch.names()).map_err(Error::Invalid)?;
     check_head(options, &config, model).map_err(Error::Invalid)?;
+    check_soft_tokens(options.soft_tokens as i64, model).map_err(Error::Invalid)?;
     Ok((said, config))
 }
 
@@ -157,4 +159,13 @@ fn check_head(options: &Options, config: &LoraConfig, model: &Config) -> std::re
          model with tie_word_embeddings = false and a {} of its own (an adapter that gains steer stays beside the model, and may change it)",
         names.head, names.head
     ))
+}
+
+fn check_soft_tokens(tokens: i64, model: &Config) -> std::result::Result<(), String> {
+    let context = model.shape.context;
+    match tokens {
+        0 => Ok(()),
+        _ if tokens >= context => Err(format!("lora: {tokens} soft_tokens leave no room in a context of {context}")),
+        _ => soft::check(model).map_err(|what| format!("lora: {what}")),
+    }
 }
