@@ -1,6 +1,6 @@
 //! What a plan reads from outside its run folder: known by its contents, so that it may lie anywhere.
 
-use crate::model::Adapter;
+use crate::model::{Adapter, SOFT_TOKENS};
 use crate::names;
 use crate::steer::gained;
 use motrain_core::{Error, Result, stop};
@@ -58,7 +58,9 @@ fn absolute(path: &str) -> String {
 /// are not read.
 fn is_part(folder: &Path) -> bool {
     let of_a_steering = |whole: &Path| whole.join(names::STEERING).exists() && !whole.join("config.json").exists();
-    folder.parent().is_some_and(of_a_steering) || folder.file_name().is_some_and(|n| n == "additional_chat_templates")
+    let named = |name: &str| folder.file_name().is_some_and(|own| own == name);
+    let of_an_adapter = named(SOFT_TOKENS) && folder.parent().is_some_and(Adapter::is_one);
+    folder.parent().is_some_and(of_a_steering) || of_an_adapter || named("additional_chat_templates")
 }
 
 /// Of a file its contents; of a folder the names and contents of the files in it, hidden ones left out.
@@ -150,6 +152,12 @@ mod tests {
             std::fs::write(at(part).join("weights"), weights).unwrap();
             assert_eq!(before == of(whole), whole == "b", "{part}");
         }
+        // Soft tokens count beside an adapter.
+        std::fs::create_dir_all(at("c/soft_tokens")).unwrap();
+        std::fs::write(at("c/adapter_config.json"), "{}").unwrap();
+        let before = of("c");
+        std::fs::write(at("c/soft_tokens/weights"), "1").unwrap();
+        assert_ne!(before, of("c"));
     }
 
     #[test]

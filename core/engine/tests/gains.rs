@@ -9,7 +9,7 @@ mod world;
 use motrain_core::Weights;
 use motrain_engine::decode::rollout;
 use motrain_engine::model::{Adapter, Head, Mix, Model, Net};
-use motrain_engine::plan::{Gains, GenerationConfig, Lora, Targets};
+use motrain_engine::plan::{Gains, GenerationConfig, Lora, Plan, Targets};
 use motrain_engine::steer::{Opened, Route, Steerable};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, Packed, pack, to_vec};
@@ -193,7 +193,8 @@ fn soft_tokens_share_the_gradient_by_the_weights() {
 /// Layers that are computed again for their gradient have their rows' gains.
 #[test]
 fn recomputed_layers_have_the_same_gradients() {
-    for (way, lora) in ways() {
+    let dropping = ways().into_iter().map(|(way, lora)| (way, Lora { dropout: 0.3, ..lora }));
+    for (way, lora) in ways().into_iter().chain(dropping) {
         let gradients = |recompute: bool| {
             let mut model = changed(&lora, 3);
             model.require_grad().unwrap();
@@ -368,6 +369,72 @@ fn parameters_steer_without_a_word_in_the_prompt() {
     }
 }
 
+/// A policy's parts may be given by their folders, the head of a tied pair and soft tokens among them, and answer as the policy does; as models of their
+/// own they are refused before any work.
+#[test]
+fn parts_are_given_by_their_folders() {
+    for lora in [
+        json!({ "gains": "copies", "targets": ["q_proj", "lm_head"], "full": true }),
+        json!({ "soft_tokens": 3, "r": 4 }),
+        json!({ "soft_tokens": 3, "targets": [] }),
+    ] {
+        let world = World::new();
+        let run = trained(&world, &lora, "online_preference", (4, 3e-2));
+        let parts = [0, 1].map(|k| find(&run, "model").join(format!("parts/{k}")));
+        let front = |by: Value| {
+            let mut stage = json!({
+                "id": "again", "kind": "evaluate", "name": "trained", "prompts": world.prompts(), "rewards": "rewards",
+                "conditioner": { "name": "none" }, "step": 0.5, "generate": { "max_new_tokens": 4 },
+            });
+            stage.as_object_mut().unwrap().extend(by.as_object().unwrap().clone());
+            vec![world.rewards(), stage]
+        };
+        let points = |by: Value, out: &str| -> Value {
+            let run = world.run(out, &front(by)).unwrap();
+            serde_json::from_str(&std::fs::read_to_string(find(&run, "front.json")).unwrap()).unwrap()
+        };
+        let (policy, given) = (json!({ "policy": find(&run, "model") }), json!({ "gains": parts }));
+        assert_eq!(points(policy, "whole")["methods"], points(given.clone(), "parts")["methods"], "{lora}");
+        let unfit = |stages: &[Value]| {
+            let plan = json!({ "name": "w", "seed": 0, "device": "cpu", "dtype": "f32", "stages": stages });
+            serde_json::from_value::<Plan>(plan).unwrap().unfit_models(|_| true).join("\n")
+        };
+        assert_eq!(unfit(&front(given)), "", "{lora}");
+        let said = unfit(&[world.rewards(), world.online("online_preference", &json!({ "policy": parts[0] }))]);
+        let told = if lora.get("soft_tokens").is_some() { "has soft tokens" } else { "the base has one matrix" };
+        assert!(said.contains(told) && said.contains("gains: [..]"), "{lora}: {said}");
+    }
+}
+
+/// Whole matrices are saved times the smaller identity, also where training goes on from such an adapter.
+#[test]
+fn whole_changes_go_on_as_whole_changes() {
+    let world = World::new();
+    let lora = json!({ "full": true, "targets": ["o_proj", "up_proj", "down_proj"] });
+    let mut first = world.online("online_preference", &json!({ "lora": lora }));
+    first["id"] = json!("first");
+    let go_on = world.online("online_preference", &json!({ "policy": { "stage": "first" }, "lora": lora }));
+    let run = world.run("on", &[world.rewards(), first, go_on]).unwrap();
+    let adapter = |stage: &str| {
+        let folder = std::fs::read_dir(run.join("stages")).unwrap().flatten().map(|e| e.path());
+        let folder = folder.filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(stage));
+        let file = folder.map(|p| p.join("model/adapter_model.safetensors")).find(|p| p.is_file()).unwrap();
+        let mut all = Tensor::read_safetensors(file).unwrap();
+        all.sort_by(|(a, _), (b, _)| a.cmp(b));
+        all
+    };
+    let (before, after) = (adapter("first"), adapter("train"));
+    assert_eq!(before.len(), 2 * 3 * 2);
+    let mut moved = 0.0;
+    for ((name, one), (_, two)) in before.iter().zip(&after) {
+        assert_eq!(one.size(), two.size(), "{name}");
+        moved += f64::try_from((one - two).abs().sum(Kind::Float).to_kind(Kind::Double)).unwrap();
+    }
+    let ranks: Vec<i64> = before.iter().filter(|(n, _)| n.contains("lora_A")).map(|(_, a)| a.size()[0]).collect();
+    assert!(ranks.iter().all(|rank| *rank == 16), "{ranks:?}");
+    assert!(moved > 1e-3);
+}
+
 /// Where gains mean nothing they are refused, and a policy that they steer is no single model.
 #[test]
 fn what_makes_no_sense_is_refused() {
@@ -392,6 +459,7 @@ fn what_makes_no_sense_is_refused() {
     assert!(read(online(json!({ "lora": merged }))).contains("no one model holds what answers at all weights"));
     for (odd, told) in [
         (json!({ "targets": [] }), "nothing is trained"),
+        (json!({ "targets": [], "soft_tokens": 2, "dropout": 0.1 }), "which are of changes of matrices"),
         (json!({ "targets": [], "soft_tokens": 2, "gains": "copies" }), "nothing to gain"),
         (json!({ "full": true, "gains": "diagonal" }), "where there are none"),
         (json!({ "soft_tokens": 2, "merge": true }), "has soft_tokens and merge = true"),

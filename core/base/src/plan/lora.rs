@@ -76,6 +76,11 @@ impl Lora {
                 "has no targets, so nothing is trained; name matrices, such as \"all-linear\", or give soft_tokens",
             );
         }
+        if none && (self.full || self.dropout > 0.0) {
+            return wrong(
+                "has no targets, and full or dropout, which are of changes of matrices; name matrices, or leave them out",
+            );
+        }
         if none && !self.gains.is_none() {
             return wrong(
                 "has gains and no targets, so that there is nothing to gain; name matrices, or leave `gains` out",

@@ -35,6 +35,8 @@ pub struct Shaped {
     pub adapter: Option<f64>,
     /// Whether that stays beside the base, since weights steer it.
     pub steered: bool,
+    /// Soft tokens before every prompt.
+    pub room: f64,
     /// Where its tokenizer lies.
     text: Option<PathBuf>,
 }
@@ -74,12 +76,23 @@ impl Shaped {
             (Some(_), Some(base)) => (base.file, base.stored),
             _ => ((config.stored_bytes() * numbers).min(SHARD as f64), config.stored_bytes()),
         };
-        let steered = false;
-        Self { config, numbers, largest, file, stored, adapter, steered, text: like.and_then(|base| base.text.clone()) }
+        let (steered, room) = (false, 0.0);
+        Self {
+            config,
+            numbers,
+            largest,
+            file,
+            stored,
+            adapter,
+            steered,
+            room,
+            text: like.and_then(|base| base.text.clone()),
+        }
     }
 
-    pub fn steered(self, steered: bool) -> Self {
-        Self { steered, ..self }
+    /// The same where weights steer it, with room before every prompt.
+    pub fn steered(self, steered: bool, room: f64) -> Self {
+        Self { steered, room, ..self }
     }
 
     /// A folder's config.json, and how large its files are; without weights, as large as they would be.

@@ -69,7 +69,10 @@ impl<'a> Trainee<'a> {
 
     /// While the network is there: what trains, in the type of computing.
     pub fn computing(&self) -> Parts {
-        let copy = if self.machine.bytes < F32 { self.machine.bytes * self.trained.numbers() } else { 0.0 };
+        // Whole changes of a parameter's parts are put together.
+        let whole = self.lora.is_some_and(|lora| lora.full);
+        let copied = whole || self.machine.bytes < F32;
+        let copy = if copied { self.machine.bytes * self.trained.numbers() } else { 0.0 };
         self.held().with(Part::Weights, copy)
     }
 
@@ -106,7 +109,12 @@ impl<'a> Trainee<'a> {
         let own = self.lora.filter(|lora| !lora.merge).map(|_| self.trained.numbers());
         let adapter = own.map(|own| own + self.model.adapter.unwrap_or(0.0));
         let steered = self.lora.is_some_and(Lora::is_steered);
-        Shaped::made(self.model.config.clone(), adapter, Some(&self.model)).steered(steered)
+        Shaped::made(self.model.config.clone(), adapter, Some(&self.model)).steered(steered, self.room())
+    }
+
+    /// Tokens before every prompt.
+    pub fn room(&self) -> f64 {
+        self.lora.map_or(0.0, |lora| lora.soft_tokens as f64)
     }
 }
 

@@ -3,6 +3,7 @@
 mod fit;
 
 use super::Model;
+use super::arch::FAMILIES;
 use super::config::Config;
 use super::head::{Head, SCORE};
 use super::labels::Labels;
@@ -140,7 +141,7 @@ impl Adapter {
         let beside = folder.join(soft::BESIDE);
         let beside = Self::is_one(&beside).then(|| read_config(&beside)).transpose()?;
         let tokens = config.soft_tokens.or(beside.and_then(|config| config.soft_tokens)).unwrap_or(0);
-        Ok(Trained::of_changes(&config, base).numbers() + (tokens * base.shape.hidden_size) as f64)
+        Ok(Trained::of_changes(&config, base).numbers() + tokens as f64 * base.shape.hidden_size as f64)
     }
 
     /// Soft tokens that go before prompts, `[tokens, hidden]`.
@@ -181,8 +182,15 @@ impl Adapter {
         let (mut row, mut out) = (0, Vec::new());
         for part in &slot.parts {
             if let Some(Factors { a, b, scale }) = self.factors.get(&part.name) {
+                // One factor alone where the other is the identity.
+                let (a, b) = if is_identity(a)? {
+                    (None, b)
+                } else if is_identity(b)? {
+                    (None, a)
+                } else {
+                    (Some(a.f_to_kind(dtype)?), b)
+                };
                 let b = part.order.rows().read(b)?.f_to_kind(dtype)?;
-                let a = if is_identity(a)? { None } else { Some(a.f_to_kind(dtype)?) };
                 out.push(Change { row, a, b, scale: *scale, diagonal: None, block });
             }
             row += part.rows;
@@ -199,14 +207,14 @@ impl Adapter {
         self.factors.iter().map(one).collect()
     }
 
-    /// Whether it is factors and nothing else.
+    /// Whether it is changes of matrices and nothing else.
     pub fn is_low_rank(&self) -> bool {
         self.takes_gains() && self.soft.is_none()
     }
 
-    /// Whether all of it can be there in part.
+    /// Whether all of it can be there in part, beside the base: whole matrices and changes of embeddings cannot.
     pub fn takes_gains(&self) -> bool {
-        self.whole.is_empty()
+        self.whole.is_empty() && !self.factors.keys().any(|name| is_table(name))
     }
 
     /// Where the base lies that it was made for: as it is said, seen from the adapter, or in the run that both are a part of.
@@ -232,6 +240,7 @@ impl Adapter {
         if let Some((_, labels)) = self.head(&base)? {
             base.end_in_scores(labels);
         }
+        self.is_of_weights()?;
         self.check(&base).map(|()| base)
     }
 
@@ -257,21 +266,28 @@ impl Adapter {
 
     fn put_into(&self, base: Model) -> Result<Model> {
         self.check(&base.config)?;
-        if self.soft.is_some() {
-            return Err(Error::invalid(format!(
-                "{}: has soft tokens, which no model's weights can hold; it answers as a part of a policy that gains steer (gains: [..])",
-                self.name
-            )));
-        }
+        self.is_of_weights()?;
         changed(base, &self.name, &self.factors, &self.whole)
     }
 
     /// Refuses what training cannot go on from.
     pub fn can_go_on(&self) -> Result<()> {
-        match self.is_low_rank() {
+        self.is_of_weights()?;
+        match self.whole.is_empty() {
             true => Ok(()),
             false => Err(Error::invalid(format!(
                 "{}: holds whole matrices; training can go on from low-rank changes only",
+                self.name
+            ))),
+        }
+    }
+
+    /// Refuses soft tokens where a model's weights are asked for.
+    pub fn is_of_weights(&self) -> Result<()> {
+        match self.soft {
+            None => Ok(()),
+            Some(_) => Err(Error::invalid(format!(
+                "{}: has soft tokens, which no model's weights can hold; it answers as a part of a policy that weights steer (gains: [..])",
                 self.name
             ))),
         }
@@ -300,10 +316,16 @@ fn base_of(folder: &Path, config: &LoraConfig) -> Result<PathBuf> {
     })
 }
 
-/// Whether A leaves the inputs as they are: a change of full rank is written so.
-fn is_identity(a: &Tensor) -> Result<bool> {
-    let (rank, inputs) = a.size2()?;
-    Ok(rank == inputs && a.f_equal(&Tensor::f_eye(rank, (a.f_kind()?, a.device()))?)?)
+/// Whether a parameter is looked up by token or by position, in any family.
+fn is_table(name: &str) -> bool {
+    let module = name.trim_end_matches(".weight");
+    FAMILIES.iter().map(|arch| arch.names()).any(|names| names.embed == module || names.positions == Some(module))
+}
+
+/// Whether a factor leaves what it is given as it is: a change of full rank is written so.
+pub(super) fn is_identity(factor: &Tensor) -> Result<bool> {
+    let (rows, columns) = factor.size2()?;
+    Ok(rows == columns && factor.f_equal(&Tensor::f_eye(rows, (factor.f_kind()?, factor.device()))?)?)
 }
 
 /// Of an adapter that changes biases of its base, all or those of the matrices that it changes.

@@ -31,22 +31,32 @@ pub struct Change {
     pub block: Option<usize>,
 }
 
-/// The low-rank changes of a matrix side by side: two products for all of them.
+/// The changes of a matrix.
 pub struct Changes {
-    /// Of each change its own.
-    a: Vec<Option<Tensor>>,
-    /// One after the other, `[Σr, in]`, where all have one.
-    stacked: Option<Tensor>,
+    low_rank: Option<LowRank>,
+    whole: Vec<Whole>,
+}
+
+/// Low-rank changes side by side: two products for all of them.
+struct LowRank {
+    /// One after the other, `[Σr, in]`: of each change its own.
+    a: Vec<Tensor>,
+    stacked: Tensor,
     /// `[out, Σr]`: zeros where a change does not reach.
     b: Tensor,
     /// Of each change.
     factors: Vec<Factor>,
 }
 
+/// A change of full rank, `[out, in]` with its scale in it, and its gain.
+struct Whole {
+    weight: Tensor,
+    block: Option<usize>,
+}
+
 /// What a change's inner numbers are multiplied by.
 struct Factor {
     scale: f64,
-    rank: i64,
     diagonal: Option<Tensor>,
     block: Option<usize>,
 }
@@ -160,32 +170,72 @@ impl Linear {
 impl Changes {
     /// Of a matrix of so many rows; nothing where there are none.
     pub fn of(changes: Vec<Change>, rows: i64) -> Result<Option<Self>> {
+        let (low, full): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| change.a.is_some());
+        let changes = Self { low_rank: LowRank::of(low, rows)?, whole: Whole::of(full, rows)? };
+        Ok((changes.low_rank.is_some() || !changes.whole.is_empty()).then_some(changes))
+    }
+
+    fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let low = self.low_rank.as_ref().map(|low| low.apply(x, passing)).transpose()?;
+        let whole = self.whole.iter().map(|whole| whole.apply(x, passing));
+        let all = low.into_iter().map(Ok).chain(whole).collect::<Result<Vec<_>>>()?;
+        let sum = all.into_iter().map(Ok).reduce(|sum, next| Ok(sum?.f_add(&next?)?));
+        sum.unwrap_or_else(|| Err(Error::invalid("a matrix has no changes")))
+    }
+}
+
+impl Whole {
+    /// One for each block: the changes of a matrix's parts become one of all its rows.
+    fn of(changes: Vec<Change>, rows: i64) -> Result<Vec<Self>> {
+        let mut all: Vec<Self> = Vec::new();
+        for Change { row, b, scale, block, .. } in changes {
+            let scaled = if scale == 1.0 { b } else { b.f_mul_scalar(scale)? };
+            let weight = scaled.f_constant_pad_nd([0, 0, row, rows - row - scaled.size()[0]])?;
+            match all.iter_mut().find(|whole| whole.block == block) {
+                Some(whole) => whole.weight = whole.weight.f_add(&weight)?,
+                None => all.push(Self { weight, block }),
+            }
+        }
+        Ok(all)
+    }
+
+    fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let seen = passing.dropout.map_or_else(|| Ok(x.shallow_clone()), |dropout| dropout.apply(x))?;
+        let out = seen.f_linear(&self.weight, None::<&Tensor>)?;
+        match self.block.and_then(|block| passing.gains.get(block)) {
+            None => Ok(out),
+            Some(Gain::All(gain)) => Ok(out.f_mul_scalar(*gain)?),
+            Some(Gain::Rows(gains)) => {
+                let mut shape = vec![1; out.dim()];
+                shape[0] = gains.size()[0];
+                Ok(out.f_mul(&gains.f_to_kind(out.f_kind()?)?.f_reshape(shape)?)?)
+            }
+        }
+    }
+}
+
+impl LowRank {
+    fn of(changes: Vec<Change>, rows: i64) -> Result<Option<Self>> {
         if changes.is_empty() {
             return Ok(None);
         }
         let whole = |c: &Change| c.b.f_constant_pad_nd([0, 0, c.row, rows - c.row - c.b.size()[0]]);
         let b = Tensor::f_cat(&changes.iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?, 1)?;
         let (mut a, mut factors) = (Vec::new(), Vec::new());
-        for Change { a: own, b, scale, diagonal, block, .. } in changes {
-            a.push(own);
-            factors.push(Factor { scale, rank: b.size()[1], diagonal, block });
+        for Change { a: own, scale, diagonal, block, .. } in changes {
+            a.extend(own);
+            factors.push(Factor { scale, diagonal, block });
         }
-        let all: Option<Vec<&Tensor>> = a.iter().map(Option::as_ref).collect();
-        let stacked = all.map(|all| Tensor::f_cat(&all, 0)).transpose()?;
-        Ok(Some(Self { stacked, a, b, factors }))
+        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, factors }))
     }
 
     /// `B(s ⊙ g ⊙ Ax)`.
     fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let inner = match (&self.stacked, passing.dropout) {
-            (Some(stacked), None) => x.f_linear(stacked, None::<&Tensor>)?,
+        let inner = match passing.dropout {
+            None => x.f_linear(&self.stacked, None::<&Tensor>)?,
             // Each change drops inputs of its own, as in PEFT.
-            (_, dropout) => {
-                let seen = || dropout.map_or_else(|| Ok(x.shallow_clone()), |dropout| dropout.apply(x));
-                let own = self.a.iter().map(|a| match a {
-                    Some(a) => Ok(seen()?.f_linear(a, None::<&Tensor>)?),
-                    None => seen(),
-                });
+            Some(dropout) => {
+                let own = self.a.iter().map(|a| Ok(dropout.apply(x)?.f_linear(a, None::<&Tensor>)?));
                 Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
@@ -197,14 +247,14 @@ impl Changes {
             return Ok(inner.f_mul_scalar(one)?);
         }
         let kind = inner.f_kind()?;
-        let own = self.factors.iter().map(|Factor { scale, rank, diagonal, block }| {
+        let own = self.a.iter().zip(&self.factors).map(|(a, Factor { scale, diagonal, block })| {
             let gain = match block.and_then(|block| gains.get(block)) {
                 None => Tensor::f_from_slice(&[*scale])?,
                 Some(Gain::All(gain)) => Tensor::f_from_slice(&[scale * gain])?,
                 Some(Gain::Rows(gains)) => gains.f_mul_scalar(*scale)?,
             };
             let gain = gain.f_to_device(inner.device())?.f_to_kind(kind)?.f_unsqueeze(-1)?;
-            let (rows, rank) = (gain.size()[0], *rank);
+            let (rows, rank) = (gain.size()[0], a.size()[0]);
             let gain = match diagonal {
                 Some(diagonal) => gain.f_mul(diagonal)?,
                 None => gain,
@@ -225,7 +275,7 @@ impl Changes {
 
     /// The factor of all changes, where they share it.
     fn one(&self, gains: &[Gain]) -> Option<f64> {
-        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block, .. }| {
+        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block }| {
             match (diagonal, block.and_then(|block| gains.get(block))) {
                 (None, None) => Some(*scale),
                 (None, Some(Gain::All(gain))) => Some(scale * gain),

@@ -1,11 +1,11 @@
 //! LoRA (Hu et al. 2021): low-rank changes that train while the base stands still, written as PEFT writes them.
 
-use super::adapter::{Adapter, Factors};
+use super::adapter::{Adapter, Factors, is_identity};
 use super::head::SCORE;
 use super::layers::Change;
 use super::save::{write_json, write_tensors};
 use super::soft;
-use super::targets::{Target, named, said, targets, trained_head};
+use super::targets::{Target, mean_head, named, said, targets, trained_head};
 use super::weights::{Tensors, read_weights};
 use super::{Config, Model, adapter, normal};
 use crate::plan::{Gains, Lora as Options};
@@ -26,8 +26,8 @@ pub const GAINS_BEGIN: &str = "lora: gains and soft tokens begin at a whole mode
 pub struct Lora {
     /// adapter_config.json.
     said: Value,
-    /// What trains (f32), by PEFT's names where PEFT has it: factors A (`[r, in]`) and B (`[out, r]`) of each change, what stands between them, and a
-    /// reward model's head.
+    /// What trains (f32), by PEFT's names where PEFT has it: factors A (`[r, in]`) and B (`[out, r]`) of each change, or a whole one, what stands
+    /// between factors, soft tokens, and a reward model's head.
     pub params: Vec<(String, Tensor)>,
     pairs: Vec<Pair>,
     /// Blocks of changes, each of which a query gives a gain.
@@ -71,7 +71,8 @@ impl Lora {
         let (dropout, merge) = (options.dropout, options.merge);
         let mut lora = Self { said, params, pairs, blocks, soft: None, model: own, dropout, start, merge };
         let mut rng = Rng::seed_from_u64(seed);
-        for target in targets(&model.config, &config) {
+        let with_head = mean_head(options, model.config.arch.names());
+        for target in targets(&model.config, &config, with_head) {
             match options.full {
                 true => lora.add_whole(&Arc::new(Target { scale: 1.0, ..target }), options.gains)?,
                 false => lora.add(&Arc::new(target), options.gains, &mut rng)?,
@@ -130,7 +131,8 @@ impl Lora {
     /// Soft tokens begin as embeddings of tokens that are drawn from the vocabulary, the same for all objectives.
     fn add_soft_tokens(&mut self, tokens: usize, model: &Model, rng: &mut Rng) -> Result<()> {
         let table = format!("{}.weight", model.config.arch.names().embed);
-        let Some((_, table)) = model.params.iter().find(|(name, _)| *name == table) else { return Ok(()) };
+        let found = model.params.iter().find(|(name, _)| *name == table);
+        let (_, table) = found.ok_or_else(|| Error::invalid(format!("the model has no {table}")))?;
         let drawn: Vec<i64> = (0..tokens).map(|_| rng.random_range(0..table.size()[0])).collect();
         let rows = Tensor::f_from_slice(&drawn)?.f_to_device(table.device())?;
         let first = table.f_detach()?.f_index_select(0, &rows)?.f_to_kind(Kind::Float)?;
@@ -271,23 +273,21 @@ impl Lora {
         write_tensors(&folder.join(adapter::WEIGHTS), &tensors, Kind::Float)
     }
 
-    /// Changes of a matrix as one of the sum of their ranks, `[B₁·s₁, B₂·s₂]·[A₁; A₂]`: those that are always there, and those of one block.
+    /// Changes of a matrix as one of the sum of their ranks, `[B₁·s₁, B₂·s₂]·[A₁; A₂]`, or of full rank: those that are always there, and those of one block.
     fn summed(&self, start: Option<&Adapter>, block: Option<usize>) -> Result<BTreeMap<String, Factors>> {
         let mut all = start.map_or_else(|| Ok(BTreeMap::new()), Adapter::scaled)?;
         for pair in self.pairs.iter().filter(|pair| pair.block.is_none() || pair.block == block) {
-            let a = match pair.a {
-                Some(a) => self.param(a).f_detach()?,
-                None => Tensor::f_eye(pair.place.columns, (Kind::Float, self.param(pair.b).device()))?,
-            };
             let mut b = self.param(pair.b).f_detach()?.f_mul_scalar(pair.place.scale)?;
             if let Some(diagonal) = pair.diagonal {
                 b = b.f_mul(&self.param(diagonal).f_detach()?)?;
             }
+            let own = match pair.a {
+                Some(a) => Factors { a: self.param(a).f_detach()?, b, scale: 1.0 },
+                None => whole(b)?,
+            };
             let joined = match all.remove(&pair.place.module) {
-                None => Factors { a, b, scale: 1.0 },
-                Some(first) => {
-                    Factors { a: Tensor::f_cat(&[first.a, a], 0)?, b: Tensor::f_cat(&[first.b, b], 1)?, scale: 1.0 }
-                }
+                None => own,
+                Some(first) => joined(first, own)?,
             };
             all.insert(pair.place.module.clone(), joined);
         }
@@ -319,6 +319,26 @@ impl Lora {
         }
         Ok(Model { config: model.config.clone(), params, lora: None })
     }
+}
+
+/// A change `[out, in]` as PEFT has changes: times the identity, on the side where that is smaller.
+fn whole(change: Tensor) -> Result<Factors> {
+    let (rows, columns) = change.size2()?;
+    let change = change.f_to_device(Device::Cpu)?;
+    let identity = Tensor::f_eye(rows.min(columns), (Kind::Float, Device::Cpu))?;
+    let (a, b) = if rows < columns { (change, identity) } else { (identity, change) };
+    Ok(Factors { a, b, scale: 1.0 })
+}
+
+/// Two changes of a matrix as one.
+fn joined(first: Factors, second: Factors) -> Result<Factors> {
+    let full = |f: &Factors| Ok::<_, Error>(is_identity(&f.a)? || is_identity(&f.b)?);
+    if full(&first)? || full(&second)? {
+        let product = |f: &Factors| f.b.f_matmul(&f.a)?.f_to_device(Device::Cpu);
+        return whole(product(&first)?.f_add(&product(&second)?)?);
+    }
+    let (a, b) = (Tensor::f_cat(&[first.a, second.a], 0)?, Tensor::f_cat(&[first.b, second.b], 1)?);
+    Ok(Factors { a, b, scale: 1.0 })
 }
 
 /// Numbers between −`bound` and `bound`.

@@ -171,7 +171,12 @@ impl Model {
 
     /// Positions that a prompt and its completion have together.
     pub fn context(&self) -> i64 {
-        self.config.shape.context - self.lora.as_ref().map_or(0, Lora::soft_tokens) as i64
+        self.config.shape.context - self.soft_tokens() as i64
+    }
+
+    /// Soft tokens before every prompt.
+    pub fn soft_tokens(&self) -> usize {
+        self.lora.as_ref().map_or(0, Lora::soft_tokens)
     }
 
     pub fn parameter_count(&self) -> usize {

@@ -78,6 +78,9 @@ impl Net {
         }
         let changes = RefCell::new(changes);
         let net = Self::build(base, &|slot| Ok(changes.borrow_mut().remove(slot).unwrap_or_default()), None, dtype)?;
+        if let Some((slot, _)) = changes.borrow().iter().find(|(_, left)| !left.is_empty()) {
+            return Err(Error::invalid(format!("{slot} cannot be changed beside the base; merge the adapter into it")));
+        }
         let sets: Vec<&Tensor> = adapters.iter().filter_map(Adapter::soft_tokens).collect();
         if let (Some(without), true) = (adapters.iter().find(|a| a.soft_tokens().is_none()), !sets.is_empty()) {
             return Err(Error::invalid(format!("{}: has no soft tokens, and others beside it have", without.name())));
@@ -224,6 +227,11 @@ impl Net {
         self.dropout.as_ref().map_or(0, Dropout::next_pass)
     }
 
+    /// The same for a pass through the head, if an adapter changes it.
+    pub(super) fn next_head_pass(&self) -> usize {
+        if self.head.is_changed() { self.next_pass() } else { 0 }
+    }
+
     pub(super) fn depth(&self) -> usize {
         self.layers.len()
     }
@@ -256,8 +264,8 @@ impl Net {
         if let Some(tape) = &self.tape {
             return tape.log_probs(self, hidden, targets, temperature, gains);
         }
-        let rows = hidden.size2()?.0;
-        let part = |start: i64| self.some_log_probs(hidden, targets, temperature, (start, gains));
+        let (rows, pass) = (hidden.size2()?.0, self.next_head_pass());
+        let part = |start: i64| self.some_log_probs(hidden, targets, temperature, (start, gains), pass);
         let parts = (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::f_cat(&parts, 0)?)
     }
@@ -269,7 +277,11 @@ impl Net {
         targets: &Tensor,
         temperature: f64,
         (start, gains): (i64, &[Gain]),
+        pass: usize,
     ) -> Result<Tensor> {
+        if let (Some(dropout), true) = (&self.dropout, self.head.is_changed()) {
+            dropout.begin(pass, self.depth() + (start / HEAD_ROWS) as usize)?;
+        }
         let count = HEAD_ROWS.min(hidden.size2()?.0 - start);
         let gains = gains.iter().map(|gain| gain.part(start, count)).collect::<Result<Vec<_>>>()?;
         let mut logits = self.head_at(&hidden.f_narrow(0, start, count)?, &gains)?;

@@ -87,6 +87,11 @@ impl Output {
         Ok(Tensor::f_cat(&[&ratings, &sum.f_sum_dim_intlist(-1, true, Kind::Float)?], -1)?)
     }
 
+    /// Whether an adapter changes it.
+    pub fn is_changed(&self) -> bool {
+        self.linear.changes.is_some()
+    }
+
     pub fn numel(&self) -> usize {
         let then = match &self.then {
             Then::Nothing | Then::Capped(_) => 0,

@@ -3,7 +3,7 @@
 use super::adapter::is_linear;
 use super::config::Config;
 use super::peft::{LoraConfig, Place};
-use super::slots::{slots, slots_and_head};
+use super::slots::{Slot, slots, slots_and_head};
 use super::targets;
 use crate::Result;
 use crate::plan::{Gains, Lora as LoraOptions};
@@ -28,22 +28,24 @@ impl Trained {
     /// An adapter, as `Lora::new` makes it, with a reward model's head.
     pub fn adapter(options: &LoraOptions, config: &Config) -> Result<Self> {
         let (_, said) = targets::said(options, config, Path::new(""))?;
-        let mut trained = Self::changes(&said, config, options.full);
+        let with_head = targets::mean_head(options, config.arch.names());
+        let mut trained = Self::changes(&said, config, options.full, with_head);
         trained.shapes.extend(targets::trained_head(config).map(|slot| slot.shape));
         Ok(Self { dropout: options.dropout > 0.0, ..trained })
     }
 
     /// The low-rank changes that adapter_config.json says.
     pub(super) fn of_changes(said: &LoraConfig, config: &Config) -> Self {
-        Self::changes(said, config, false)
+        Self::changes(said, config, false, true)
     }
 
     /// Of `full` rank there is no A.
-    fn changes(said: &LoraConfig, config: &Config, full: bool) -> Self {
+    fn changes(said: &LoraConfig, config: &Config, full: bool, with_head: bool) -> Self {
         let (mut shapes, mut ranks) = (Vec::new(), HashMap::new());
         let names = config.arch.names();
         let head = format!("{}.weight", names.head);
-        for slot in slots_and_head(config).iter().filter(|slot| is_linear(slot, config) || slot.name == head) {
+        let changed = |slot: &&Slot| is_linear(slot, config) || (with_head && slot.name == head);
+        for slot in slots_and_head(config).iter().filter(changed) {
             let place = Place { names, linear: slot.name != head };
             for part in &slot.parts {
                 let module = part.name.trim_end_matches(".weight");
@@ -61,24 +63,24 @@ impl Trained {
     /// The changes that gains make of each change, and soft tokens.
     pub fn with_gains(mut self, lora: &LoraOptions, objectives: usize, config: &Config) -> Self {
         let (k, gains) = (objectives as i64, lora.gains);
-        // Factors of rank r alone: both dimensions of one are known by its place.
-        let wider = |rank: i64| match gains {
-            Gains::None => rank,
-            Gains::Copies => rank * k,
-            Gains::Diagonal => rank + k,
+        let wider = |ranks: f64| match gains {
+            Gains::None => ranks,
+            Gains::Copies => ranks * k as f64,
+            Gains::Diagonal => ranks + k as f64,
         };
-        let mut diagonals = Vec::new();
-        for pair in self.shapes.chunks_mut(2) {
-            if let [a, b] = pair {
-                if gains == Gains::Diagonal {
-                    diagonals.extend([vec![b[1]], vec![1]]);
+        let pairs = self.shapes.clone();
+        for pair in pairs.chunks(2) {
+            let [a, b] = pair else { continue };
+            match gains {
+                Gains::None => {}
+                Gains::Copies => (1..k).for_each(|_| self.shapes.extend([a.clone(), b.clone()])),
+                Gains::Diagonal => {
+                    self.shapes.extend([vec![b[1]], vec![1]]);
+                    (0..k).for_each(|_| self.shapes.extend([vec![1, a[1]], vec![b[0], 1]]));
                 }
-                (a[0], b[1]) = (wider(a[0]), wider(b[1]));
             }
         }
-        self.shapes.extend(diagonals);
-        let widened = |ranks: f64| wider(ranks as i64) as f64;
-        self.ranks.iter_mut().flat_map(|ranks| ranks.values_mut()).for_each(|ranks| *ranks = widened(*ranks));
+        self.ranks.iter_mut().flat_map(|ranks| ranks.values_mut()).for_each(|ranks| *ranks = wider(*ranks));
         if lora.soft_tokens > 0 {
             let set = vec![lora.soft_tokens as i64, config.shape.hidden_size];
             self.shapes.extend(std::iter::repeat_n(set, objectives));

@@ -42,6 +42,8 @@ struct HeadPass {
     gains: Vec<Gain>,
     /// A leaf.
     output: Tensor,
+    /// As of a pass through the layers.
+    number: usize,
 }
 
 impl Tape {
@@ -85,13 +87,13 @@ impl Tape {
         temperature: f64,
         gains: &[Gain],
     ) -> Result<Tensor> {
-        let rows = hidden.size2()?.0;
-        let part = |start: i64| net.some_log_probs(hidden, targets, temperature, (start, gains));
+        let (rows, number) = (hidden.size2()?.0, net.next_head_pass());
+        let part = |start: i64| net.some_log_probs(hidden, targets, temperature, (start, gains), number);
         let parts = no_grad(|| (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>())?;
         let output = Tensor::f_cat(&parts, 0)?.f_set_requires_grad(true)?;
         let (hidden, targets) = (hidden.shallow_clone(), targets.shallow_clone());
         let gains = gains.iter().map(Gain::share).collect();
-        let pass = HeadPass { hidden, targets, temperature, gains, output: output.shallow_clone() };
+        let pass = HeadPass { hidden, targets, temperature, gains, output: output.shallow_clone(), number };
         self.0.lock().map_err(|_| failed())?.heads.push(pass);
         Ok(output)
     }
@@ -118,7 +120,7 @@ impl HeadPass {
         }
         let leaf = self.hidden.f_detach()?.f_set_requires_grad(true)?;
         for start in (0..leaf.size2()?.0).step_by(HEAD_ROWS as usize) {
-            let part = net.some_log_probs(&leaf, &self.targets, self.temperature, (start, &self.gains))?;
+            let part = net.some_log_probs(&leaf, &self.targets, self.temperature, (start, &self.gains), self.number)?;
             let own = gradient.f_narrow(0, start, part.size1()?)?;
             part.f_mul(&own)?.f_sum(Kind::Float)?.f_backward()?;
         }

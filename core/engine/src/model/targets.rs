@@ -27,10 +27,11 @@ pub(super) struct Target {
 }
 
 /// The matrices that an adapter changes.
-pub(super) fn targets(model: &Config, config: &LoraConfig) -> Vec<Target> {
+pub(super) fn targets(model: &Config, config: &LoraConfig, with_head: bool) -> Vec<Target> {
     let mut out = Vec::new();
     let head = format!("{}.weight", model.arch.names().head);
-    for slot in slots_and_head(model).iter().filter(|slot| adapter::is_linear(slot, model) || slot.name == head) {
+    let changed = |slot: &&Slot| adapter::is_linear(slot, model) || (with_head && slot.name == head);
+    for slot in slots_and_head(model).iter().filter(changed) {
         let (mut row, linear) = (0, slot.name != head);
         let place = Place { names: model.arch.names(), linear };
         for part in &slot.parts {
@@ -44,6 +45,15 @@ pub(super) fn targets(model: &Config, config: &LoraConfig) -> Vec<Target> {
         }
     }
     out
+}
+
+/// Whether options mean the output head. A pattern such as ".*" means the matrices of layers; one that means the head holds its name.
+pub(super) fn mean_head(options: &Options, names: &Names) -> bool {
+    let last = names.head.rsplit('.').next().unwrap_or(names.head);
+    match &options.targets {
+        Targets::All(pattern) => pattern.contains(last),
+        Targets::Ends(ends) => ends.iter().any(|end| end == last || end == names.head),
+    }
 }
 
 /// PEFT's name of a tensor.
@@ -132,25 +142,26 @@ fn check_targets(
         .filter(|slot| slot.shape.len() == 2 && (slot.name.starts_with(names.layers) || is_head(slot)))
         .flat_map(|slot| slot.parts.iter().map(|part| part.name.trim_end_matches(".weight")))
         .collect();
-    let known = matrices(names).into_iter().collect::<Vec<_>>().join(", ");
+    let heads = all.iter().filter(|slot| is_head(slot)).map(|_| names.head);
+    let known = matrices(names).into_iter().chain(heads).collect::<Vec<_>>().join(", ");
     let ends_with =
         |module: &str, end: &str| module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
     if let Targets::Ends(ends) = &options.targets
         && let Some(odd) = ends.iter().filter(|end| !is_all(end)).find(|end| !modules.iter().any(|m| ends_with(m, end)))
     {
-        return Err(format!("lora: targets: \"{odd}\" is no matrix of the model's layers; there are {known}"));
+        return Err(format!("lora: targets: \"{odd}\" is no matrix of the model; there are {known}"));
     }
     let place = Place { names, linear: true };
     match modules.iter().any(|m| config.changes(m, &place)) {
         true => Ok(()),
-        false => Err(format!("lora: targets: no matrix of the model's layers is meant; there are {known}")),
+        false => Err(format!("lora: targets: no matrix of the model is meant; there are {known}")),
     }
 }
 
 /// A head that is the embedding too cannot change alone in the model's own weights.
 fn check_head(options: &Options, config: &LoraConfig, model: &Config) -> std::result::Result<(), String> {
     let names = model.arch.names();
-    let head = config.changes(names.head, &Place { names, linear: false });
+    let head = mean_head(options, names) && config.changes(names.head, &Place { names, linear: false });
     if model.head != Head::TiedLm || !head || options.is_steered() {
         return Ok(());
     }

@@ -20,7 +20,10 @@ impl Plan {
                 // What is said of a model once need not be said for every stage that reads it.
                 let key = (path.clone(), base.cloned());
                 if is_model(Path::new(&path)) && !seen.contains(&key) {
-                    faults.extend(self.fits(at, Path::new(&path), base).err());
+                    let stays = stage.work.adapters_stay() && is_adapter(Path::new(&path));
+                    let fits =
+                        if stays { fits_beside(Path::new(&path)) } else { self.fits(at, Path::new(&path), base) };
+                    faults.extend(fits.err());
                     seen.push(key);
                 }
             }
@@ -38,6 +41,7 @@ impl Plan {
         {
             // The shapes of a base that a stage makes are those of what the stage began with.
             let adapter = Adapter::outline(folder)?;
+            adapter.is_of_weights()?;
             return self.config(at, base).map_or(Ok(()), |base| adapter.check(&base));
         }
         let config = Config::of(folder)?;
@@ -85,6 +89,15 @@ fn same_tokens(stage: &Stage) -> Result<()> {
     let tokenizer = |folder: &str| Tokenizer::load(&text_folder(Path::new(folder))?, &Config::of(Path::new(folder))?);
     let there: Vec<_> = folders.filter_map(|folder| Some((folder.to_owned(), tokenizer(folder).ok()?))).collect();
     if there.is_empty() { Ok(()) } else { Tokenizer::common(there).map(|_| ()) }
+}
+
+/// Whether an adapter fits its base, and that can be read.
+fn fits_beside(folder: &Path) -> Result<()> {
+    let (adapter, base) = (Adapter::outline(folder)?, Adapter::base_in(folder)?);
+    let config = Config::load(&base)?;
+    adapter.check_beside(&config)?;
+    check_stored(&base)?;
+    Tokenizer::load(&text_folder(folder)?, &config).map(|_| ())
 }
 
 fn is_model(folder: &Path) -> bool {

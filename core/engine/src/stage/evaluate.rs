@@ -114,6 +114,10 @@ impl Work for Evaluate {
         self.by.0.common_base()
     }
 
+    fn adapters_stay(&self) -> bool {
+        self.by.0.adapters_stay()
+    }
+
     fn takes_steered(&self) -> bool {
         self.by.0.name() == Prompted::NAME
     }
@@ -137,8 +141,12 @@ impl Work for Evaluate {
         let steering = steering.map_err(|what| out.uncounted.push(what)).ok();
         let seen = |prompt: &Prompt| steering.as_ref().map_or_else(|| plain(prompt), |told| told.prompt(prompt));
         let prompts = longest_prompt(&self.prompts, policy, self.generate.max_new_tokens, &seen)?;
-        let drawing =
-            Drawing { prompts: prompts.count, longest: prompts.longest, completions: 1.0, sampling: &self.generate };
+        let drawing = Drawing {
+            prompts: prompts.count,
+            longest: prompts.longest + policy.room,
+            completions: 1.0,
+            sampling: &self.generate,
+        };
         let (held, steered) = (scorers.held(machine), self.by.0.taken(&models, machine));
         out.moments("loading reward models", scorers.opening(machine));
         out.moments("loading the policy", steered.loading.into_iter().map(|parts| parts.and(&held)));

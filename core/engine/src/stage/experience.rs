@@ -47,8 +47,9 @@ pub struct Batch<'a> {
     pub tokens: Vec<Vec<u32>>,
     /// x as tokens.
     pub plain: Vec<Vec<u32>>,
-    /// Whether weights are gains of the policy.
+    /// Whether weights are gains of the policy, and its soft tokens.
     gained: bool,
+    room: usize,
     pub completions: Completions,
     /// As they are trained on: cut completions have lost `missing_eos_penalty`, and objectives are normalised if wanted.
     pub scores: Scores,
@@ -59,7 +60,7 @@ impl Batch<'_> {
     pub fn drawn(&self, slot: usize, which: impl IntoIterator<Item = usize>) -> Drawn<'_> {
         let completions = which.into_iter().map(|i| self.completions.of(slot)[i].tokens.as_slice()).collect();
         let gains = if self.gained { self.weights[slot].values() } else { &[] };
-        Drawn { gains, conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
+        Drawn { gains, room: self.room, conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
     }
 
     /// Scaled scores of the completions of one prompt.
@@ -167,7 +168,7 @@ impl<'a> Experience<'a> {
         let clock = Instant::now();
         let seed = |slot: usize, i: usize| self.stage.seed("rollout", ((step * batch + slot) * n + i) as u64);
         let net = no_grad(|| t.model.net(self.stage.session.dtype))?;
-        let gained = net.blocks() > 0;
+        let (gained, room) = (net.blocks() > 0, net.soft_tokens());
         let routes = weights.iter().map(|w| net.route(w)).collect::<Result<Vec<_>>>()?;
         let decoder = net.decoder(&routes)?;
         let completions = rollout(decoder.as_ref(), &t.tokenizer, &tokens, n, seed, &self.options.generate)?;
@@ -186,7 +187,7 @@ impl<'a> Experience<'a> {
         self.options.normalise.apply(&mut scores, groups, &mut t.state.moments);
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
-        Ok(Batch { rows, weights, conditioned, tokens, plain, gained, completions, scores })
+        Ok(Batch { rows, weights, conditioned, tokens, plain, gained, room, completions, scores })
     }
 
     /// Each prompt under the weights of another prompt of the batch: the next one (the first follows the last) whose weights are others.

@@ -91,7 +91,8 @@ impl Online {
         let steering = Told::of(known, &self.rewards, &self.conditioner, Some(&self.sampler));
         let steering = steering.map_err(|what| out.uncounted.push(what)).ok();
         let seen = |prompt: &Prompt| steering.as_ref().map_or_else(|| plain(prompt), |told| told.prompt(prompt));
-        let longest = longest_prompt(&self.prompts, &read, self.generate.max_new_tokens, &seen)?.longest;
+        let longest =
+            longest_prompt(&self.prompts, &read, self.generate.max_new_tokens, &seen)?.longest + policy.room();
         let drawing = Drawing {
             prompts: self.train.batch_size as f64,
             longest,

@@ -58,6 +58,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
         None
     }
 
+    /// Whether adapters stay beside their base, so that they may be what no model's weights can hold.
+    fn adapters_stay(&self) -> bool {
+        false
+    }
+
     /// Whether what it reads as a policy may be steered by its parameters, so that no one model of it answers.
     fn takes_steered(&self) -> bool {
         false
@@ -148,6 +153,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn check_with(&self, registry: &Registry) -> Checked;
     fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)>;
     fn common_base(&self) -> Option<&ModelRef>;
+    fn adapters_stay(&self) -> bool;
     fn same_tokens(&self) -> Vec<&ModelRef>;
     fn takes_steered(&self) -> bool;
     fn objectives(&self) -> Option<Vec<String>>;
@@ -201,6 +207,10 @@ impl<T: Work> AnyWork for T {
 
     fn common_base(&self) -> Option<&ModelRef> {
         Work::common_base(self)
+    }
+
+    fn adapters_stay(&self) -> bool {
+        Work::adapters_stay(self)
     }
 
     fn same_tokens(&self) -> Vec<&ModelRef> {

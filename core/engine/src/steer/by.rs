@@ -33,6 +33,11 @@ pub trait Steer: DeserializeOwned + JsonSchema + Serialize + Clone + PartialEq +
         None
     }
 
+    /// Whether adapters stay beside their base, so that they may be what no model's weights can hold.
+    fn adapters_stay(&self) -> bool {
+        false
+    }
+
     /// What answers, and the tokenizer.
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
 
@@ -79,6 +84,7 @@ pub trait AnySteer: Any + Debug + Send + Sync {
     fn options(&self) -> Value;
     fn models(&mut self) -> Vec<(String, &mut ModelRef)>;
     fn common_base(&self) -> Option<&ModelRef>;
+    fn adapters_stay(&self) -> bool;
     fn same_tokens(&self) -> Vec<&ModelRef>;
     fn check(&self) -> Checked;
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)>;
@@ -110,6 +116,10 @@ impl<T: Steer> AnySteer for T {
 
     fn common_base(&self) -> Option<&ModelRef> {
         Steer::common_base(self)
+    }
+
+    fn adapters_stay(&self) -> bool {
+        Steer::adapters_stay(self)
     }
 
     fn same_tokens(&self) -> Vec<&ModelRef> {

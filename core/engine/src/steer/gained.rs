@@ -39,6 +39,10 @@ impl Steer for Gained {
         self.0.iter_mut().enumerate().map(|(k, part)| (place(k), part)).collect()
     }
 
+    fn adapters_stay(&self) -> bool {
+        true
+    }
+
     fn load(&self, from: &Loader) -> Result<(Box<dyn Steerable>, Tokenizer)> {
         let folders: Vec<_> = self.0.iter().map(&from.folder).collect();
         let first = folders.first().ok_or_else(|| Error::invalid("gains: there are no adapters"))?;
@@ -52,7 +56,7 @@ impl Steer for Gained {
         }
         let adapters = folders.iter().map(|f| Adapter::load(f, from.device)).collect::<Result<Vec<_>>>()?;
         if let Some(at) = adapters.iter().position(|adapter| !adapter.takes_gains()) {
-            let what = "holds whole matrices, which have no gain; mix it with `soup`";
+            let what = "holds whole matrices or a change of embeddings, which have no gain; mix it with `soup`";
             return Err(Error::file(&folders[at], what));
         }
         beside(from, &ModelRef::Path(base.to_string_lossy().into_owned()), &adapters)

@@ -11,17 +11,19 @@ use tch::{Kind, Tensor, no_grad};
 
 /// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).
 pub struct Drawn<'a> {
-    /// Of the policy's blocks of low-rank changes, if it is steered by them.
+    /// Of the policy's blocks of changes, if it is steered by them.
     pub gains: &'a [f64],
+    /// Soft tokens of the policy before the prompt.
+    pub room: usize,
     pub conditioned: &'a [u32],
     pub plain: &'a [u32],
     pub completions: Vec<&'a [u32]>,
 }
 
 impl Drawn<'_> {
-    /// Tokens of x' and its completions.
+    /// Tokens of x' and its completions, as the policy sees them.
     pub fn length(&self) -> usize {
-        self.conditioned.len() + self.trained()
+        self.room + self.conditioned.len() + self.trained()
     }
 
     /// Tokens of the completions.

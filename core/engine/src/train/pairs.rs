@@ -34,9 +34,10 @@ pub struct Elsewhere {
 impl<'a> TokenPair<'a> {
     /// The completions behind the prompt under other weights.
     fn elsewhere(&self) -> Option<Drawn<'a>> {
-        let Drawn { plain, completions, .. } = &self.drawn;
+        let Drawn { plain, completions, room, .. } = &self.drawn;
         self.other.map(|Elsewhere { conditioned, gains }| Drawn {
             gains,
+            room: *room,
             conditioned,
             plain,
             completions: completions.clone(),

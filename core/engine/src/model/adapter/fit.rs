@@ -27,6 +27,10 @@ impl Adapter {
     fn has_sizes_of(&self, base: &Config, all: &[Slot]) -> std::result::Result<(), String> {
         if let Some(soft) = &self.soft {
             soft::check(base)?;
+            if soft.size()[0] >= base.shape.context {
+                let (tokens, context) = (soft.size()[0], base.shape.context);
+                return Err(format!("its {tokens} soft tokens leave no room in the base's context of {context}"));
+            }
             if soft.size()[1] != base.shape.hidden_size {
                 let (found, wanted) = (soft.size()[1], base.shape.hidden_size);
                 return Err(format!("its soft tokens are of width {found}, the base's of {wanted}{}", self.made_for()));
@@ -69,7 +73,7 @@ impl Adapter {
         if let Some(name) = own.clone().find(|name| tied(name)) {
             return Err(format!(
                 "changes {name}, and the base has one matrix as embedding and as head: with PEFT only one of them changes; save the base \
-                 with tie_word_embeddings = false and a {} of its own",
+                 with tie_word_embeddings = false and a {} of its own (a part of a policy that weights steer is given as one of gains: [..])",
                 ends[1]
             ));
         }
@@ -86,7 +90,9 @@ impl Adapter {
             let module = name.strip_suffix(".weight").unwrap_or(name);
             let place = Place { names: own_names, linear: is_linear(slot, base) };
             let (said, there) = (self.config.changes(module, &place), self.factors.contains_key(name));
-            if said != there {
+            // A pattern of the file may mean a head that PEFT did not change.
+            let tied_head = base.head == Head::TiedLm && *name == ends[1];
+            if said != there && (there || !tied_head) {
                 let (has, says) = if there { ("holds", "does not name") } else { ("lacks", "names") };
                 return Err(format!(
                     "{WEIGHTS} {has} factors of {module}, which {CONFIG} {says} (target_modules, exclude_modules, layers_to_transform){made_for}"

@@ -46,6 +46,20 @@ fn change(model: &Model) -> f64 {
     change.unwrap()
 }
 
+/// Beside a base only its products can be changed: what changes an embedding is merged, or refused.
+#[test]
+fn a_change_of_an_embedding_takes_no_gain() {
+    let config = PLAIN.replace("layers.1.self_attn.k_proj", "embed_tokens");
+    let name = "base_model.model.model.embed_tokens";
+    let tensors = [("lora_embedding_A", [1, 16]), ("lora_embedding_B", [8, 1])]
+        .map(|(end, shape)| (format!("{name}.{end}"), Tensor::ones(shape, (Kind::Float, Device::Cpu))));
+    let config = LoraConfig::parse(&config).unwrap();
+    let adapter = Adapter::of("one".into(), config, tensors.into()).unwrap();
+    assert!(!adapter.takes_gains() && !adapter.is_low_rank());
+    let message = base().net_with(&[adapter], Kind::Float).err().unwrap().to_string();
+    assert_eq!(message, "model.embed_tokens.weight cannot be changed beside the base; merge the adapter into it");
+}
+
 #[test]
 fn golden_delta_and_factor_mixes_differ() {
     let whole = [1.0, -1.0].map(|x| adapter(x).applied_to(&base()).unwrap());

@@ -156,7 +156,7 @@ impl Work for Preference {
         out.moments("loading reward models", scorers.opening(machine));
         out.moments("loading the policy", policy.opening(&read).into_iter().map(|parts| parts.and(&held)));
         out.moment("scoring", policy.held().and(&beside).and(&scorers.scoring(&scored, machine)));
-        out.moment("update", policy.update(prompt + 2.0 * answer, 2.0 * answer).and(&beside));
+        out.moment("update", policy.update(policy.room() + prompt + 2.0 * answer, 2.0 * answer).and(&beside));
         out.moment("optimizer step", policy.stepping().and(&beside));
         out.moments("merging", policy.merging().map(|parts| parts.and(&beside)));
         out.uncounted.extend(scorers.uncounted);
@@ -215,8 +215,8 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
             None => batch.iter().map(|(_, pair)| Slot::plain(&t.tokenizer, pair)).collect::<Result<_>>()?,
         };
         let mut update = PairStep::new(&log_probs, loss.as_ref());
-        let gained = t.model.blocks() > 0;
-        metrics.extend(update.train(t, &mut slots.iter().map(|slot| slot.pair(gained)).collect::<Vec<_>>())?);
+        let (gained, room) = (t.model.blocks() > 0, t.model.soft_tokens());
+        metrics.extend(update.train(t, &mut slots.iter().map(|slot| slot.pair(gained, room)).collect::<Vec<_>>())?);
         if slots.is_empty() {
             tracing::warn!("step {}: every pair was a tie or without scores; nothing to learn from", step + 1);
         }

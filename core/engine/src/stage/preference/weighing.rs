@@ -132,11 +132,11 @@ impl Slot {
         Self::of(tokenizer, pair, &pair.prompt)
     }
 
-    pub fn pair(&self, gained: bool) -> TokenPair<'_> {
+    pub fn pair(&self, gained: bool, room: usize) -> TokenPair<'_> {
         let gains = if gained { self.weights.as_slice() } else { &[] };
         let completions = self.answers.iter().map(Vec::as_slice).collect();
         TokenPair {
-            drawn: Drawn { gains, conditioned: &self.conditioned, plain: &self.plain, completions },
+            drawn: Drawn { gains, room, conditioned: &self.conditioned, plain: &self.plain, completions },
             label: self.label,
             weights: &self.weights,
             margins: self.margins.clone(),

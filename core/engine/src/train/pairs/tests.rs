@@ -36,7 +36,8 @@ fn model(seed: u64, head: Head) -> Model {
 }
 
 fn pair<'a>(tokens: [&'a [u32]; 3], label: f64) -> TokenPair<'a> {
-    let drawn = Drawn { gains: &[], conditioned: tokens[0], plain: tokens[0], completions: tokens[1..].to_vec() };
+    let drawn =
+        Drawn { gains: &[], room: 0, conditioned: tokens[0], plain: tokens[0], completions: tokens[1..].to_vec() };
     TokenPair { drawn, label, weights: &[0.5, 0.5], margins: vec![0.1, 0.2], other: None }
 }
 
