@@ -50,15 +50,15 @@ impl Scale {
     /// Fits what `fit` says to 0 and 1.
     pub fn fit(reward: &str, raw: &[f64], fit: Fit, provenance: &str) -> Result<Self> {
         let (low, high) = fit.ends(raw);
-        if high - low <= 1e-9 {
-            return Err(Error::RewardSource {
-                reward: reward.into(),
-                what: format!(
-                    "gives {low} to all {} samples of the initial policy, so that no scale can be fitted; \
-                     mend the reward, or set its scale by hand: scale = [low, high]",
-                    raw.len()
-                ),
-            });
+        let useless = match raw {
+            [] => Some("left out all samples of the initial policy".to_owned()),
+            _ if high - low <= 1e-9 => Some(format!("gives {low} to all {} samples of the initial policy", raw.len())),
+            _ => None,
+        };
+        if let Some(what) = useless {
+            let mend = "mend the reward, or set its scale by hand: scale = [low, high]";
+            let what = format!("{what}, so that no scale can be fitted; {mend}");
+            return Err(Error::RewardSource { reward: reward.into(), what });
         }
         Ok(Self { low, high, samples: raw.len(), provenance: provenance.into() })
     }
@@ -87,8 +87,10 @@ mod tests {
         let z = Scale::fit("r", &[1.0, 2.0, 3.0, 6.0], Fit::ZScore, "test").unwrap();
         assert_eq!(z.apply(3.0), 0.0);
         assert!((z.apply(6.0) - 1.603_567_451).abs() < 1e-9);
-        assert!(
-            Scale::fit("r", &[2.0; 9], Fit::ZScore, "test").unwrap_err().to_string().contains("no scale can be fitted")
-        );
+        let refused = |raw: &[f64], fit| Scale::fit("r", raw, fit, "test").unwrap_err().to_string();
+        assert!(refused(&[2.0; 9], Fit::ZScore).contains("gives 2 to all 9 samples of the initial policy, so that no"));
+        for fit in [Fit::Quantiles, Fit::ZScore] {
+            assert!(refused(&[], fit).contains("left out all samples of the initial policy, so that no scale can be"));
+        }
     }
 }

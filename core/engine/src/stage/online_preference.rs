@@ -172,7 +172,10 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
         step.moved.extend(rest);
         step.moved.report(&mut metrics);
         if pairs.is_empty() {
-            tracing::warn!("step {}: every pair was a tie or identical; nothing to learn from", t.state.step + 1);
+            tracing::warn!(
+                "step {}: every pair was a tie, identical or without scores; nothing to learn from",
+                t.state.step + 1
+            );
         }
         timings.insert("update_seconds".into(), clock.elapsed().as_secs_f64());
         experience.finish_step(t, &batch, &metrics, timings)

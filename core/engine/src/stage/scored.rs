@@ -83,7 +83,7 @@ impl Source<'_> {
         bar.finish();
         if out.is_empty() {
             return Err(Error::invalid(format!(
-                "{}: no answer has all its scores; see the warnings of the rewards above",
+                "{}: no answer has all its scores: a reward left out each; one that asks a server says above why",
                 stage.id
             )));
         }
