@@ -7,7 +7,7 @@ fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
-/// All five kinds; the loss once with its gradient and once without.
+/// All six kinds.
 const ALL: &str = r#"
 import "lib/steer" as steer;
 import "mine" as mine;
@@ -26,6 +26,9 @@ task.label = label_fn("sum", |w, a, b| {
     if gap == 0.0 { () } else if gap > 0.0 { 1.0 } else { 0.0 }
 });
 task.loss = mine::hinge(beta);
+let brief = judge_fn("brief", |prompt, first, second| {
+    if first.len() == second.len() { 0 } else if first.len() < second.len() { 1 } else { 2 }
+});
 let scored = rewards("rewards", #{
     sources: [brevity, reward("Harmlessness", "reward_model", #{ model: path("assets/hh/harmless") })],
     policy: path(task.policy), prompts: steer::prompt_data(task, "train"), samples: task.fit_samples, generate: task.generate,
@@ -33,6 +36,7 @@ let scored = rewards("rewards", #{
 let policy = online_preference("mo_odpo", #{
     policy: path(task.policy), prompts: steer::prompt_data(task, "train"), rewards: scored,
     sampler: task.sampler, conditioner: task.conditioner, label: task.label, loss: task.loss,
+    judges: [brief, judge("gold", #{ score: "hh_harmless" })],
     generate: task.generate, train: task.train, optimizer: task.optimizer,
 });
 steer::front("steered", "mine", task, policy, scored);
@@ -54,7 +58,7 @@ fn run(folder: &Path) -> std::process::Command {
 }
 
 #[test]
-fn all_five_kinds_train_and_a_resumed_run_has_them_again() {
+fn all_six_kinds_train_and_a_resumed_run_has_them_again() {
     let f = folder();
     let out = f.path().join("out");
     let mut child = start(&mut run(f.path()));

@@ -259,7 +259,12 @@ fn a_judge_with_an_opinion_names_the_same_answer_in_both_orders() {
 fn verdicts_that_cannot_be_read_stop_the_comparison_or_are_counted_and_never_guessed() {
     let f = folder();
     let message = judged(&f, "http://127.0.0.1:9", "").unwrap_err();
-    assert!(message.contains("the judge failed: http://127.0.0.1:9/chat/completions cannot be reached"), "{message}");
+    assert!(
+        message.contains(
+            "judge \"chat\" of \"Helpfulness\" failed: http://127.0.0.1:9/chat/completions cannot be reached"
+        ),
+        "{message}"
+    );
     let f = folder();
     let (address, _) = serve(|_, _| Some(Reply::said("both are fine")));
     let message = judged(&f, &address, "").unwrap_err();

@@ -100,7 +100,10 @@ fn a_script_loads_plugins_only_from_allowed_folders() {
     assert!(said.contains("makes no stages"), "{said}");
     write(f.path(), "s.rhai", &format!("plugin(\"{}\", \"hostile.los\");\n", path.display()));
     let said = failure(motrain(f.path()).args(["check", "s.rhai", "--set", &allowed]));
-    assert!(said.contains("has no component \"hostile.los\"; it has hostile.reward, hostile.sampler"), "{said}");
+    assert!(
+        said.contains("has no component \"hostile.los\"; it has hostile.reward, hostile.partial, hostile.sampler"),
+        "{said}"
+    );
 }
 
 /// A small run whose watched reward is `hostile.reward` with a bug.

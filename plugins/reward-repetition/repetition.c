@@ -95,7 +95,7 @@ static MotrainStatus score(void *instance, const MotrainSample *const *samples, 
 }
 
 const MotrainPlugin *motrain_plugin_v1(void) {
-  static const MotrainRewardFns functions = {sizeof(MotrainRewardFns), score};
+  static const MotrainRewardFns functions = {.struct_size = sizeof functions, .score = score};
   static MotrainComponent repetition;
   static const MotrainComponent *components[] = {&repetition};
   static MotrainPlugin plugin;

@@ -30,13 +30,13 @@ pub enum Kind {
     Loss,
     /// Turns returns into advantages of policy gradients.
     Advantage,
-    /// Compares finished methods' answers.
+    /// Compares answers.
     Judge,
 }
 
 impl Kind {
-    /// The five that plugins and functions of scripts can be too.
-    pub const OPEN: [Kind; 5] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss];
+    /// The six that plugins and functions of scripts can be too.
+    pub const OPEN: [Kind; 6] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Judge];
 
     /// All, in the order of `motrain list`.
     pub const ALL: [Kind; 7] =

@@ -1,5 +1,5 @@
 // The interface between motrain and its plugins, version 1.
-// Made from plugins/abi/src/lib.rs by `cargo xtask codegen`; docs/plugins.md says how to use it.
+// Made from plugins/abi/src by `cargo xtask codegen`; docs/plugins.md says how to use it.
 
 #ifndef MOTRAIN_H
 #define MOTRAIN_H
@@ -17,7 +17,7 @@
 #define MOTRAIN_VERSION_MAJOR 1
 
 // Raised when fields or kinds are added.
-#define MOTRAIN_VERSION_MINOR 2
+#define MOTRAIN_VERSION_MINOR 3
 
 // Draws weights: `SamplerFns`.
 #define MOTRAIN_KIND_SAMPLER 1
@@ -34,6 +34,9 @@
 // A loss of pairs of completions: `LossFns`.
 #define MOTRAIN_KIND_LOSS 5
 
+// Says which of two answers is better: `JudgeFns`. Since 1.3.
+#define MOTRAIN_KIND_JUDGE 6
+
 // An instance may be called from several threads at once.
 #define MOTRAIN_FLAG_THREAD_SAFE 1
 
@@ -45,6 +48,9 @@
 
 // How a call ended: one of `STATUS_…`.
 typedef int32_t MotrainStatus;
+
+// What a judge says of a duel: one of `VERDICT_…`.
+typedef int32_t MotrainVerdict;
 
 // UTF-8 text, borrowed for the call. `data` may be null if `length` is 0.
 typedef struct MotrainStr {
@@ -75,7 +81,7 @@ typedef MotrainStatus (*MotrainCreate)(struct MotrainStr config,
 // Frees an instance that `Create` made; it is not called again.
 typedef MotrainStatus (*MotrainDestroy)(void *instance, struct MotrainErrorText *error);
 
-// A component of one of the five kinds.
+// A component of one of the six kinds.
 typedef struct MotrainComponent {
   // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
@@ -93,7 +99,7 @@ typedef struct MotrainComponent {
   MotrainCreate create;
   // Frees an instance; may be null if there is nothing to free.
   MotrainDestroy destroy;
-  // `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns` or `LossFns`, by `kind`.
+  // `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns`, `LossFns` or `JudgeFns`, by `kind`.
   const void *functions;
 } MotrainComponent;
 
@@ -222,12 +228,24 @@ typedef MotrainStatus (*MotrainScore)(void *instance,
                                       size_t *written,
                                       struct MotrainErrorText *error);
 
+// As `Score`, of those samples that the reward can score. `skipped` holds `count` zeros: 1 leaves a sample out, whose score is not read.
+// `written` must become `count` all the same.
+typedef MotrainStatus (*MotrainScoreSome)(void *instance,
+                                          const struct MotrainSample *const *samples,
+                                          size_t count,
+                                          double *scores,
+                                          uint8_t *skipped,
+                                          size_t *written,
+                                          struct MotrainErrorText *error);
+
 // What a reward does.
 typedef struct MotrainRewardFns {
   // Bytes of this struct, as the plugin knows it.
   size_t struct_size;
-  // Scores completions.
+  // Scores completions. A motrain before 1.3 calls no other.
   MotrainScore score;
+  // May be null: then every sample has a score. It is called instead of `score` otherwise. Since 1.3.
+  MotrainScoreSome score_some;
 } MotrainRewardFns;
 
 // The probability that the first of two completions is better, from `objectives` scaled scores each; `STATUS_NONE` is a tie.
@@ -309,6 +327,37 @@ typedef struct MotrainLossFns {
   MotrainBeta beta;
 } MotrainLossFns;
 
+// Two answers to a plain prompt (never the conditioned one).
+typedef struct MotrainDuel {
+  // Bytes of this struct, as motrain knows it.
+  size_t struct_size;
+  // `prompt_count` turns.
+  const struct MotrainMessage *prompt;
+  // How many turns there are.
+  size_t prompt_count;
+  // The answer that is shown first.
+  struct MotrainStr first;
+  // The answer that is shown second.
+  struct MotrainStr second;
+} MotrainDuel;
+
+// Compares the answers of `count` duels. `written` must become `count`. Every duel is asked in both orders, in calls of their own, and a
+// judge that names a place rather than an answer yields ties.
+typedef MotrainStatus (*MotrainJudgeDuels)(void *instance,
+                                           const struct MotrainDuel *const *duels,
+                                           size_t count,
+                                           MotrainVerdict *verdicts,
+                                           size_t *written,
+                                           struct MotrainErrorText *error);
+
+// What a judge does.
+typedef struct MotrainJudgeFns {
+  // Bytes of this struct, as the plugin knows it.
+  size_t struct_size;
+  // Compares answers.
+  MotrainJudgeDuels judge;
+} MotrainJudgeFns;
+
 // The call did what it was asked.
 #define MOTRAIN_STATUS_OK 0
 
@@ -317,6 +366,18 @@ typedef struct MotrainLossFns {
 
 // There is no result, which is no error: a tie, or a prompt without weights.
 #define MOTRAIN_STATUS_NONE 2
+
+// Neither answer is better.
+#define MOTRAIN_VERDICT_TIE 0
+
+// The first is better.
+#define MOTRAIN_VERDICT_FIRST 1
+
+// The second is better.
+#define MOTRAIN_VERDICT_SECOND 2
+
+// The judge cannot say: the duel is left out and counted.
+#define MOTRAIN_VERDICT_SKIPPED 3
 
 #endif  /* MOTRAIN_H */
 

@@ -11,12 +11,15 @@
 #![no_std]
 #![warn(missing_docs)]
 
+mod judge;
+
 use core::ffi::c_void;
+pub use judge::{Duel, JudgeDuels, JudgeFns, VERDICT_FIRST, VERDICT_SECOND, VERDICT_SKIPPED, VERDICT_TIE, Verdict};
 
 /// The version that breaks: a plugin of another one is refused.
 pub const VERSION_MAJOR: u32 = 1;
 /// Raised when fields or kinds are added.
-pub const VERSION_MINOR: u32 = 2;
+pub const VERSION_MINOR: u32 = 3;
 /// The entry symbol; `Entry` is its type.
 pub const ENTRY: &core::ffi::CStr = c"motrain_plugin_v1";
 
@@ -72,6 +75,8 @@ pub const KIND_REWARD: u32 = 3;
 pub const KIND_LABEL: u32 = 4;
 /// A loss of pairs of completions: `LossFns`.
 pub const KIND_LOSS: u32 = 5;
+/// Says which of two answers is better: `JudgeFns`. Since 1.3.
+pub const KIND_JUDGE: u32 = 6;
 
 /// An instance may be called from several threads at once.
 pub const FLAG_THREAD_SAFE: u32 = 1;
@@ -108,7 +113,7 @@ pub type Create =
 /// Frees an instance that `Create` made; it is not called again.
 pub type Destroy = Option<unsafe extern "C" fn(instance: *mut c_void, error: *mut ErrorText) -> Status>;
 
-/// A component of one of the five kinds.
+/// A component of one of the six kinds.
 #[repr(C)]
 pub struct Component {
     /// Bytes of this struct, as the plugin knows it.
@@ -127,7 +132,7 @@ pub struct Component {
     pub create: Create,
     /// Frees an instance; may be null if there is nothing to free.
     pub destroy: Destroy,
-    /// `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns` or `LossFns`, by `kind`.
+    /// `SamplerFns`, `ConditionerFns`, `RewardFns`, `LabelFns`, `LossFns` or `JudgeFns`, by `kind`.
     pub functions: *const c_void,
 }
 
@@ -255,13 +260,29 @@ pub type Score = Option<
     ) -> Status,
 >;
 
+/// As `Score`, of those samples that the reward can score. `skipped` holds `count` zeros: 1 leaves a sample out, whose score is not read.
+/// `written` must become `count` all the same.
+pub type ScoreSome = Option<
+    unsafe extern "C" fn(
+        instance: *mut c_void,
+        samples: *const *const Sample,
+        count: usize,
+        scores: *mut f64,
+        skipped: *mut u8,
+        written: *mut usize,
+        error: *mut ErrorText,
+    ) -> Status,
+>;
+
 /// What a reward does.
 #[repr(C)]
 pub struct RewardFns {
     /// Bytes of this struct, as the plugin knows it.
     pub struct_size: usize,
-    /// Scores completions.
+    /// Scores completions. A motrain before 1.3 calls no other.
     pub score: Score,
+    /// May be null: then every sample has a score. It is called instead of `score` otherwise. Since 1.3.
+    pub score_some: ScoreSome,
 }
 
 /// The probability that the first of two completions is better, from `objectives` scaled scores each; `STATUS_NONE` is a tie.

@@ -10,7 +10,7 @@ macro_rules! layout {
     };
 }
 
-/// Version 1.2 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
+/// Version 1.3 on 64-bit machines. Numbers here never change; new fields add a line and raise a size.
 #[test]
 #[cfg(target_pointer_width = "64")]
 fn the_layout_of_version_1() {
@@ -46,7 +46,7 @@ fn the_layout_of_version_1() {
     layout!(MessageSink, 24, struct_size = 0, context = 8, push = 16);
     layout!(ConditionerFns, 24, struct_size = 0, render = 8, parse = 16);
     layout!(Sample, 64, struct_size = 0, prompt = 8, prompt_count = 16, completion = 24, row = 40, finished = 56);
-    layout!(RewardFns, 16, struct_size = 0, score = 8);
+    layout!(RewardFns, 24, struct_size = 0, score = 8, score_some = 16);
     layout!(LabelFns, 16, struct_size = 0, label = 8);
     layout!(
         Pairs,
@@ -71,4 +71,7 @@ fn the_layout_of_version_1() {
         d_other_second = 136
     );
     layout!(LossFns, 24, struct_size = 0, evaluate = 8, beta = 16);
+    layout!(Duel, 56, struct_size = 0, prompt = 8, prompt_count = 16, first = 24, second = 40);
+    layout!(JudgeFns, 16, struct_size = 0, judge = 8);
+    assert_eq!([VERDICT_TIE, VERDICT_FIRST, VERDICT_SECOND, VERDICT_SKIPPED], [0, 1, 2, 3]);
 }

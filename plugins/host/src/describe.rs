@@ -85,6 +85,7 @@ unsafe fn describe_component(c: *const abi::Component, path: &Path) -> Read<Desc
             abi::KIND_REWARD => Kind::Reward,
             abi::KIND_LABEL => Kind::Label,
             abi::KIND_LOSS => Kind::Loss,
+            abi::KIND_JUDGE => Kind::Judge,
             other => return Err(format!("has the unknown kind {other}; it may need a newer motrain")),
         };
         let name = label(field!(c, abi::Component, name)?, "its name")?;

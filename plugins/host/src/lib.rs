@@ -22,7 +22,7 @@ pub use death::{Main, exit, raw_exit};
 pub use library::{Asker, Described, Library, Permit, Request, open};
 pub use running::{keep_note, set_time_limit};
 
-use adapters::{PluginConditioner, PluginLabel, PluginLoss, PluginReward, PluginSampler};
+use adapters::{PluginConditioner, PluginJudge, PluginLabel, PluginLoss, PluginReward, PluginSampler};
 use call::Instance;
 use motrain_core::error::{Error, Result};
 use motrain_core::registry::{Kind, Registry};
@@ -68,8 +68,7 @@ fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result
         Kind::Reward => add!(rewards, PluginReward),
         Kind::Label => add!(labels, PluginLabel),
         Kind::Loss => add!(losses, PluginLoss),
-        Kind::Advantage | Kind::Judge => {
-            Err(Error::Invalid(format!("{}: components of this kind cannot be plugins", c.owner())))
-        }
+        Kind::Judge => add!(judges, PluginJudge),
+        Kind::Advantage => Err(Error::Invalid(format!("{}: components of this kind cannot be plugins", c.owner()))),
     }
 }

@@ -74,7 +74,7 @@ impl Permit {
 
 /// A component as a library describes it.
 pub struct Described {
-    /// Which of the five it is.
+    /// Which of the six it is.
     pub kind: Kind,
     /// `FLAG_…` of the interface, added up.
     pub flags: u32,

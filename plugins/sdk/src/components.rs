@@ -80,6 +80,23 @@ pub trait Reward: Component {
     fn score(&self, samples: &[Sample]) -> Result<Vec<f64>, String>;
 }
 
+/// A reward that cannot score every sample. Every `Reward` is one too: implement either.
+pub trait PartialReward: Component {
+    /// Whether `Sample::row` is read.
+    const NEEDS_ROW: bool = false;
+
+    /// As `Reward::score`, `None` for what has no score: it is left out and counted. Needs a motrain whose interface is 1.3.
+    fn score(&self, samples: &[Sample]) -> Result<Vec<Option<f64>>, String>;
+}
+
+impl<R: Reward> PartialReward for R {
+    const NEEDS_ROW: bool = R::NEEDS_ROW;
+
+    fn score(&self, samples: &[Sample]) -> Result<Vec<Option<f64>>, String> {
+        Ok(Reward::score(self, samples)?.into_iter().map(Some).collect())
+    }
+}
+
 /// Mean rewards that an evaluation found at some weights.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FrontPoint {
@@ -193,4 +210,33 @@ pub trait Loss: Component {
     fn beta(&self) -> f64 {
         1.0
     }
+}
+
+/// Two answers to a plain prompt: judges never see weights.
+#[derive(Clone, Copy)]
+pub struct Duel<'a> {
+    /// The conversation without weights, its last turn the user's.
+    pub prompt: &'a [Message<'a>],
+    /// The answer that is shown first.
+    pub first: &'a str,
+    /// The answer that is shown second.
+    pub second: &'a str,
+}
+
+/// Which of two answers is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first.
+    First,
+    /// The second.
+    Second,
+    /// Neither.
+    Tie,
+}
+
+/// Compares answers along one objective or dimension. Needs a motrain whose interface is 1.3.
+pub trait Judge: Component {
+    /// A verdict per duel, in order; `None` leaves one out, and it is counted. Every duel is asked in both orders, in calls of their own: only a
+    /// verdict that names the same answer twice counts. An error ends the run with its text.
+    fn judge(&self, duels: &[Duel]) -> Result<Vec<Option<Verdict>>, String>;
 }

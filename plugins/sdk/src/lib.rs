@@ -1,4 +1,4 @@
-//! Write rewards, weight samplers, conditioners, label rules and pairwise losses for motrain: a struct, a trait, `export!`.
+//! Write rewards, weight samplers, conditioners, label rules, pairwise losses and judges for motrain: a struct, a trait, `export!`.
 //!
 //! ```
 //! use motrain_plugin::{Component, Reward, Sample};
@@ -48,8 +48,8 @@ pub mod export;
 pub mod toolbox;
 
 pub use components::{
-    Component, Conditioner, FrontPoint, LabelRule, Loss, Message, Other, Pair, PairLoss, Reward, Sample, Sampler, Turn,
-    user_turn,
+    Component, Conditioner, Duel, FrontPoint, Judge, LabelRule, Loss, Message, Other, Pair, PairLoss, PartialReward,
+    Reward, Sample, Sampler, Turn, Verdict, user_turn,
 };
 pub use motrain_abi as abi;
 #[doc(hidden)]
@@ -75,8 +75,8 @@ macro_rules! options {
     };
 }
 
-/// Exports components by kind: `export! { rewards: [A, B], losses: [C] }` with `samplers`, `conditioners`, `rewards`, `labels`
-/// and `losses`.
+/// Exports components by kind: `export! { rewards: [A, B], losses: [C] }` with `samplers`, `conditioners`, `rewards`, `labels`,
+/// `losses` and `judges`.
 #[macro_export]
 macro_rules! export {
     ($($kind:ident : [$($component:ty),* $(,)?]),* $(,)?) => {

@@ -1,6 +1,8 @@
 //! Components with every bug that a plugin in Rust can have short of a crash.
 
-use motrain_plugin::{Component, LabelRule, Loss, Pair, PairLoss, Reward, Sample, Sampler};
+use motrain_plugin::{
+    Component, Duel, Judge, LabelRule, Loss, Pair, PairLoss, PartialReward, Reward, Sample, Sampler, Verdict,
+};
 use std::time::Duration;
 
 motrain_plugin::options! {
@@ -119,4 +121,44 @@ impl Loss for BadLoss {
     }
 }
 
-motrain_plugin::export! { rewards: [HostileReward], samplers: [BadSampler], labels: [BadLabel], losses: [BadLoss] }
+/// Scores what ends in a full stop and leaves out the rest.
+struct Finished;
+impl Component for Finished {
+    const NAME: &'static str = "hostile.partial";
+    const SUMMARY: &'static str = "a reward that does not score all answers";
+    type Options = Nothing;
+    fn create(_options: Nothing, _seed: u64) -> Result<Self, String> {
+        Ok(Self)
+    }
+}
+impl PartialReward for Finished {
+    fn score(&self, samples: &[Sample]) -> Result<Vec<Option<f64>>, String> {
+        let one = |s: &Sample| s.completion.ends_with('.').then_some(s.completion.len() as f64);
+        Ok(samples.iter().map(one).collect())
+    }
+}
+
+struct BadJudge(Options);
+impl Component for BadJudge {
+    const NAME: &'static str = "hostile.judge";
+    const SUMMARY: &'static str = "a judge with the bug that its options name";
+    type Options = Options;
+    fn create(options: Options, _seed: u64) -> Result<Self, String> {
+        Ok(Self(options))
+    }
+}
+impl Judge for BadJudge {
+    fn judge(&self, duels: &[Duel]) -> Result<Vec<Option<Verdict>>, String> {
+        match self.0.bug.as_str() {
+            "panic" => panic!("boom in judge"),
+            "error" => Err("the scales are broken".into()),
+            "too few" => Ok(duels.iter().skip(1).map(|_| Some(Verdict::Tie)).collect()),
+            "too many" => Ok(vec![None; duels.len() + 1]),
+            _ => Ok(vec![Some(Verdict::First); duels.len()]),
+        }
+    }
+}
+
+motrain_plugin::export! {
+    rewards: [HostileReward, Finished], samplers: [BadSampler], labels: [BadLabel], losses: [BadLoss], judges: [BadJudge],
+}

@@ -39,16 +39,17 @@ pub struct Asked {
     pub consistent: bool,
 }
 
-/// Asks a judge twice, with the answers swapped the second time; `None` for duels that it left out in either order.
-pub fn in_both_orders(judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Option<Asked>>> {
+/// Asks a judge twice, with the answers swapped the second time; `None` for duels that it left out in either order. `who` is the judge in
+/// errors: `judge "chat" of "Helpfulness"`.
+pub fn in_both_orders(who: &str, judge: &dyn Judge, duels: &[Duel]) -> Result<Vec<Option<Asked>>> {
     let swapped: Vec<Duel> =
         duels.iter().map(|d| Duel { prompt: d.prompt, first: d.second, second: d.first }).collect();
     let ask = |duels: &[Duel]| {
-        let verdicts = judge.judge(duels).map_err(|e| stop::or(Error::Invalid(format!("the judge failed: {e}"))))?;
+        let verdicts = judge.judge(duels).map_err(|e| stop::or(Error::Invalid(format!("{who} failed: {e}"))))?;
         if verdicts.len() == duels.len() {
             return Ok(verdicts);
         }
-        Err(Error::Invalid(format!("the judge gave {} verdicts for {} duels", verdicts.len(), duels.len())))
+        Err(Error::Invalid(format!("{who} gave {} verdicts for {} duels", verdicts.len(), duels.len())))
     };
     let joined = |(straight, swapped): (Verdict, Verdict)| match (straight, swapped) {
         (Verdict::First, Verdict::Second) => Asked { verdict: Verdict::First, consistent: true },
@@ -114,9 +115,25 @@ mod tests {
         let duels =
             [("a", "bb"), ("ccc", "d"), ("e", "f")].map(|(first, second)| Duel { prompt: &prompt, first, second });
         let tie = Asked { verdict: Tie, consistent: false };
-        assert_eq!(in_both_orders(&AlwaysFirst, &duels).unwrap(), vec![Some(tie); 3]);
+        assert_eq!(in_both_orders("it", &AlwaysFirst, &duels).unwrap(), vec![Some(tie); 3]);
         let by_length: Vec<Verdict> =
-            in_both_orders(&Longest, &duels).unwrap().iter().flatten().map(|a| a.verdict).collect();
+            in_both_orders("it", &Longest, &duels).unwrap().iter().flatten().map(|a| a.verdict).collect();
         assert_eq!(by_length, [Second, First, Tie]);
+    }
+
+    struct Half;
+
+    impl Judge for Half {
+        fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String> {
+            Ok(vec![None; duels.len() / 2])
+        }
+    }
+
+    #[test]
+    fn a_wrong_count_is_refused_by_name() {
+        let prompt = Prompt::user("Why?");
+        let duels = [("a", "b"), ("c", "d")].map(|(first, second)| Duel { prompt: &prompt, first, second });
+        let said = in_both_orders("judge \"half\"", &Half, &duels).unwrap_err().to_string();
+        assert_eq!(said, "judge \"half\" gave 1 verdicts for 2 duels");
     }
 }

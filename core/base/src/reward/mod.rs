@@ -41,10 +41,15 @@ pub trait RewardSource: Send + Sync {
         Ok(())
     }
 
-    /// As `score`, for sources that may leave out samples (a remote one whose policy is to skip failures).
+    /// As `score`, for sources that may leave out samples (a remote one whose policy is to skip failures, a plugin that says so).
     fn score_where_possible(&self, batch: &[Sample]) -> std::result::Result<Vec<Option<f64>>, String> {
         Ok(self.score(batch)?.into_iter().map(Some).collect())
     }
+}
+
+/// The scores of a source that may leave none out here.
+pub fn all(scores: Vec<Option<f64>>) -> std::result::Result<Vec<f64>, String> {
+    scores.into_iter().collect::<Option<_>>().ok_or_else(|| "left out samples".into())
 }
 
 /// What the core brings; a new reward is a file and a name here.

@@ -1,8 +1,9 @@
-//! What scripts call to bring in components of their own: `plugin`, `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
+//! What scripts call to bring in components of their own: `plugin`, `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`,
+//! `judge_fn`.
 
 use super::api::{Builder, Scripted, error, from_json, to_json};
 use super::function::Function;
-use super::functions::{ScriptConditioner, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
+use super::functions::{ScriptConditioner, ScriptJudge, ScriptLabel, ScriptLoss, ScriptReward, ScriptSampler};
 use motrain_core::options;
 use motrain_core::registry::{Entry, Kind, Registry};
 use motrain_core::schema;
@@ -101,7 +102,8 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
         Kind::Reward => entry!(rewards, ScriptReward),
         Kind::Label => entry!(labels, ScriptLabel),
         Kind::Loss => entry!(losses, ScriptLoss),
-        Kind::Advantage | Kind::Judge => Err(motrain_core::Error::Invalid(format!(
+        Kind::Judge => entry!(judges, ScriptJudge),
+        Kind::Advantage => Err(motrain_core::Error::Invalid(format!(
             "no function of a script can be a component of the kind \"{}\"",
             kind.name()
         ))),

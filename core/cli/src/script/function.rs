@@ -27,7 +27,8 @@ fn parameters(kind: Kind) -> &'static [&'static str] {
         Kind::Conditioner => &["objectives", "weights", "text"],
         Kind::Label => &["weights", "first", "second"],
         Kind::Loss => &["pair"],
-        Kind::Advantage | Kind::Judge => &[],
+        Kind::Judge => &["prompt", "first", "second"],
+        Kind::Advantage => &[],
     }
 }
 

@@ -1,10 +1,11 @@
-//! Functions of a script as components: `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`.
+//! Functions of a script as components: `reward_fn`, `sampler_fn`, `conditioner_fn`, `label_fn`, `loss_fn`, `judge_fn`.
 
 use super::function::Function;
 use motrain_core::conditioner::Conditioner;
+use motrain_core::judge::{Duel, Judge, Verdict};
 use motrain_core::label::{Label, LabelRule};
 use motrain_core::loss::{PairBatch, PairLoss, PairwiseLoss};
-use motrain_core::reward::{RewardSource, Sample};
+use motrain_core::reward::{RewardSource, Sample, all};
 use motrain_core::rng::Rng;
 use motrain_core::sampler::WeightSampler;
 use motrain_core::{Prompt, Result, Weights};
@@ -31,16 +32,22 @@ fn array(values: &[f64]) -> Array {
     values.iter().map(|v| Dynamic::from_float(*v)).collect()
 }
 
-/// `|prompt, answer|` → a score. `prompt` is what the user said last. A third parameter is told whether the answer was finished, not cut.
+/// `|prompt, answer|` → a score, or `()` for an answer that it leaves out. `prompt` is what the user said last. A third parameter is told whether the
+/// answer was finished, not cut.
 pub struct ScriptReward(pub Function);
 
 impl RewardSource for ScriptReward {
     fn score(&self, batch: &[Sample]) -> std::result::Result<Vec<f64>, String> {
+        all(self.score_where_possible(batch)?)
+    }
+
+    fn score_where_possible(&self, batch: &[Sample]) -> std::result::Result<Vec<Option<f64>>, String> {
         let told = self.0.takes(3);
         let one = |s: &Sample| {
             let (prompt, answer) = (s.prompt.last_user().to_owned(), s.completion.to_owned());
             let score = if told { self.0.call((prompt, answer, s.finished)) } else { self.0.call((prompt, answer)) };
-            number(&score?)
+            let score = score?;
+            if score.is_unit() { Ok(None) } else { number(&score).map(Some) }
         };
         batch.iter().map(one).collect()
     }
@@ -152,3 +159,25 @@ impl PairwiseLoss for ScriptLoss {
         1.0
     }
 }
+
+/// `|prompt, first, second|` → 1 or 2 for the better answer, 0 for a tie, or `()` for a duel that it leaves out. `prompt` is what the user said last.
+pub struct ScriptJudge(pub Function);
+
+impl Judge for ScriptJudge {
+    fn judge(&self, duels: &[Duel]) -> std::result::Result<Vec<Option<Verdict>>, String> {
+        let one = |d: &Duel| {
+            let said = self.0.call((d.prompt.last_user().to_owned(), d.first.to_owned(), d.second.to_owned()))?;
+            match said.as_int() {
+                Ok(0) => Ok(Some(Verdict::Tie)),
+                Ok(1) => Ok(Some(Verdict::First)),
+                Ok(2) => Ok(Some(Verdict::Second)),
+                _ if said.is_unit() => Ok(None),
+                Ok(other) => Err(format!("returned {other}; {VERDICTS}")),
+                Err(kind) => Err(format!("returned a {kind}; {VERDICTS}")),
+            }
+        };
+        duels.iter().map(one).collect()
+    }
+}
+
+const VERDICTS: &str = "a verdict is 1 or 2 for the better answer, 0 for a tie, or () for no verdict";

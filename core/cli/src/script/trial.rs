@@ -1,6 +1,7 @@
 //! One call of each function of the script in its place in the plan, so that what cannot work is found before any work.
 
 use anyhow::{Context, Result};
+use motrain_core::judge::Duel;
 use motrain_core::loss::PairBatch;
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
@@ -35,6 +36,7 @@ fn call(registry: &Registry, kind: Kind, component: &Component, objectives: &[St
     let weights = Weights::new(vec![1.0 / count.max(1) as f64; count.max(1)])?;
     let prompt = Prompt::user("How do I bake bread?");
     let scores = |from: f64| (0..count).map(|k| from + 0.1 * k as f64).collect::<Vec<f64>>();
+    let failed = |what| motrain_core::Error::Component { owner: format!("{} \"{name}\"", kind.name()), what };
     match kind {
         Kind::Sampler => registry.samplers.build(name, options)?.sample(count, 0, &mut rng(0, "trial", 0)).map(drop),
         Kind::Conditioner => {
@@ -45,11 +47,15 @@ fn call(registry: &Registry, kind: Kind, component: &Component, objectives: &[St
         Kind::Reward => {
             let completion = "Mix flour and water, and wait.";
             let sample = Sample { prompt: &prompt, completion, finished: true, row: &Value::Null };
-            let owner = format!("reward \"{name}\"");
-            let scored = registry.rewards.build(name, options)?.score(&[sample]);
-            scored.map(drop).map_err(|what| motrain_core::Error::Component { owner, what })
+            let scored = registry.rewards.build(name, options)?.score_where_possible(&[sample]);
+            scored.map(drop).map_err(failed)
         }
-        Kind::Advantage | Kind::Judge => Ok(()),
+        Kind::Judge => {
+            let (first, second) = ("Mix flour and water, and wait.", "No idea.");
+            let judged = registry.judges.build(name, options)?.judge(&[Duel { prompt: &prompt, first, second }]);
+            judged.map(drop).map_err(failed)
+        }
+        Kind::Advantage => Ok(()),
     }
 }
 

@@ -10,12 +10,20 @@ use motrain_core::metrics::stats::mean;
 use motrain_core::registry::Registry;
 
 /// A judge per objective.
-pub struct Judges(Vec<(String, Box<dyn Judge>)>);
+pub struct Judges(Vec<Asking>);
+
+struct Asking {
+    objective: String,
+    judge: Box<dyn Judge>,
+    /// `judge "chat" of "Helpfulness"`, for errors.
+    who: String,
+}
 
 impl Judges {
     pub fn build(judges: &[Component], objectives: &[String], registry: &Registry) -> Result<Self> {
-        let build = |(name, Component { name: judge, options }): (&String, &Component)| {
-            Ok((name.clone(), registry.judges.build(judge, options)?))
+        let build = |(objective, Component { name, options }): (&String, &Component)| {
+            let who = format!("judge \"{name}\" of \"{objective}\"");
+            Ok(Asking { objective: objective.clone(), judge: registry.judges.build(name, options)?, who })
         };
         Ok(Self(objectives.iter().zip(judges).map(build).collect::<Result<_>>()?))
     }
@@ -35,8 +43,8 @@ impl Judges {
             Duel { prompt: &batch.rows[slot].prompt, first: &answers[0].text, second: &answers[1].text }
         };
         let duels: Vec<Duel> = asked.iter().map(duel).collect();
-        for (objective, judge) in &self.0 {
-            let verdicts = in_both_orders(judge.as_ref(), &duels)?;
+        for Asking { objective, judge, who } in &self.0 {
+            let verdicts = in_both_orders(who, judge.as_ref(), &duels)?;
             let agreed: Vec<f64> = verdicts.iter().flatten().map(|a| f64::from(u8::from(a.consistent))).collect();
             if !agreed.is_empty() {
                 metrics.insert(format!("judges/{objective}/consistent"), mean(&agreed));

@@ -162,7 +162,8 @@ fn compare(stage: Cx, options: &Compare, other: &str) -> Result<Match> {
             .zip(&theirs)
             .map(|(a, b)| Duel { prompt: &a.prompt, first: &a.completion, second: &b.completion })
             .collect();
-        asked.push(in_both_orders(judge.as_ref(), &duels)?);
+        let who = format!("judge \"{}\" of \"{}\"", d.judge.name, d.name);
+        asked.push(in_both_orders(&who, judge.as_ref(), &duels)?);
     }
     let joined = |(a, b): (&Option<Asked>, &Option<Asked>)| Some(winner([(*a)?.verdict, (*b)?.verdict]));
     let winners: Vec<Option<Verdict>> = asked[0].iter().zip(&asked[1]).map(joined).collect();

@@ -1,13 +1,12 @@
 //! A language model's judgement as reward (AI feedback), by an OpenAI-compatible server.
 
-use super::all;
 use super::number::{Number, exactly, on_scale};
 use super::remote::filled;
 use super::stated::stated;
 use crate::http::{Chat, ChatServer, bad_url};
 use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Builtin, schema};
-use motrain_core::reward::{RewardSource, Sample};
+use motrain_core::reward::{RewardSource, Sample, all};
 use motrain_core::shown::quoted;
 use regex::Regex;
 use schemars::JsonSchema;

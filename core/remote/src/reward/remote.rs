@@ -1,10 +1,9 @@
 //! Rewards behind HTTP: OpenRLHF's `POST /get_reward`, and replies in the forms that other reward servers give.
 
-use super::all;
 use crate::http::{Client, Failed, Limits, bad_url, check_url, fill, parse_url};
 use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Builtin, schema};
-use motrain_core::reward::{RewardSource, Sample};
+use motrain_core::reward::{RewardSource, Sample, all};
 use motrain_core::shown::quoted;
 use schemars::JsonSchema;
 use serde::Deserialize;
