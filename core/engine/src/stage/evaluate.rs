@@ -308,7 +308,7 @@ fn complete(
     let kept: Vec<usize> = (0..prompts).filter(whole).collect();
     if kept.is_empty() {
         return Err(Error::invalid(format!(
-            "{name}: no prompt has all its scores; see the warnings of the rewards above"
+            "{name}: no prompt has all its scores: a reward left out an answer to each; one that asks a server says above why"
         )));
     }
     if kept.len() < prompts {
