@@ -1,5 +1,5 @@
-//! Normalising scores while training, beside the frozen scale that evaluations keep: by the prompt's own completions (GDPO, 2601.05242), or by all that
-//! were scored so far (the spirit of MO-GRPO, 2509.22047). Then no objective rules for the size of its scores alone.
+//! Normalising scores while training, beside the frozen scale that evaluations keep: by the prompt's own completions, and their weighted sum by the batch
+//! (GDPO, 2601.05242), or by all that were scored so far (the spirit of MO-GRPO, 2509.22047). Then no objective rules for the size of its scores alone.
 
 use crate::reward::Scores;
 use motrain_core::metrics::stats::Moments;
@@ -14,6 +14,7 @@ pub enum Normalise {
     #[default]
     None,
     Group,
+    Gdpo,
     Running,
 }
 
@@ -22,12 +23,16 @@ impl Normalise {
         *self == Self::None
     }
 
+    pub fn is_by_group(self) -> bool {
+        matches!(self, Self::Group | Self::Gdpo)
+    }
+
     /// Takes away a mean and divides by a deviation: those of each group of completions, or those of `seen`, which the scores are added to
     /// first. Where nothing deviates, scores become 0 or nearly so.
     pub fn apply(self, scores: &mut Scores, groups: impl Iterator<Item = Range<usize>>, seen: &mut Vec<Moments>) {
         match self {
             Self::None => {}
-            Self::Group => groups.for_each(|group| by_group(&mut scores.objectives[group])),
+            Self::Group | Self::Gdpo => groups.for_each(|group| by_group(&mut scores.objectives[group])),
             Self::Running => {
                 for scores in scores.objectives.iter().flatten() {
                     seen.extend(scores.iter().skip(seen.len()).map(|_| Moments::default()));
@@ -39,6 +44,14 @@ impl Normalise {
             }
         }
     }
+}
+
+/// GDPO's last step, on the weighted sums of a whole batch.
+pub fn by_batch<'a>(sums: impl Iterator<Item = &'a mut f64>) {
+    let sums: Vec<&mut f64> = sums.collect();
+    let mut moments = Moments::default();
+    sums.iter().for_each(|sum| moments.add(**sum));
+    sums.into_iter().for_each(|sum| *sum = moments.standard(*sum));
 }
 
 fn by_group(group: &mut [Option<Vec<f64>>]) {
@@ -88,6 +101,22 @@ mod tests {
         near(&column(&found, 0), &[-1.0, 1.0, 0.0, 0.0]);
         near(&column(&found, 1), &[1.0, -1.0, -1.0, 1.0]);
         assert_eq!(found.objectives[4], None);
+    }
+
+    /// Prompts at the weights (1, 0) and (½, ½): sums −1, 1 and −½, ½, whose standard deviation is √0.625.
+    #[test]
+    fn gdpo_normalises_the_weighted_sums_of_the_batch() {
+        let mut found = scores(&ALL);
+        Normalise::Gdpo.apply(&mut found, [0..2, 2..5].into_iter(), &mut vec![]);
+        let weights = [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.5, 0.5]];
+        let sum = |(w, s): (&[f64; 2], &Vec<f64>)| w[0] * s[0] + w[1] * s[1];
+        let mut sums: Vec<f64> = weights.iter().zip(found.objectives.iter().flatten()).map(sum).collect();
+        near(&sums, &[-1.0, 1.0, -0.5, 0.5]);
+        by_batch(sums.iter_mut());
+        near(&sums, &[-1.264_911, 1.264_911, -0.632_456, 0.632_456]);
+        let mut alike = [0.25; 3];
+        by_batch(alike.iter_mut());
+        assert_eq!(alike, [0.0; 3]);
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub struct Online {
     #[schemars(range(min = 0, max = 1_000_000))]
     pub missing_eos_penalty: f64,
     /// How each objective's scores are normalised before they are trained on; evaluations keep the frozen scale. "group": by the mean and deviation of
-    /// the prompt's own completions (GDPO); "running": by those of all scores so far (MO-GRPO).
+    /// the prompt's own completions; "gdpo": so, and then their weighted sum by those of the batch (`reinforce` only); "running": by those of all scores
+    /// so far (MO-GRPO).
     #[serde(default, skip_serializing_if = "Normalise::is_none")]
     pub normalise: Normalise,
     /// Stop when the KL (nats per completion, over all that were drawn in the last 10 steps) is above this; 0 never stops.
@@ -118,8 +119,8 @@ impl Online {
     pub fn check(&self) -> Checked {
         self.lora.iter().try_for_each(|lora| lora.check(true))?;
         let GenerationConfig { temperature, top_k, top_p, .. } = self.generate;
-        if self.normalise == Normalise::Group && self.completions < 2 {
-            let what = "is \"group\", which compares the completions of a prompt, and there is one; draw more, or take \"running\"";
+        if self.normalise.is_by_group() && self.completions < 2 {
+            let what = "compares the completions of a prompt, and there is one; draw more, or take \"running\"";
             return Err(("normalise", what.into()));
         }
         if temperature == 0.0 {

@@ -4,6 +4,7 @@
 use super::ai_feedback::Judges;
 use super::experience::{Batch, Experience};
 use super::labelled::{Counts, choose};
+use super::normalise::Normalise;
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
@@ -57,6 +58,11 @@ impl Options for OnlinePreference {
         if !self.judges.is_empty() && (self.online.missing_eos_penalty > 0.0 || !self.online.normalise.is_none()) {
             let what = "take the place of scores, so that `missing_eos_penalty` and `normalise` would change nothing; leave them out";
             return Err(("judges", what.into()));
+        }
+        if self.online.normalise == Normalise::Gdpo {
+            let what =
+                "is \"gdpo\", whose last step is on the advantages of `reinforce`, and pairs have none; take \"group\"";
+            return Err(("normalise", what.into()));
         }
         if self.info_nce > 0.0 {
             self.check_contrast().map_err(|why| {

@@ -2,6 +2,7 @@
 //! was better than expected, which is for an advantage to say, moves the log-prob of the whole completion.
 
 use super::experience::{Batch, Experience};
+use super::normalise::{Normalise, by_batch};
 use super::online::Online;
 use super::{Makes, Ref, Work};
 use crate::Result;
@@ -61,6 +62,13 @@ impl Options for Reinforce {
         if self.ideal.is_some() && !self.online.normalise.is_none() {
             let what = "is of the scaled scores, and `normalise` makes others of them; leave one of them out";
             return Err(("ideal", what.into()));
+        }
+        if self.online.normalise == Normalise::Gdpo
+            && self.baseline.name == "grpo"
+            && self.baseline.options["scale"] != false
+        {
+            let what = "is \"gdpo\", whose last step the advantage \"grpo\" undoes, as it divides by the prompt's deviation again; set its `scale` to false";
+            return Err(("normalise", what.into()));
         }
         self.online.check()
     }
@@ -135,6 +143,9 @@ fn run(stage: Cx, options: &Reinforce) -> Result<()> {
         // One update of the policy gradient.
         let clock = Instant::now();
         let (mut scored, rest) = scored(&batch, advantage.least(), options.ideal.as_deref());
+        if options.online.normalise == Normalise::Gdpo {
+            by_batch(scored.iter_mut().flat_map(|s| &mut s.rewards));
+        }
         scored.sort_by_key(|s| s.drawn.length());
         let rest = log_probs.measure(&t.model, stage.session.dtype, rest)?;
         let rewards: Vec<f64> = scored.iter().flat_map(|s| s.rewards.iter().copied()).collect();
