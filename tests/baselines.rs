@@ -370,7 +370,7 @@ fn what_makes_no_sense_is_refused() {
     };
     show("one judge for two objectives", &judged(""));
     show("judges of four answers", &judged("completions: 4"));
-    show("judges beside a penalty", &judged("missing_eos_penalty: 1.0"));
+    show("judges beside scores that are normalised", &judged("normalise: \"running\""));
     let modpo =
         judged("judges: [], completions: 2").replace("judges: [judge(\"gold\", #{ score: \"hh_helpful\" })], ", "");
     show("MODPO online", &modpo.replace("loss(\"dpo\")", "loss(\"modpo\")"));

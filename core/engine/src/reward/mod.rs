@@ -38,9 +38,14 @@ impl Scores {
     /// Takes `penalty` off every scaled score of the completions that their policy did not finish, as TRL does of their one score: weights add
     /// up to 1, so a weighted score loses as much.
     pub fn penalise_cut(&mut self, completions: &[Completion], penalty: f64) {
-        let cut = self.objectives.iter_mut().zip(completions).filter(|(_, c)| !c.finished);
-        cut.flat_map(|(scores, _)| scores.iter_mut().flatten()).for_each(|score| *score -= penalty);
+        penalise_cut(&mut self.objectives, completions, penalty);
     }
+}
+
+/// Takes `penalty` off every number of the completions that their policy did not finish.
+pub fn penalise_cut(scores: &mut [Option<Vec<f64>>], completions: &[Completion], penalty: f64) {
+    let cut = scores.iter_mut().zip(completions).filter(|(_, c)| !c.finished);
+    cut.flat_map(|(scores, _)| scores.iter_mut().flatten()).for_each(|score| *score -= penalty);
 }
 
 /// Adds the rewards that need libtorch to a registry.

@@ -4,6 +4,7 @@
 use super::experience::Batch;
 use crate::Result;
 use crate::plan::Component;
+use crate::reward::penalise_cut;
 use crate::train::log::Metrics;
 use motrain_core::judge::{Asked, Duel, Judge, Verdict, in_both_orders};
 use motrain_core::metrics::stats::mean;
@@ -33,8 +34,9 @@ impl Judges {
     }
 
     /// Of each prompt's two answers, a number for each objective: 1 for the one that the judge names in both orders, 0 for the other, ½ each where
-    /// it names none; nothing where a judge left the pair out. Answers that are the same are not asked about.
-    pub fn compare(&self, batch: &Batch, metrics: &mut Metrics) -> Result<Vec<[Option<Vec<f64>>; 2]>> {
+    /// it names none, less `penalty` for one that was cut, which judges are not told; nothing where a judge left the pair out. Answers that are the
+    /// same are not asked about.
+    pub fn compare(&self, batch: &Batch, penalty: f64, metrics: &mut Metrics) -> Result<Vec<[Option<Vec<f64>>; 2]>> {
         let mut scores = vec![[Some(vec![]), Some(vec![])]; batch.rows.len()];
         let differ = |slot: &usize| batch.completions.of(*slot)[0].tokens != batch.completions.of(*slot)[1].tokens;
         let asked: Vec<usize> = (0..batch.rows.len()).filter(differ).collect();
@@ -55,6 +57,9 @@ impl Judges {
                     None => scores[slot] = [None, None],
                 }
             }
+        }
+        for (slot, scores) in scores.iter_mut().enumerate() {
+            penalise_cut(scores, batch.completions.of(slot), penalty);
         }
         Ok(scores)
     }

@@ -29,8 +29,8 @@ pub struct OnlinePreference {
     pub online: Online,
     pub label: Component,
     /// AI feedback: a judge per objective, in order, asked in both orders. Its verdicts take the place of scores where pairs are labelled: 1 for the
-    /// answer that it names both times, 0 for the other, ½ each where it names none. Two completions a prompt; label "weighted_vote" makes a
-    /// weighted vote of them.
+    /// answer that it names both times, 0 for the other, ½ each where it names none, less `missing_eos_penalty` for an answer that was cut. Two
+    /// completions a prompt; label "weighted_vote" makes a weighted vote of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub judges: Vec<Component>,
@@ -55,8 +55,8 @@ impl Options for OnlinePreference {
             let given = self.online.completions;
             return Err(("completions", format!("must be 2 where judges compare them, not {given}")));
         }
-        if !self.judges.is_empty() && (self.online.missing_eos_penalty > 0.0 || !self.online.normalise.is_none()) {
-            let what = "take the place of scores, so that `missing_eos_penalty` and `normalise` would change nothing; leave them out";
+        if !self.judges.is_empty() && (!self.online.normalise.is_none()) {
+            let what = "take the place of scores, so that `normalise` would change nothing; leave it out";
             return Err(("judges", what.into()));
         }
         if self.online.normalise == Normalise::Gdpo {
@@ -164,7 +164,8 @@ fn run(stage: Cx, options: &OnlinePreference) -> Result<()> {
         let batch = experience.draw(t, &mut metrics, &mut timings)?;
 
         let clock = Instant::now();
-        let compared = if judges.is_empty() { vec![] } else { judges.compare(&batch, &mut metrics)? };
+        let penalty = options.online.missing_eos_penalty;
+        let compared = if judges.is_empty() { vec![] } else { judges.compare(&batch, penalty, &mut metrics)? };
         let elsewhere = if loss.needs_other() { experience.elsewhere(t, &batch)? } else { None };
         let (mut pairs, rest) = label(&batch, elsewhere.as_deref(), rule.as_ref(), &compared, &mut metrics)?;
         timings.insert("components/label/seconds".into(), clock.elapsed().as_secs_f64());
