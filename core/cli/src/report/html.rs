@@ -71,7 +71,7 @@ fn trained<'a>(run: &Path, id: &'a str) -> Result<Trained<'a>> {
 
 fn curves(metrics: &[(usize, Metrics)]) -> Result<Option<Vec<String>>> {
     let Some((_, last)) = metrics.last() else { return Ok(None) };
-    let per_reward = last.keys().filter(|k| k.ends_with("/mean")).map(String::as_str);
+    let per_reward = last.keys().filter(|k| k.ends_with("/mean") || k.starts_with("drift/")).map(String::as_str);
     let names = CURVES.into_iter().filter(|c| last.contains_key(*c)).chain(per_reward);
     let points = |name: &str| {
         metrics.iter().filter_map(|(step, m)| Some((*step as f64, *m.get(name)?))).collect::<Vec<(f64, f64)>>()

@@ -41,8 +41,9 @@ pub fn table(fronts: &Fronts) -> String {
         for name in &fronts.objectives {
             header += &format!(" {:>14} {:>16}", printable(name), "95 % interval");
         }
+        let width = |name: &str| name.chars().count().max(16);
         for name in &watched {
-            header += &format!(" {:>16}", printable(name));
+            header += &format!(" {:>1$}", printable(name), width(name));
         }
         out += &format!("{header}\n");
         for point in &method.points {
@@ -52,7 +53,7 @@ pub fn table(fronts: &Fronts) -> String {
                 out += &format!(" {reward:>14.3} {:>16}", format!("[{:.3}, {:.3}]", ci[0], ci[1]));
             }
             for name in &watched {
-                out += &format!(" {:>16.3}", point.watched[*name]);
+                out += &format!(" {:>1$.3}", point.watched[*name], width(name));
             }
             out += "\n";
         }

@@ -1,9 +1,11 @@
 //! The rewards that a stage scores with, and reward models among them.
 
+mod ensemble;
 pub mod implicit;
 mod model;
 mod reading;
 
+pub use ensemble::Ensemble;
 pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
 pub use reading::{Label, Output, Reading, ReadingOptions};
 
@@ -21,17 +23,23 @@ use std::time::Instant;
 
 /// The rewards of an experiment, ready to score.
 pub struct RewardSet {
-    sources: Vec<(String, bool, Box<dyn RewardSource>)>,
+    sources: Vec<(String, Box<dyn RewardSource>)>,
+    objectives: Vec<String>,
+    /// Objectives with second opinions, and the names of all that score them, their own first.
+    doubted: Vec<(usize, Vec<String>)>,
     scales: BTreeMap<String, Scale>,
     spent: RefCell<Metrics>,
 }
 
 /// Scores of a batch of completions, one entry per completion; `None` where a source left one out.
+#[derive(Default)]
 pub struct Scores {
     /// Scaled scores, one per objective.
     pub objectives: Vec<Option<Vec<f64>>>,
     /// Raw scores of every reward by name.
     pub raw: RawScores,
+    /// Of the objectives that have second opinions.
+    pub ensembles: Vec<Ensemble>,
 }
 
 impl Scores {
@@ -39,6 +47,22 @@ impl Scores {
     /// up to 1, so a weighted score loses as much.
     pub fn penalise_cut(&mut self, completions: &[Completion], penalty: f64) {
         penalise_cut(&mut self.objectives, completions, penalty);
+    }
+
+    /// Makes of each objective with second opinions their mean less `penalty` times their variance, as Coste et al. 2023 do. Without a penalty the
+    /// objective's own score stays.
+    pub fn doubt(&mut self, penalty: f64) {
+        if penalty == 0.0 {
+            return;
+        }
+        for ensemble in &self.ensembles {
+            for (scores, members) in self.objectives.iter_mut().zip(&ensemble.scores) {
+                match (&mut *scores, members) {
+                    (Some(scores), Some(members)) => scores[ensemble.objective] = ensemble::doubted(members, penalty),
+                    _ => *scores = None,
+                }
+            }
+        }
     }
 }
 
@@ -83,15 +107,19 @@ impl RewardSet {
             .iter()
             .map(|s| {
                 let built = registry.rewards.build(&s.source.name, &resolve(&s.source.options)?)?;
-                Ok((s.name.clone(), s.watch, built))
+                Ok((s.name.clone(), built))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { sources, scales, spent: RefCell::default() })
+        Ok(Self { sources, objectives: spec.objectives(), doubted: spec.doubted(), scales, spent: RefCell::default() })
+    }
+
+    pub fn with_scales(self, scales: BTreeMap<String, Scale>) -> Self {
+        Self { scales, ..self }
     }
 
     /// Refuses rows that a source cannot score, before any answer to them is drawn.
     pub fn check_rows(&self, spec: &DataSpec, rows: &[Row]) -> Result<()> {
-        for (row, (name, _, source)) in rows.iter().flat_map(|row| self.sources.iter().map(move |s| (row, s))) {
+        for (row, (name, source)) in rows.iter().flat_map(|row| self.sources.iter().map(move |s| (row, s))) {
             let placed = |what| Error::invalid(format!("{}: reward \"{name}\": {what}", row.place.of(spec)));
             source.check_row(&row.columns).map_err(placed)?;
         }
@@ -99,11 +127,12 @@ impl RewardSet {
     }
 
     pub fn objectives(&self) -> Vec<String> {
-        self.sources.iter().filter(|(_, watch, _)| !watch).map(|(name, ..)| name.clone()).collect()
+        self.objectives.clone()
     }
 
-    pub fn watched(&self) -> Vec<String> {
-        self.sources.iter().filter(|(_, watch, _)| *watch).map(|(name, ..)| name.clone()).collect()
+    /// Objectives that have second opinions.
+    pub fn doubted(&self) -> impl Iterator<Item = &String> {
+        self.doubted.iter().map(|(objective, _)| &self.objectives[*objective])
     }
 
     /// Seconds that each reward took since the last call, as `rewards/<name>/seconds`.
@@ -122,7 +151,7 @@ impl RewardSet {
             let started: Vec<_> = self
                 .sources
                 .iter()
-                .map(|(name, _, source)| {
+                .map(|(name, source)| {
                     let source = source.as_ref();
                     source.beside_others().then(|| scope.spawn(move || score(name, source)))
                 })
@@ -130,7 +159,7 @@ impl RewardSet {
             started
                 .into_iter()
                 .zip(&self.sources)
-                .map(|(thread, (name, _, source))| match thread {
+                .map(|(thread, (name, source))| match thread {
                     None => Ok(score(name, source.as_ref())),
                     Some(thread) => thread.join(),
                 })
@@ -150,17 +179,26 @@ impl RewardSet {
     pub fn score(&self, rows: &[&Row], completions: &Completions) -> Result<Scores> {
         let samples: Vec<Sample> = completions.with(rows).map(|(row, c)| c.sample(row)).collect();
         let raw = self.score_raw(&samples)?;
-        let mut objectives = vec![Some(Vec::new()); samples.len()];
-        for name in self.objectives() {
-            let scale =
-                self.scales.get(&name).ok_or_else(|| Error::invalid(format!("reward \"{name}\" has no scale")))?;
-            for (scores, value) in objectives.iter_mut().zip(&raw[&name]) {
-                match (&mut *scores, value) {
-                    (Some(scores), Some(value)) => scores.push(scale.apply(*value)),
-                    _ => *scores = None,
-                }
-            }
-        }
-        Ok(Scores { objectives, raw })
+        let objectives = self.scaled(&self.objectives, &raw, samples.len())?;
+        let ensembles = self.ensembles(&raw, samples.len())?;
+        Ok(Scores { objectives, raw, ensembles })
+    }
+
+    /// What all that score an objective say of so many samples, of each objective that has second opinions.
+    pub fn ensembles(&self, raw: &RawScores, samples: usize) -> Result<Vec<Ensemble>> {
+        let one = |(objective, members): &(usize, Vec<String>)| {
+            let (name, scores) = (self.objectives[*objective].clone(), self.scaled(members, raw, samples)?);
+            Ok(Ensemble { objective: *objective, name, scores })
+        };
+        self.doubted.iter().map(one).collect()
+    }
+
+    /// Scaled scores of some rewards by sample; `None` where one of them left it out.
+    fn scaled(&self, names: &[String], raw: &RawScores, samples: usize) -> Result<Vec<Option<Vec<f64>>>> {
+        let scale =
+            |name| self.scales.get(name).ok_or_else(|| Error::invalid(format!("reward \"{name}\" has no scale")));
+        let columns = names.iter().map(|name| Ok((&raw[name], scale(name)?))).collect::<Result<Vec<_>>>()?;
+        let of = |i: usize| columns.iter().map(|(raw, scale)| raw[i].map(|raw| scale.apply(raw))).collect();
+        Ok((0..samples).map(of).collect())
     }
 }

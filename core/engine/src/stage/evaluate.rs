@@ -8,7 +8,7 @@ use crate::memory::{Drawing, Footprint, Known, Part, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage, StageId, objectives};
-use crate::reward::Scores;
+use crate::reward::{Ensemble, Scores};
 use crate::session::{Cx, Session, obey};
 use crate::steer::prompted::Prompted;
 use crate::steer::{By, Judged, Steer, Steering};
@@ -318,7 +318,12 @@ fn complete(
         let objective =
             |k: usize| kept.iter().filter_map(|&i| scores.objectives[i].as_ref().map(|s| s[k])).collect::<Vec<f64>>();
         let raw = |name: &String| kept.iter().filter_map(|&i| scores.raw[name][i]).collect::<Vec<f64>>();
-        let watched = scores.raw.keys().filter(|n| !objectives.contains(n)).map(|n| (n.clone(), raw(n))).collect();
+        let watched = scores.raw.keys().filter(|n| !objectives.contains(n)).map(|n| (n.clone(), raw(n)));
+        let apart = scores.ensembles.iter().map(|e| {
+            let all = e.disagreement();
+            (Ensemble::metric(&e.name), kept.iter().filter_map(|&i| all[i]).collect())
+        });
+        let watched = watched.chain(apart).collect();
         Scored { weights, rewards: (0..objectives.len()).map(objective).collect(), watched }
     };
     Ok(answered.into_iter().map(one).collect())

@@ -2,6 +2,7 @@
 //! their scores.
 
 use super::asked::Asked;
+use super::drift::recent;
 use super::online::Online;
 use super::rows::{batch_rows, load_prompts, widest_drawn};
 use super::step_report::{log_completions, mean_weighted, score_metrics};
@@ -20,8 +21,6 @@ use motrain_core::{Prompt, Weights};
 use std::time::Instant;
 use tch::no_grad;
 
-/// Steps whose mean KL is held against `max_kl`.
-const KL_WINDOW: usize = 10;
 /// Prompts whose completions are written to completions.jsonl, and how often.
 const LOGGED_PROMPTS: usize = 4;
 const LOG_EVERY: usize = 10;
@@ -51,7 +50,7 @@ pub struct Batch<'a> {
     gained: bool,
     room: usize,
     pub completions: Completions,
-    /// As they are trained on: cut completions have lost `missing_eos_penalty`, and objectives are normalised if wanted.
+    /// As they are trained on: what is in doubt has lost `drift.penalty`, cut completions `missing_eos_penalty`, and objectives are normalised if wanted.
     pub scores: Scores,
 }
 
@@ -182,6 +181,7 @@ impl<'a> Experience<'a> {
         timings.insert("reward_seconds".into(), clock.elapsed().as_secs_f64());
         timings.extend(self.rewards.take_seconds());
         score_metrics(metrics, &self.steering.objectives, &weights, &completions, &scores);
+        scores.doubt(self.options.drift.penalty);
         scores.penalise_cut(&completions, self.options.missing_eos_penalty);
         let groups = (0..rows.len()).map(|slot| completions.span(slot));
         self.options.normalise.apply(&mut scores, groups, &mut t.state.moments);
@@ -204,7 +204,7 @@ impl<'a> Experience<'a> {
         Ok(Some(out))
     }
 
-    /// Ends a step: logs it, shows it, saves when due, and stops the stage where the KL has grown above `max_kl`.
+    /// Ends a step: logs it, shows it, saves when due, and stops the stage where the KL has grown above `max_kl`, or disagreement above `drift.stop`.
     pub fn finish_step(&self, t: &mut Trainer, batch: &Batch, metrics: &Metrics, timings: Metrics) -> Result<()> {
         let step = t.state.step;
         if step.is_multiple_of(LOG_EVERY) {
@@ -213,12 +213,13 @@ impl<'a> Experience<'a> {
             }
         }
         let kl = metrics["objective/kl"];
-        t.state.recent_kl.push(kl);
-        let excess = t.state.recent_kl.len().saturating_sub(KL_WINDOW);
-        t.state.recent_kl.drain(..excess);
-        let (recent, max) = (mean(&t.state.recent_kl), self.options.max_kl);
-        if max > 0.0 && t.state.recent_kl.len() == KL_WINDOW && recent > max {
+        let max = self.options.max_kl;
+        if let Some(recent) = recent(&mut t.state.recent_kl, kl).filter(|recent| max > 0.0 && *recent > max) {
             tracing::info!("stopped at step {}: KL {} is above max_kl = {max}", step + 1, short(recent));
+            t.state.stopped = true;
+        }
+        if let Some(what) = self.options.drift.above(self.rewards.doubted(), metrics, &mut t.state.recent_drift) {
+            tracing::warn!("stage \"{}\" stopped at step {}: {what}", self.stage.id, step + 1);
             t.state.stopped = true;
         }
         let mean_of = |o: &String| format!("{o} {}", short(metrics[&format!("rewards/{o}/mean")]));

@@ -4,6 +4,7 @@ mod ai_feedback;
 mod asked;
 pub mod best_of_n;
 pub mod compare;
+pub mod drift;
 pub mod evaluate;
 pub mod experience;
 pub mod init_model;

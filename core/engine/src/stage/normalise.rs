@@ -71,7 +71,7 @@ mod tests {
     fn scores(all: &[[f64; 2]]) -> Scores {
         let mut objectives: Vec<_> = all.iter().map(|s| Some(s.to_vec())).collect();
         objectives.push(None);
-        Scores { objectives, raw: Default::default() }
+        Scores { objectives, ..Scores::default() }
     }
 
     fn column(scores: &Scores, k: usize) -> Vec<f64> {

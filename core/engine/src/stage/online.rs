@@ -1,12 +1,13 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
+use super::drift::Drift;
 use super::normalise::Normalise;
 use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Part, Trainee, longest_prompt};
 use crate::plan::{
-    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora, objectives,
+    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, Stage, StageId, Training, lora, objectives,
 };
 use motrain_core::Prompt;
 use motrain_core::data::DataSpec;
@@ -45,6 +46,9 @@ pub struct Online {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]
     pub max_kl: f64,
+    /// A guard against drift of the reward models, by second opinions on objectives.
+    #[serde(default, skip_serializing_if = "Drift::is_none")]
+    pub drift: Drift,
     /// Steps between evaluations that a weight sampler with feedback is told of; 0 never.
     #[serde(default = "feedback_every")]
     #[schemars(range(max = 1_000_000_000))]
@@ -114,6 +118,10 @@ impl Online {
         out.moments("merging", policy.merging().map(|parts| parts.and(&beside)));
         out.uncounted.extend(scorers.uncounted);
         Ok(out)
+    }
+
+    pub fn check_among(&self, earlier: &[Stage]) -> Checked {
+        self.drift.check_among(&self.rewards, earlier)
     }
 
     pub fn check(&self) -> Checked {

@@ -55,8 +55,8 @@ impl Options for OnlinePreference {
             let given = self.online.completions;
             return Err(("completions", format!("must be 2 where judges compare them, not {given}")));
         }
-        if !self.judges.is_empty() && (!self.online.normalise.is_none()) {
-            let what = "take the place of scores, so that `normalise` would change nothing; leave it out";
+        if !self.judges.is_empty() && (self.online.drift.penalty > 0.0 || !self.online.normalise.is_none()) {
+            let what = "take the place of scores, so that `drift.penalty` and `normalise` would change nothing; leave them out";
             return Err(("judges", what.into()));
         }
         if self.online.normalise == Normalise::Gdpo {
@@ -92,7 +92,7 @@ impl Work for OnlinePreference {
             (given @ 1.., Some(count)) if given != count => {
                 Err(("judges", format!("has {given} judges for {count} objectives; give one per objective")))
             }
-            _ => Ok(()),
+            _ => self.online.check_among(earlier),
         }
     }
 

@@ -97,7 +97,7 @@ impl Work for Reinforce {
             (Some(given), Some(count)) if given != count => {
                 Err(("ideal", format!("has {given} numbers for {count} objectives; give one per objective")))
             }
-            _ => Ok(()),
+            _ => self.online.check_among(earlier),
         }
     }
 

@@ -9,10 +9,11 @@ use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage};
 use crate::reward::implicit::{self, Implicit};
-use crate::reward::{RewardModelOptions, RewardSet, check_folder, check_made, known};
+use crate::reward::{Ensemble, RewardModelOptions, RewardSet, check_folder, check_made, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
 use motrain_core::data::{DataSpec, Row};
+use motrain_core::error::did_you_mean;
 use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Kind, Registry};
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use tch::no_grad;
 
-/// One reward: an objective, or only watched.
+/// One reward: an objective, a second opinion on one, or only watched.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reward {
@@ -36,6 +37,10 @@ pub struct Reward {
     /// Scored and reported, but never trained on.
     #[serde(default)]
     pub watch: bool,
+    /// The objective that this is a second opinion on: scored, scaled and reported beside it, and never trained on but by `drift` of the online stages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
+    pub of: Option<String>,
     /// `[low, high]`: the raw scores that become 0 and 1. Without it they are fitted.
     #[serde(default)]
     #[schemars(inner(range(min = -1e9, max = 1e9)))]
@@ -74,7 +79,7 @@ fn fit_samples() -> usize {
 impl Options for Rewards {
     fn check(&self) -> Checked {
         if self.objectives().is_empty() {
-            return Err(("sources", "must hold an objective, not only watched rewards".into()));
+            return Err(("sources", "must hold an objective, not only watched rewards and second opinions".into()));
         }
         for (i, Reward { name, scale, .. }) in self.sources.iter().enumerate() {
             if self.sources[..i].iter().any(|s| s.name == *name) {
@@ -87,14 +92,39 @@ impl Options for Rewards {
                 ));
             }
         }
-        Ok(())
+        self.sources.iter().try_for_each(|source| self.check_opinion(source))
     }
 }
 
 impl Rewards {
     /// Names of the objectives, in the order of the weights.
     pub fn objectives(&self) -> Vec<String> {
-        self.sources.iter().filter(|s| !s.watch).map(|s| s.name.clone()).collect()
+        self.sources.iter().filter(|s| !s.watch && s.of.is_none()).map(|s| s.name.clone()).collect()
+    }
+
+    /// The objectives that have second opinions, by place, and the names of all that score them, their own first.
+    pub fn doubted(&self) -> Vec<(usize, Vec<String>)> {
+        let opinions =
+            |of: &String| self.sources.iter().filter(|s| s.of.as_ref() == Some(of)).map(|s| s.name.clone()).collect();
+        let all =
+            self.objectives().into_iter().enumerate().map(|(k, own)| (k, [vec![own.clone()], opinions(&own)].concat()));
+        all.filter(|(_, members)| members.len() > 1).collect()
+    }
+
+    fn check_opinion(&self, Reward { name, of, watch, .. }: &Reward) -> Checked {
+        let Some(of) = of else { return Ok(()) };
+        if *watch {
+            return Err((
+                "sources",
+                format!("have \"{name}\" watched and a second opinion; it is watched as one, so leave out `watch`"),
+            ));
+        }
+        let objectives = self.objectives();
+        if objectives.contains(of) {
+            return Ok(());
+        }
+        let near = did_you_mean(of, objectives.iter().map(String::as_str));
+        Err(("sources", format!("have \"{name}\" as a second opinion on \"{of}\", which is no objective{near}")))
     }
 
     fn check_models(&self, fits: impl Fn(&Value) -> std::result::Result<(), String>) -> Checked {
@@ -197,11 +227,14 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let correlations: Vec<Vec<f64>> =
         names.iter().map(|a| names.iter().map(|b| pearson(&column(a), &column(b))).collect()).collect();
     bar.finish();
+    let mut found = json!({ "scales": scales, "objectives": names, "correlations": correlations });
+    let apart = set.with_scales(scales).ensembles(&raw, samples.len())?;
+    if !apart.is_empty() {
+        let mean = |e: &Ensemble| (e.name.clone(), e.mean_disagreement());
+        found["disagreement"] = json!(apart.iter().map(mean).collect::<BTreeMap<_, _>>());
+    }
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    write_json(
-        &stage.folder().join(names::SCALES),
-        &json!({ "scales": scales, "objectives": names, "correlations": correlations }),
-    )
+    write_json(&stage.folder().join(names::SCALES), &found)
 }
 
 /// The reward models of the `rewards` stage called `id`.

@@ -10,7 +10,8 @@ use motrain_core::Weights;
 use motrain_core::metrics::stats::{mean, pearson, std};
 use serde_json::json;
 
-/// Means and spreads of the scores of a batch, and as `steering/<objective>` the correlation between what was asked and what was got.
+/// Means and spreads of the scores of a batch, as `steering/<objective>` the correlation between what was asked and what was got, and how far second
+/// opinions disagree.
 pub fn score_metrics(
     metrics: &mut Metrics,
     objectives: &[String],
@@ -37,6 +38,7 @@ pub fn score_metrics(
             metrics.insert(format!("watch/{name}/mean"), mean(&scored));
         }
     }
+    scores.ensembles.iter().for_each(|ensemble| ensemble.report(metrics));
     let lengths: Vec<f64> = completions.iter().map(|c| c.tokens.len() as f64).collect();
     metrics.insert("completions/mean_length".into(), mean(&lengths));
     let finished = completions.iter().filter(|c| c.finished).count() as f64 / completions.len().max(1) as f64;

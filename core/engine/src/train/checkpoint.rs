@@ -23,7 +23,10 @@ pub struct State {
     pub step: usize,
     /// KL (nats per completion) of the last steps, for the KL stop.
     pub recent_kl: Vec<f64>,
-    /// Whether the KL stop has ended the stage.
+    /// Disagreement about objectives in the last steps, where `drift.stop` asks for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub recent_drift: BTreeMap<String, Vec<f64>>,
+    /// Whether the KL, or disagreement, has ended the stage.
     pub stopped: bool,
     /// The front last told to the weight sampler.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
