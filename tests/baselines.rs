@@ -1,16 +1,12 @@
 //! Every baseline of the paper runs as its script says, resumes exactly, and refuses what makes no sense.
 
 use insta::assert_snapshot;
-use motrain_tests::{copy_model, failure, motrain, root, small, steps_done, success, write};
+use motrain_tests::{copy_model, failure, motrain, read_json, root, small, steps_done, success, write};
 use serde_json::{Value, json};
 use std::path::Path;
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 /// The metrics of a stage's step.

@@ -160,6 +160,10 @@ pub fn reused(said: &str) -> usize {
     said.matches("finished before, reused").count()
 }
 
+pub fn read_json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&read(path.to_owned())).unwrap()
+}
+
 pub fn read(path: PathBuf) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }

@@ -1,15 +1,9 @@
 //! The paper's page: figures, claims and costs from finished runs of scripts/paper.rhai.
 
-use motrain_tests::{failure, motrain, small, success};
-use serde_json::Value;
-use std::path::Path;
+use motrain_tests::{failure, motrain, read_json, small, success};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
-}
-
-fn read_json(path: &Path) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
 #[test]

@@ -36,7 +36,8 @@ fn ratings(world: &World, name: &str) -> Value {
     rows(world, &format!("ratings-{name}.jsonl"), |i| {
         let (a, b) = (i % 3, i / 3 % 3);
         let said = format!("{}{}{}", WORDS[2 + i % 5], " a".repeat(a), " b".repeat(b));
-        let b = if i % 3 == 1 { Value::Null } else { json!(b) };
+        // What is learnt without ratings is seen where there are some.
+        let b = if i % 3 == 1 && name == "c" { Value::Null } else { json!(b) };
         json!({ "prompt": format!("{} {name}", WORDS[2 + i % 4]), "response": said, "as": a, "bs": b })
     })
 }
@@ -199,7 +200,7 @@ fn a_reward_model_learns_what_the_ratings_say() {
     let run = world.run("out", &[stage]).unwrap();
     let report = std::fs::read_to_string(find(&run, "heldout.json")).unwrap();
     let report: Value = serde_json::from_str(&report).unwrap();
-    for (name, ratings) in [("as", 60), ("bs", 40)] {
+    for (name, ratings) in [("as", 60), ("bs", 60)] {
         let found = &report["attributes"][name];
         assert_eq!(found["ratings"], ratings, "{report}");
         assert!(found["pearson"].as_f64().unwrap() > 0.9 && found["mse"].as_f64().unwrap() < 0.2, "{report}");
