@@ -16,11 +16,13 @@ fn dependencies(manifest: &str) -> Vec<String> {
 }
 
 #[test]
-fn only_the_engine_names_tch() {
+fn only_the_engine_and_its_kernels_name_tch() {
     for manifest in ["core/base", "core/remote", "core/tasks", "core/cli", "plugins/host", "xtask", "tests"] {
         assert!(!dependencies(manifest).contains(&"tch".to_owned()), "{manifest} depends on tch");
     }
-    assert!(dependencies("core/engine").contains(&"tch".to_owned()));
+    for manifest in ["core/engine", "core/kernels"] {
+        assert!(dependencies(manifest).contains(&"tch".to_owned()));
+    }
 }
 
 #[test]
@@ -31,9 +33,11 @@ fn arrows_point_down() {
     assert_eq!(own("plugins/sdk"), ["motrain-abi"]);
     assert_eq!(own("plugins/host"), ["motrain-abi", "motrain-core"]);
     assert_eq!(own("core/base"), [""; 0]);
-    for above in ["core/remote", "core/tasks", "core/engine"] {
+    assert_eq!(own("core/kernels"), [""; 0]);
+    for above in ["core/remote", "core/tasks"] {
         assert_eq!(own(above), ["motrain-core"], "{above}");
     }
+    assert_eq!(own("core/engine"), ["motrain-core", "motrain-kernels"]);
     let all = ["motrain-core", "motrain-engine", "motrain-host", "motrain-remote", "motrain-tasks"];
     assert_eq!(own("core/cli"), all);
     assert_eq!(own("xtask"), [""; 0]);

@@ -82,15 +82,20 @@ fn training_goes_on_from_an_adapter_and_a_run_may_be_moved() {
         sft("again", #{ model: first, data: rows, train: train, optimizer: quick });
         "#,
     );
+    let answers = |run: &str| {
+        ["whole", "first", "second", "again"].map(|model| {
+            let mut command = motrain(f.path());
+            command.args(["generate", &format!("{run}/stages/{model}/model"), "--prompt", "How do I pick a lock?"]);
+            success(&mut command)
+        })
+    };
+    let before = answers("run");
+    assert!(before.iter().all(|answer| answer.split_whitespace().count() > 3), "{before:?}");
     std::fs::rename(f.path().join("run"), f.path().join("moved")).unwrap();
     let said = json_of(&f.path().join("moved/stages/second/model"), "adapter_config.json");
     let rank = |module: &str| said["rank_pattern"][format!("model.layers.0.self_attn.{module}")].clone();
     assert_eq!((rank("q_proj"), rank("k_proj"), said["use_rslora"].clone()), (json!(5), json!(3), json!(false)));
-    for model in ["first", "second", "again"] {
-        let mut command = motrain(f.path());
-        command.args(["generate", &format!("moved/stages/{model}/model"), "--prompt", "How do I pick a lock?"]);
-        assert!(success(&mut command).contains("not"), "{model}");
-    }
+    assert_eq!(answers("moved"), before);
 }
 
 #[test]

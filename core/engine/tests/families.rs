@@ -62,6 +62,15 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
+/// With the kernels of CPUs, and in libtorch's operations, as GPUs compute.
+fn both_ways(test: impl Fn()) {
+    for plain in [false, true] {
+        motrain_kernels::leave_out(plain);
+        test();
+    }
+    motrain_kernels::leave_out(false);
+}
+
 /// Logits or scores at all positions of a row.
 fn logits(net: &Net, row: &[u32]) -> Tensor {
     let ids = Tensor::from_slice(&row.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).unsqueeze(0);
@@ -136,16 +145,18 @@ fn greedy(net: &Net, row: &[u32], count: usize) -> Vec<u32> {
 
 #[test]
 fn language_models_of_every_family_compute_what_transformers_does() {
-    let goldens = Goldens::read();
-    let mut wrong = Vec::new();
-    let mut families = std::collections::BTreeSet::new();
-    for (name, case) in goldens.cases("lm") {
-        let model = goldens.model(name);
-        families.insert(model.config.arch.model_type());
-        wrong.extend(differences(name, &model, case, &goldens));
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert_eq!(families.len(), FAMILIES.len(), "a family without a golden");
+    both_ways(|| {
+        let goldens = Goldens::read();
+        let mut wrong = Vec::new();
+        let mut families = std::collections::BTreeSet::new();
+        for (name, case) in goldens.cases("lm") {
+            let model = goldens.model(name);
+            families.insert(model.config.arch.model_type());
+            wrong.extend(differences(name, &model, case, &goldens));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert_eq!(families.len(), FAMILIES.len(), "a family without a golden");
+    });
 }
 
 /// The label or the sum that an option of a reward asks for, of the numbers that a model gives.
@@ -198,21 +209,23 @@ fn scores(net: &Net, row: &[u32], goldens: &Goldens) -> Vec<f64> {
 
 #[test]
 fn classifiers_of_every_family_score_as_transformers_does() {
-    let goldens = Goldens::read();
-    let mut wrong = Vec::new();
-    for (name, case) in goldens.cases("score") {
-        let net = no_grad(|| goldens.model(name).net(Kind::Float)).unwrap();
-        for (row, expected) in goldens.rows(case).iter().zip(case["scores"].as_array().unwrap()) {
-            // The last token that is no padding.
-            let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
-            let found = scores(&net, &row[..=end], &goldens);
-            let gap = worst(&found, &numbers(expected));
-            if gap > TOLERANCE {
-                wrong.push(format!("{name}: scores of {} tokens differ by {gap}", row.len()));
+    both_ways(|| {
+        let goldens = Goldens::read();
+        let mut wrong = Vec::new();
+        for (name, case) in goldens.cases("score") {
+            let net = no_grad(|| goldens.model(name).net(Kind::Float)).unwrap();
+            for (row, expected) in goldens.rows(case).iter().zip(case["scores"].as_array().unwrap()) {
+                // The last token that is no padding.
+                let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
+                let found = scores(&net, &row[..=end], &goldens);
+                let gap = worst(&found, &numbers(expected));
+                if gap > TOLERANCE {
+                    wrong.push(format!("{name}: scores of {} tokens differ by {gap}", row.len()));
+                }
             }
         }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
 }
 
 #[test]
@@ -268,33 +281,37 @@ fn attached(goldens: &Goldens, name: &str, case: &Value) -> Model {
 
 #[test]
 fn adapters_in_training_compute_what_peft_does_and_have_its_gradients() {
-    let goldens = Goldens::read();
-    let mut wrong = Vec::new();
-    for (name, case) in goldens.cases("adapter") {
-        let mut model = attached(&goldens, name, case);
-        wrong.extend(differences(name, &model, case, &goldens));
-        model.require_grad().unwrap();
-        let net = model.training_net(Kind::Float, 1, false).unwrap();
-        let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
-        let completion: Vec<u32> = serde_json::from_value(goldens.0["completions"][0].clone()).unwrap();
-        let packed = pack(&[Group { prompt: &prompt, completions: vec![&completion] }], 0, Device::Cpu).unwrap();
-        packed.token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
-        let expected = case["gradients"].as_object().unwrap();
-        assert_eq!(model.trained().len(), expected.len(), "{name}");
-        for (tensor, p) in model.trained() {
-            let (gradient, wanted) = (p.grad(), &expected[tensor]);
-            let rows = gradient.narrow(0, 0, wanted["rows"].as_array().unwrap().len() as i64);
-            let norm = f64::try_from(gradient.square().sum(Kind::Double).sqrt()).unwrap();
-            let wanted_norm = wanted["norm"].as_f64().unwrap();
-            let gap = worst(&to_vec(&rows.reshape([-1])).unwrap(), &numbers(&wanted["rows"]));
-            if (norm / wanted_norm - 1.0).abs() > 1e-3 || gap > 1e-3 * wanted_norm.max(1.0) {
-                wrong.push(format!("{name}: gradient of {tensor} has norm {norm} instead of {wanted_norm}, gap {gap}"));
+    both_ways(|| {
+        let goldens = Goldens::read();
+        let mut wrong = Vec::new();
+        for (name, case) in goldens.cases("adapter") {
+            let mut model = attached(&goldens, name, case);
+            wrong.extend(differences(name, &model, case, &goldens));
+            model.require_grad().unwrap();
+            let net = model.training_net(Kind::Float, 1, false).unwrap();
+            let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
+            let completion: Vec<u32> = serde_json::from_value(goldens.0["completions"][0].clone()).unwrap();
+            let packed = pack(&[Group { prompt: &prompt, completions: vec![&completion] }], 0, Device::Cpu).unwrap();
+            packed.token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
+            let expected = case["gradients"].as_object().unwrap();
+            assert_eq!(model.trained().len(), expected.len(), "{name}");
+            for (tensor, p) in model.trained() {
+                let (gradient, wanted) = (p.grad(), &expected[tensor]);
+                let rows = gradient.narrow(0, 0, wanted["rows"].as_array().unwrap().len() as i64);
+                let norm = f64::try_from(gradient.square().sum(Kind::Double).sqrt()).unwrap();
+                let wanted_norm = wanted["norm"].as_f64().unwrap();
+                let gap = worst(&to_vec(&rows.reshape([-1])).unwrap(), &numbers(&wanted["rows"]));
+                if (norm / wanted_norm - 1.0).abs() > 1e-3 || gap > 1e-3 * wanted_norm.max(1.0) {
+                    wrong.push(format!(
+                        "{name}: gradient of {tensor} has norm {norm} instead of {wanted_norm}, gap {gap}"
+                    ));
+                }
             }
+            // The base is what it was, and its gradient nobody's.
+            assert!(model.params.iter().all(|(_, p)| !p.requires_grad()), "{name}");
         }
-        // The base is what it was, and its gradient nobody's.
-        assert!(model.params.iter().all(|(_, p)| !p.requires_grad()), "{name}");
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
 }
 
 /// What a base with an adapter in it trains on is saved as one adapter of the base.

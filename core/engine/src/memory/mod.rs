@@ -13,6 +13,7 @@ pub use loading::opening;
 pub use rows::{Prompts, longest_pair, longest_prompt, longest_row};
 pub use uses::{Drawing, Scorer, Scorers, Taken, Trainee};
 
+use crate::model::{Config, Passes};
 use std::collections::BTreeMap;
 
 /// Where memory goes.
@@ -141,6 +142,11 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// A network's passes there.
+    fn passes(self, config: &Config) -> Passes<'_> {
+        Passes { config, bytes: self.bytes, fused: !self.gpu && motrain_kernels::fast() }
+    }
+
     /// What is there before any tensor. On a CPU: the peak of a run of the embedded model (0.9 M parameters, batches of one, no answer of more than 4
     /// tokens), 0.21 GB, less its tensors and files (docs/performance.md). On a GPU: a CUDA context with libtorch's kernels and cuBLAS' workspace; not
     /// measured.

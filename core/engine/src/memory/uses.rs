@@ -3,7 +3,7 @@
 use super::{F32, Footprint, Machine, Part, Parts, Shaped, opening};
 use crate::Result;
 use crate::decode::MAX_ROWS;
-use crate::model::{Batch, Passes, Trained};
+use crate::model::{Batch, Trained};
 use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
 use crate::train::state_numbers;
 
@@ -85,7 +85,7 @@ impl<'a> Trainee<'a> {
     /// The forward and backward pass of a micro-batch of rows of `width` tokens, of which `targets` are predicted.
     pub fn update(&self, width: f64, targets: f64) -> Parts {
         let batch = micro_batch(self.train, width, targets);
-        let passes = Passes { config: &self.model.config, bytes: self.machine.bytes };
+        let passes = self.machine.passes(&self.model.config);
         let again = self.train.gradient_checkpointing;
         let kept = if again { passes.kept_inputs(&self.trained, batch) } else { passes.kept(&self.trained, batch) };
         let logits = passes.logits(batch.targets, true, again);
@@ -141,7 +141,7 @@ pub struct Drawing<'a> {
 impl Drawing<'_> {
     /// With a network that is there already.
     pub fn parts(&self, model: &Shaped, machine: Machine) -> Parts {
-        let passes = Passes { config: &model.config, bytes: machine.bytes };
+        let passes = machine.passes(&model.config);
         let prompts = self.prompts.min((MAX_ROWS as f64 / self.completions).floor().max(1.0));
         let (rows, new) = (prompts * self.completions, self.sampling.max_new_tokens as f64);
         let GenerationConfig { temperature, top_k, top_p, .. } = self.sampling;
@@ -197,7 +197,7 @@ impl Scorers {
             let most = scorer.max_tokens.min(scorer.model.config.shape.context as f64);
             let width = (drawn.longest + new).min(most) + (drawn.completions - 1.0) * new.min(most);
             let batch = Batch { rows: drawn.prompts.min(scorer.batch_size), width, targets: 0.0 };
-            Passes { config: &scorer.model.config, bytes: machine.bytes }.plain(batch)
+            machine.passes(&scorer.model.config).plain(batch)
         };
         Parts::default().with(Part::Activations, self.all.iter().map(one).fold(0.0, f64::max))
     }

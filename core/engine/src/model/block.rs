@@ -3,8 +3,9 @@
 use super::attention::{Masks, attend};
 use super::cache::Cache;
 use super::layers::{Linear, Normed, Passing};
-use super::shape::{LayerShape, QkNorm, Shape};
+use super::shape::{Activation, LayerShape, QkNorm, Shape};
 use crate::Result;
+use motrain_kernels::Heads;
 use tch::Tensor;
 
 /// cos and sin of the angles, each `[batch, 1, length, dims]`.
@@ -28,7 +29,7 @@ pub struct At<'a> {
     pub shape: &'a Shape,
     pub kind: &'a LayerShape,
     pub rotation: Option<&'a Rotation>,
-    pub masks: &'a Masks<'a>,
+    pub masks: &'a Masks,
     pub passing: &'a Passing<'a>,
 }
 
@@ -42,6 +43,11 @@ impl Layer {
         Ok(after.f_add(&normed(&self.after_mlp, self.mlp(&seen, at)?)?)?)
     }
 
+    /// Lays its matrices out for products without gradients.
+    pub fn lay_out(&mut self) -> Result<()> {
+        [&mut self.qkv, &mut self.o, &mut self.up, &mut self.down].into_iter().try_for_each(Linear::lay_out)
+    }
+
     pub fn numel(&self) -> usize {
         let linears = [&self.qkv, &self.o, &self.up, &self.down].map(Linear::numel).iter().sum::<usize>();
         let norms = [&self.before_attention, &self.after_attention, &self.before_mlp, &self.after_mlp];
@@ -52,28 +58,36 @@ impl Layer {
     /// `x` is `[batch, length, hidden]`.
     fn attention(&self, x: &Tensor, at: &At, cache: Option<(usize, &mut Cache)>) -> Result<Tensor> {
         let (shape, passing) = (at.shape, at.passing);
-        let (batch, length, _) = x.size3()?;
-        let (heads, kv) = (shape.heads, shape.kv_heads);
         let qkv = self.qkv.apply(x, passing)?;
         let qkv = if shape.qk_norm == QkNorm::Whole { self.norm_whole(shape, &qkv)? } else { qkv };
-        let qkv = qkv.f_view([batch, length, heads + 2 * kv, shape.head_dim])?.f_transpose(1, 2)?;
+        let (q, mut k, mut v) = self.split(&qkv, at)?;
+        if let Some((layer, cache)) = cache {
+            (k, v) = cache.append(layer, &k, &v)?;
+        }
+        self.o.apply(&attend(shape, at.kind, &q, &k, &v, at.masks)?, passing)
+    }
+
+    /// Queries, keys and values, `[batch, heads, length, head_dim]`, at their positions.
+    fn split(&self, qkv: &Tensor, at: &At) -> Result<(Tensor, Tensor, Tensor)> {
+        let Shape { heads, kv_heads, head_dim, qk_norm, .. } = *at.shape;
+        if qk_norm != QkNorm::Heads && motrain_kernels::serves(qkv) {
+            let angles = at.rotation.map(|(cos, sin)| (cos, sin));
+            let [q, k, v] = motrain_kernels::split_heads(qkv, angles, Heads { heads, kv_heads, head_dim })?;
+            return Ok((q, k, v));
+        }
+        let (batch, length, _) = qkv.size3()?;
+        let qkv = qkv.f_view([batch, length, heads + 2 * kv_heads, head_dim])?.f_transpose(1, 2)?;
         // Queries and keys are rotated together: they lie side by side.
-        let mut qk = qkv.f_narrow(1, 0, heads + kv)?;
-        if let (QkNorm::Heads, Some([of_q, of_k])) = (shape.qk_norm, &self.qk_norms) {
-            let (q, k) = (qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv)?);
+        let mut qk = qkv.f_narrow(1, 0, heads + kv_heads)?;
+        if let (QkNorm::Heads, Some([of_q, of_k])) = (qk_norm, &self.qk_norms) {
+            let (q, k) = (qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv_heads)?);
             qk = Tensor::f_cat(&[of_q.apply(&q)?, of_k.apply(&k)?], 1)?;
         }
         if let Some(rotation) = at.rotation {
             qk = rotated(&qk, rotation)?;
         }
-        let q = qk.f_narrow(1, 0, heads)?;
-        let mut k = qk.f_narrow(1, heads, kv)?;
-        let mut v = qkv.f_narrow(1, heads + kv, kv)?;
-        if let Some((layer, cache)) = cache {
-            (k, v) = cache.append(layer, &k, &v)?;
-        }
-        let out = attend(shape, at.kind, &q, &k, &v, at.masks)?;
-        self.o.apply(&out.f_transpose(1, 2)?.f_reshape([batch, length, heads * shape.head_dim])?, passing)
+        let v = qkv.f_narrow(1, heads + kv_heads, kv_heads)?;
+        Ok((qk.f_narrow(1, 0, heads)?, qk.f_narrow(1, heads, kv_heads)?, v))
     }
 
     /// Norms of all queries and of all keys of a token.
@@ -89,6 +103,9 @@ impl Layer {
         let up = self.up.apply(x, passing)?;
         if !shape.gated {
             return self.down.apply(&shape.activation.apply(&up)?, passing);
+        }
+        if shape.activation == Activation::Silu && motrain_kernels::serves(&up) {
+            return self.down.apply(&motrain_kernels::gated_silu(&up)?, passing);
         }
         let halves = up.f_chunk(2, -1)?;
         self.down.apply(&shape.activation.apply(&halves[0])?.f_mul(&halves[1])?, passing)

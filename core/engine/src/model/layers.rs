@@ -3,6 +3,7 @@
 use super::shape::{Activation, Norm};
 use crate::{Error, Result};
 use motrain_core::rng::{Rng, rng};
+use motrain_kernels::LaidOut;
 use rand::Rng as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -10,10 +11,16 @@ use tch::{Device, Kind, Tensor};
 
 /// `W·x + b`, and what low-rank changes add to it.
 pub struct Linear {
-    /// `[out, in]`.
-    pub weight: Tensor,
+    pub matrix: Matrix,
     pub bias: Option<Tensor>,
     pub changes: Option<Changes>,
+}
+
+/// `[out, in]`.
+pub enum Matrix {
+    Plain(Tensor),
+    /// As products without gradients go fastest, with its numbers of rows and columns.
+    LaidOut(LaidOut, [i64; 2]),
 }
 
 /// A low-rank change of some rows: `scale·B(g ⊙ Ax)`; without A of full rank, `scale·B(g ⊙ x)`.
@@ -132,6 +139,9 @@ pub struct Dropout {
     rng: Mutex<Rng>,
 }
 
+/// Rows of the products that matrices are laid out for: a batch of tokens under way.
+const LAID_OUT_FOR: i64 = 64;
+
 /// Rows up to which f32 products on a CPU are faster as `W·xᵀ` than as `x·Wᵀ`: up to 2.7 times for the output head.
 const FEW_ROWS: i64 = 96;
 
@@ -147,15 +157,19 @@ impl Linear {
 
     /// Without changes.
     fn plain(&self, x: &Tensor) -> Result<Tensor> {
+        let weight = match &self.matrix {
+            Matrix::Plain(weight) => weight,
+            Matrix::LaidOut(weight, _) => return Ok(weight.product(x, self.bias.as_ref())?),
+        };
         let mut shape = x.size();
-        let rows = (x.numel() as i64) / self.weight.size()[1];
+        let rows = (x.numel() as i64) / weight.size()[1];
         if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.f_kind()? != Kind::Float {
-            return Ok(x.f_linear(&self.weight, self.bias.as_ref())?);
+            return Ok(x.f_linear(weight, self.bias.as_ref())?);
         }
         let columns = x.f_reshape([rows, -1])?.f_transpose(0, 1)?;
         shape.pop();
-        shape.push(self.weight.size()[0]);
-        let out = self.weight.f_mm(&columns)?.f_transpose(0, 1)?.f_reshape(shape)?;
+        shape.push(weight.size()[0]);
+        let out = weight.f_mm(&columns)?.f_transpose(0, 1)?.f_reshape(shape)?;
         Ok(match &self.bias {
             Some(bias) => out.f_add(bias)?,
             None => out,
@@ -163,7 +177,22 @@ impl Linear {
     }
 
     pub fn numel(&self) -> usize {
-        self.weight.numel() + self.bias.as_ref().map_or(0, Tensor::numel)
+        let matrix = match &self.matrix {
+            Matrix::Plain(weight) => weight.numel(),
+            Matrix::LaidOut(_, [rows, columns]) => (rows * columns) as usize,
+        };
+        matrix + self.bias.as_ref().map_or(0, Tensor::numel)
+    }
+
+    /// Lays its matrix out for products without gradients, where that makes them faster.
+    pub fn lay_out(&mut self) -> Result<()> {
+        if let Matrix::Plain(weight) = &self.matrix
+            && let Some(laid_out) = LaidOut::of(weight, LAID_OUT_FOR)?
+        {
+            let (rows, columns) = weight.size2()?;
+            self.matrix = Matrix::LaidOut(laid_out, [rows, columns]);
+        }
+        Ok(())
     }
 }
 
@@ -329,6 +358,13 @@ impl Normed {
     /// Of the last dimension.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let dtype = x.f_kind()?;
+        if motrain_kernels::serves(x) && self.weight.f_kind()? == dtype {
+            match self.kind {
+                Norm::Rms(eps) => return Ok(motrain_kernels::rms_norm(x, &self.weight, eps, false)?),
+                Norm::RmsPlusOne(eps) => return Ok(motrain_kernels::rms_norm(x, &self.weight, eps, true)?),
+                Norm::Layer(_) => {}
+            }
+        }
         match self.kind {
             Norm::Rms(eps) => Ok(self.weight.f_mul(&rms(x, eps)?.f_to_kind(dtype)?)?),
             Norm::RmsPlusOne(eps) => {

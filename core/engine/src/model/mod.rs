@@ -44,6 +44,7 @@ pub use passes::{Batch, F32, Passes};
 pub use peft::LoraConfig;
 pub use save::write_json;
 pub(crate) use save::write_tensors;
+pub use shape::Shape;
 pub use sizes::{Trained, numbers};
 pub use soft::BESIDE as SOFT_TOKENS;
 pub(crate) use weights::read_file;
@@ -145,7 +146,7 @@ impl Model {
     /// The network as training found it: a copy, or the base below an adapter, which is shared.
     pub fn reference(&self, dtype: Kind) -> Result<Net> {
         match self.lora {
-            Some(_) => Net::of_base(self, dtype),
+            Some(_) => Net::of_base(self, dtype)?.frozen(),
             None if dtype == Kind::Float => self.frozen_copy()?.net(dtype),
             None => self.frozen(|p| Ok(p.f_detach()?.f_to_kind(dtype)?))?.net(dtype),
         }
@@ -190,22 +191,22 @@ impl Model {
 
     /// The network, computing in `dtype`.
     pub fn net(&self, dtype: Kind) -> Result<Net> {
-        Net::of(self, dtype)
+        Net::of(self, dtype)?.frozen()
     }
 
     /// The network with adapters beside each other; a query brings a gain of each.
     pub fn net_with(&self, adapters: &[Adapter], dtype: Kind) -> Result<Net> {
-        Net::of_adapters(self, adapters, true, dtype)
+        Net::of_adapters(self, adapters, true, dtype)?.frozen()
     }
 
     /// The network with an adapter that is always there.
     pub fn net_of(&self, adapter: Adapter, dtype: Kind) -> Result<Net> {
-        Net::of_adapters(self, &[adapter], false, dtype)
+        Net::of_adapters(self, &[adapter], false, dtype)?.frozen()
     }
 
     /// The network of a training step: an adapter's dropout is drawn from `seed`; with `recompute` layers are computed again for their gradient.
     pub fn training_net(&self, dtype: Kind, seed: u64, recompute: bool) -> Result<Net> {
-        let net = self.net(dtype)?.dropping(self.lora.as_ref().map_or(0.0, |lora| lora.dropout), seed);
+        let net = Net::of(self, dtype)?.dropping(self.lora.as_ref().map_or(0.0, |lora| lora.dropout), seed);
         Ok(if recompute { net.recomputing() } else { net })
     }
 }

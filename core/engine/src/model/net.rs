@@ -6,7 +6,7 @@ use super::attention::Masks;
 use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
 use super::config::Config;
-use super::layers::{Change, Changes, Dropout, Gain, Linear, Normed, Passing};
+use super::layers::{Change, Changes, Dropout, Gain, Linear, Matrix, Normed, Passing};
 use super::lora::Lora;
 use super::output::Output;
 use super::shape::{Norm, QkNorm};
@@ -44,8 +44,8 @@ pub enum Mask<'a> {
 }
 
 /// What all layers of a forward pass share.
-pub(super) struct Around<'a> {
-    masks: Masks<'a>,
+pub(super) struct Around {
+    masks: Masks,
     rotations: Vec<Rotation>,
 }
 
@@ -111,6 +111,15 @@ impl Net {
         let head = Output::of(&config, &params, &embed, trained)?;
         let (blocks, soft, dropout, tape) = (0, None, None, None);
         Ok(Self { embed, positions, layers, norm, head, config, dtype, blocks, soft, dropout, tape })
+    }
+
+    /// The same network, for passes of which nobody asks a gradient: its matrices lie as products are fastest.
+    pub(super) fn frozen(mut self) -> Result<Self> {
+        if !self.embed.requires_grad() {
+            self.layers.iter_mut().try_for_each(Layer::lay_out)?;
+            self.head.lay_out()?;
+        }
+        Ok(self)
     }
 
     pub fn device(&self) -> Device {
@@ -197,7 +206,7 @@ impl Net {
     }
 
     /// What all layers of a forward pass share.
-    pub(super) fn around<'a>(&self, mask: &Mask<'a>, positions: &Tensor, keys: &Tensor) -> Result<Around<'a>> {
+    pub(super) fn around(&self, mask: &Mask, positions: &Tensor, keys: &Tensor) -> Result<Around> {
         let shape = &self.config.shape;
         let rotations = shape.ropes.iter().map(|rope| rope.rotation(positions, self.dtype)).collect::<Result<_>>()?;
         Ok(Around { masks: Masks::new(shape, mask, positions, keys, self.dtype)?, rotations })
@@ -284,12 +293,9 @@ impl Net {
         }
         let count = HEAD_ROWS.min(hidden.size2()?.0 - start);
         let gains = gains.iter().map(|gain| gain.part(start, count)).collect::<Result<Vec<_>>>()?;
-        let mut logits = self.head_at(&hidden.f_narrow(0, start, count)?, &gains)?;
-        if temperature != 1.0 {
-            logits = logits.f_div_scalar(temperature)?;
-        }
-        let target = targets.f_narrow(0, start, count)?.f_unsqueeze(1)?;
-        Ok(logits.f_log_softmax(-1, Kind::Float)?.f_gather(1, &target, false)?.f_squeeze_dim(1)?)
+        self.check_gains(&gains)?;
+        let (hidden, targets) = (hidden.f_narrow(0, start, count)?, targets.f_narrow(0, start, count)?);
+        self.head.log_probs(&hidden, &targets, temperature, &Passing { gains: &gains, dropout: self.dropout.as_ref() })
     }
 
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the scores `[…, labels]` of a reward model.
@@ -352,7 +358,7 @@ impl Reader<'_> {
         let bias = if bias { Some(self.tensor(&format!("{name}.bias"))?) } else { None };
         let weight = self.tensor(&format!("{name}.weight"))?;
         let changes = self.changes_of(name, weight.size()[0])?;
-        Ok(Linear { weight, bias, changes })
+        Ok(Linear { matrix: Matrix::Plain(weight), bias, changes })
     }
 
     /// What is added to the product of a matrix with so many rows.
@@ -361,7 +367,8 @@ impl Reader<'_> {
     }
 
     fn read_norm(&self, name: &str, kind: Norm) -> Result<Normed> {
-        let Linear { weight, bias, .. } = self.read_linear(name, matches!(kind, Norm::Layer(_)))?;
+        let weight = self.tensor(&format!("{name}.weight"))?;
+        let bias = matches!(kind, Norm::Layer(_)).then(|| self.tensor(&format!("{name}.bias"))).transpose()?;
         Ok(Normed { kind, weight, bias })
     }
 

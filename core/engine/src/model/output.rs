@@ -2,7 +2,7 @@
 
 use super::config::Config;
 use super::head::{Head, MEAN, Norm, SCALE, SCORE, TRANSFORM, VAR};
-use super::layers::{Linear, Passing, capped};
+use super::layers::{Linear, Matrix, Passing, capped};
 use super::net::Reader;
 use crate::{Error, Result};
 use tch::{Kind, Tensor};
@@ -36,7 +36,7 @@ impl Output {
             // What changes the head of a tied pair leaves the embedding as it is.
             Head::TiedLm => {
                 let changes = params.changes_of(config.arch.names().head, embed.size()[0])?;
-                (Linear { weight: embed.shallow_clone(), bias: None, changes }, capped)
+                (Linear { matrix: Matrix::Plain(embed.shallow_clone()), bias: None, changes }, capped)
             }
             Head::Lm => (params.read_linear(config.arch.names().head, false)?, capped),
             Head::Score => (params.read_linear(SCORE, false)?, Then::Nothing),
@@ -62,7 +62,7 @@ impl Output {
             }
         };
         let linear = match trained {
-            Some(weight) => Linear { weight: weight.f_to_kind(embed.f_kind()?)?, ..linear },
+            Some(weight) => Linear { matrix: Matrix::Plain(weight.f_to_kind(embed.f_kind()?)?), ..linear },
             None => linear,
         };
         Ok(Self { linear, then })
@@ -79,12 +79,29 @@ impl Output {
         }
     }
 
+    /// The log-prob of each target, `[rows]` (f32), when tokens are drawn at `temperature`.
+    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64, passing: &Passing) -> Result<Tensor> {
+        if matches!(self.then, Then::Nothing | Then::Capped(None)) && motrain_kernels::serves(hidden) {
+            let logits = self.linear.apply(hidden, passing)?;
+            return Ok(motrain_kernels::chosen_log_probs(&logits, targets, temperature)?);
+        }
+        let logits = self.apply(hidden, passing)?;
+        let logits = if temperature == 1.0 { logits } else { logits.f_div_scalar(temperature)? };
+        let all = logits.f_log_softmax(-1, Kind::Float)?;
+        Ok(all.f_gather(1, &targets.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?)
+    }
+
     /// Of hidden states at ends of answers, and at ends of their prompts: a rating for each label, and the gated sum behind them.
     pub fn gated(&self, ends: &Tensor, prompts: &Tensor, passing: &Passing) -> Result<Tensor> {
         let Then::Gated(gate) = &self.then else { return Err(Error::invalid("the model has no gate")) };
         let ratings = self.apply(ends, passing)?;
         let sum = gate.weights(prompts, passing)?.f_mul(&ratings.f_matmul(&gate.transform)?)?;
         Ok(Tensor::f_cat(&[&ratings, &sum.f_sum_dim_intlist(-1, true, Kind::Float)?], -1)?)
+    }
+
+    /// Lays its matrix out for products without gradients.
+    pub fn lay_out(&mut self) -> Result<()> {
+        self.linear.lay_out()
     }
 
     /// Whether an adapter changes it.

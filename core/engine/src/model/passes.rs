@@ -3,7 +3,7 @@
 
 use super::config::Config;
 use super::net::HEAD_ROWS;
-use super::shape::{LayerShape, Norm, QkNorm, Shape};
+use super::shape::{Activation, LayerShape, Norm, QkNorm, Shape};
 use super::sizes::Trained;
 
 /// Rows of packed tokens of one width, and how many of their tokens are predicted.
@@ -25,6 +25,8 @@ pub struct Passes<'a> {
     pub config: &'a Config,
     /// Bytes of a number in the type of computing.
     pub bytes: f64,
+    /// Whether kernels (`motrain_kernels`) take the place of libtorch's operations, and keep less.
+    pub fused: bool,
 }
 
 /// Bytes of an f32 number.
@@ -53,8 +55,11 @@ impl Passes<'_> {
     pub fn plain(&self, batch: Batch) -> f64 {
         let (shape, d) = (self.shape(), self.bytes);
         let [q, kv] = [shape.heads, shape.kv_heads].map(|n| (n * shape.head_dim) as f64);
-        let wide = if shape.gated { 4.0 } else { 2.0 } * shape.intermediate_size as f64;
-        let step = (wide * d).max((3.0 * (q + 2.0 * kv) + 2.0 * q) * d).max((2.0 * F32 + d) * self.hidden());
+        let gated = if self.fused { 3.0 } else { 4.0 };
+        let wide = if shape.gated { gated } else { 2.0 } * shape.intermediate_size as f64;
+        let heads = if self.fused { 2.0 * (q + 2.0 * kv) + q } else { 3.0 * (q + 2.0 * kv) + 2.0 * q };
+        let norm = if self.fused { d } else { 2.0 * F32 + d } * self.hidden();
+        let step = (wide * d).max(heads * d).max(norm);
         batch.tokens() * (2.0 * d * self.hidden() + step) + self.packed(batch)
     }
 
@@ -67,6 +72,9 @@ impl Passes<'_> {
         let (vocab, at_once) = (self.shape().vocab_size as f64, targets.min(HEAD_ROWS as f64));
         let capped = if self.shape().logits_cap.is_some() { 2.0 } else { 1.0 };
         let kept = if recomputed { at_once } else { targets };
+        if self.fused && self.shape().logits_cap.is_none() {
+            return vocab * self.bytes * if gradient { kept + at_once } else { at_once };
+        }
         match gradient {
             // The gradient of the chosen log-probs, and that of the logits.
             true => vocab * F32 * (capped * kept + 2.0 * at_once),
@@ -82,8 +90,9 @@ impl Passes<'_> {
 
     /// The next tokens' logits of so many rows with what drawing makes of them: of all tokens, or after a sort.
     pub fn next_tokens(&self, rows: f64, sorted: bool, greedy: bool) -> f64 {
-        // Logits and their probabilities, cumulated; sorted also numbers of tokens (i64) and what is cut away.
-        let copies = if greedy {
+        // Logits, as they are computed and in f32; of libtorch's operations probabilities, cumulated; sorted also numbers of tokens (i64) and what is
+        // cut away.
+        let copies = if greedy || (self.fused && !sorted) {
             2.0
         } else if sorted {
             8.0
@@ -103,15 +112,17 @@ impl Passes<'_> {
         windows.sort_unstable();
         windows.dedup();
         let windows = windows.iter().filter(|window| (**window as f64) < batch.width).count() as f64;
-        batch.tokens() * (16.0 + batch.width * (F32 + self.bytes * (1.0 + windows)))
+        let masks = if self.fused { F32 * (1.0 + windows) } else { F32 + self.bytes * (1.0 + windows) };
+        batch.tokens() * (16.0 + batch.width * masks)
     }
 
-    /// A norm of `width` numbers, of one token: its input in f32, what its weights are multiplied by if they train, and its output.
+    /// A norm of `width` numbers, of one token: its input (in f32, but for a kernel), what its weights are multiplied by if they train, and its output.
     fn by_norm(&self, width: f64, trained: &Trained, output: bool) -> f64 {
         let whole = if trained.ranks.is_none() { 1.0 } else { 0.0 };
         let output = if output { self.bytes } else { 0.0 };
         width
             * match self.shape().norm {
+                Norm::Rms(_) | Norm::RmsPlusOne(_) if self.fused => self.bytes + output,
                 Norm::Rms(_) => F32 + whole * self.bytes + output,
                 Norm::RmsPlusOne(_) => F32 + whole * F32 + output,
                 Norm::Layer(_) => self.bytes + output,
@@ -138,7 +149,8 @@ impl Passes<'_> {
             + after(names.after_attention)
             + after(names.after_mlp);
         // The activation keeps its input; where its output is multiplied, that product keeps both.
-        let mlp = if shape.gated { 3.0 } else { 1.0 } * inner + if down.sees_input { inner } else { 0.0 };
+        let gated = if self.fused && shape.activation == Activation::Silu { 2.0 } else { 3.0 };
+        let mlp = if shape.gated { gated } else { 1.0 } * inner + if down.sees_input { inner } else { 0.0 };
         let changes = [&qkv, &o, &up, &down].map(|matrix| matrix.changes).iter().sum::<f64>();
         norms + self.attention(kind, trained, batch) + d * mlp + changes
     }
@@ -151,6 +163,11 @@ impl Passes<'_> {
             QkNorm::None => 0.0,
             QkNorm::Heads | QkNorm::Whole => self.by_norm(q + kv, trained, false),
         };
+        if self.fused {
+            // Apart; where each head has its norm, beside what they are turned from.
+            let before = if shape.qk_norm == QkNorm::Heads { 2.0 * q + 3.0 * kv } else { 0.0 };
+            return normed + d * (before + q + 2.0 * kv + q);
+        }
         // Views keep all that they are part of: queries, keys and values as they were projected, or queries and keys as they were turned.
         let turned = kind.rope.is_some() || shape.qk_norm == QkNorm::Heads;
         let queries = if turned { q + kv } else { q + 2.0 * kv };

@@ -118,8 +118,7 @@ impl Packed {
 
     /// Hidden states of all positions, `[rows · width, hidden]`; differentiable.
     pub fn hidden(&self, net: &Net) -> Result<Tensor> {
-        let mask = self.mask.f_to_kind(net.dtype())?;
-        let hidden = net.hidden_at(&self.ids, &self.positions, &Mask::Additive(&mask), None, &self.gains)?;
+        let hidden = net.hidden_at(&self.ids, &self.positions, &Mask::Additive(&self.mask), None, &self.gains)?;
         Ok(hidden.f_reshape([-1, net.config.shape.hidden_size])?)
     }
 
