@@ -8,6 +8,9 @@ use tch::{Kind, Tensor};
 /// Below this temperature f32 cannot divide by it, and only the likeliest token is ever drawn.
 const COLD: f64 = 1e-30;
 
+/// Tokens among which those that `top_p` keeps are looked for first.
+const FEW: i64 = 64;
+
 /// Stands for a token where a row's logits are not finite.
 pub const NOT_FINITE: i64 = -1;
 
@@ -19,6 +22,9 @@ pub fn next_tokens(logits: &Tensor, sampling: &GenerationConfig, uniform: &[f32]
         let (greatest, tokens) = logits.f_max_dim(-1, false)?;
         return marked(&tokens, &greatest);
     }
+    if sampling.top_k == 0 && sampling.top_p >= 1.0 && motrain_kernels::serves(logits) {
+        return Ok(motrain_kernels::draw(logits, &Tensor::f_from_slice(uniform)?, sampling.temperature)?);
+    }
     let logits =
         if sampling.temperature == 1.0 { logits.shallow_clone() } else { logits.f_div_scalar(sampling.temperature)? };
     let uniform = Tensor::f_from_slice(uniform)?.f_to_device(logits.device())?.f_unsqueeze(1)?;
@@ -26,9 +32,8 @@ pub fn next_tokens(logits: &Tensor, sampling: &GenerationConfig, uniform: &[f32]
     if sampling.top_k == 0 && sampling.top_p >= 1.0 {
         return pick(&logits.f_softmax(-1, Kind::Float)?, &uniform);
     }
-    let keep = if sampling.top_k == 0 { vocab } else { i64::try_from(sampling.top_k).unwrap_or(vocab).min(vocab) };
-    let (top, tokens) = logits.f_topk(keep, -1, true, true)?;
-    let mut probs = top.f_softmax(-1, Kind::Float)?;
+    let most = if sampling.top_k == 0 { vocab } else { i64::try_from(sampling.top_k).unwrap_or(vocab).min(vocab) };
+    let (mut probs, tokens) = likeliest(&logits, most, sampling)?;
     if sampling.top_p < 1.0 {
         let before = probs.f_cumsum(-1, Kind::Float)?.f_sub(&probs)?;
         // However little is asked for, the likeliest token stays.
@@ -38,6 +43,28 @@ pub fn next_tokens(logits: &Tensor, sampling: &GenerationConfig, uniform: &[f32]
     let choice = pick(&probs, &uniform)?;
     let drawn = tokens.f_gather(1, &choice.f_clamp_min(0)?.f_unsqueeze(1)?, false)?.f_squeeze_dim(1)?;
     Ok(drawn.f_where_self(&choice.f_ge(0)?, &choice)?)
+}
+
+/// The likeliest tokens, `most` at most, best first, and their probabilities among those: as many as `top_p` can keep, since a full sort costs more
+/// than all else.
+fn likeliest(logits: &Tensor, most: i64, sampling: &GenerationConfig) -> Result<(Tensor, Tensor)> {
+    let mut keep = most;
+    if sampling.top_k == 0 && sampling.top_p < 1.0 {
+        keep = FEW.min(most);
+        let all = logits.f_logsumexp([-1], true)?;
+        while keep < most {
+            let (top, tokens) = logits.f_topk(keep, -1, true, true)?;
+            let probs = top.f_sub(&all)?.f_exp()?;
+            // A row that is not finite never gets there, and is told by the full sort.
+            let enough = probs.f_sum_dim_intlist(-1, false, Kind::Float)?.f_ge(sampling.top_p)?.f_all()?;
+            if bool::try_from(enough)? {
+                return Ok((probs, tokens));
+            }
+            keep = (keep * 8).min(most);
+        }
+    }
+    let (top, tokens) = logits.f_topk(keep, -1, true, true)?;
+    Ok((top.f_softmax(-1, Kind::Float)?, tokens))
 }
 
 /// The index at which the cumulative probability passes `uniform` times the total. Softmax makes one NaN or infinity a row of NaN, which
@@ -110,6 +137,38 @@ mod tests {
                 [false, true, true, true, false],
                 "{sampling:?}"
             );
+        }
+    }
+
+    /// A part of a sort keeps the tokens that a whole one keeps, whether they are few or nearly all.
+    #[test]
+    fn top_p_of_many_tokens_is_its_definition() {
+        let vocab = 3000;
+        for spread in [8.0, 1.0, 0.01] {
+            let logits: Vec<f32> = (0..vocab).map(|i| ((i * 7919 % vocab) as f32 / 300.0).sin() * spread).collect();
+            for top_p in [0.3, 0.9, 0.999] {
+                let mut order: Vec<usize> = (0..vocab).collect();
+                order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+                let weights: Vec<f64> = order.iter().map(|&i| f64::from(logits[i]).exp()).collect();
+                let total: f64 = weights.iter().sum();
+                let (mut kept, mut sum) = (0, 0.0);
+                while sum < top_p * total {
+                    sum += weights[kept];
+                    kept += 1;
+                }
+                let sampling = GenerationConfig { top_p, ..GenerationConfig::default() };
+                for u in [0.0f32, 0.31, 0.77, 0.99] {
+                    let row = Tensor::from_slice(&logits).unsqueeze(0);
+                    let drawn = next_tokens(&row, &sampling, &[u]).unwrap().int64_value(&[0]) as usize;
+                    let place = order.iter().position(|&i| i == drawn).unwrap();
+                    let before: f64 = weights[..place].iter().sum();
+                    let within = f64::from(u) * sum / total;
+                    // Rounding of sums in f32 may move a draw by a little.
+                    assert!(place < kept + 2, "{spread} {top_p} {u}: {place} of {kept}");
+                    let range = before / total - 2e-3..=(before + weights[place]) / total + 2e-3;
+                    assert!(range.contains(&within), "{spread} {top_p} {u}: {within} in {range:?}");
+                }
+            }
         }
     }
 
