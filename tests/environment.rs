@@ -13,6 +13,9 @@ fn environment_of(folder: &Path, variables: &[(&str, &str)]) -> Vec<String> {
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
         "LRU_CACHE_CAPACITY",
         "RAYON_NUM_THREADS",
+        "GLIBC_TUNABLES",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
     ] {
         command.env_remove(name);
     }
@@ -32,13 +35,23 @@ fn threads_spin_briefly_unless_the_user_says_otherwise() {
     let plain = environment_of(folder.path(), &[]);
     assert!(plain.contains(&"GOMP_SPINCOUNT=2000".into()), "{plain:?}");
     assert!(plain.contains(&"ONEDNN_PRIMITIVE_CACHE_CAPACITY=64".into()), "{plain:?}");
+    for kept in ["GLIBC_TUNABLES=glibc.malloc.hugetlb=1", "MALLOC_MMAP_THRESHOLD_=4294967296"] {
+        assert!(plain.contains(&kept.into()), "{plain:?}");
+    }
     // The helper sets OMP_NUM_THREADS=1.
     assert!(plain.contains(&"RAYON_NUM_THREADS=1".into()), "{plain:?}");
     let folder = tempfile::tempdir().unwrap();
     let own = environment_of(
         folder.path(),
-        &[("OMP_WAIT_POLICY", "ACTIVE"), ("LRU_CACHE_CAPACITY", "7"), ("RAYON_NUM_THREADS", "3")],
+        &[
+            ("GLIBC_TUNABLES", "glibc.malloc.check=0"),
+            ("OMP_WAIT_POLICY", "ACTIVE"),
+            ("LRU_CACHE_CAPACITY", "7"),
+            ("RAYON_NUM_THREADS", "3"),
+        ],
     );
     assert!(own.iter().all(|v| !v.starts_with("GOMP_SPINCOUNT")), "{own:?}");
+    assert!(own.contains(&"GLIBC_TUNABLES=glibc.malloc.check=0".into()), "{own:?}");
+    assert!(own.iter().all(|v| !v.starts_with("MALLOC_")), "{own:?}");
     assert!(own.contains(&"LRU_CACHE_CAPACITY=7".into()) && own.contains(&"RAYON_NUM_THREADS=3".into()), "{own:?}");
 }

@@ -4,7 +4,12 @@ use std::env::{var, var_os};
 use std::process;
 
 /// Name, value, and the variable by which a user may decide the same otherwise.
-const DEFAULTS: [(&str, &str, Option<&str>); 3] = [
+const DEFAULTS: [(&str, &str, Option<&str>); 6] = [
+    // A step's tensors are as large as those of the step before. glibc gives large blocks back to the kernel, which clears each page when it is
+    // asked for again: a quarter of a training step's time. So it keeps them, in pages of 2 MB.
+    ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1", None),
+    ("MALLOC_MMAP_THRESHOLD_", "4294967296", Some("GLIBC_TUNABLES")),
+    ("MALLOC_TRIM_THRESHOLD_", "8589934592", Some("GLIBC_TUNABLES")),
     // How often a waiting thread looks before it sleeps. libgomp's 300,000 make a step several times slower beside one busy process: a thread
     // spins out its time slice for one that waits for a core. docs/results.md has what each count costs.
     ("GOMP_SPINCOUNT", "2000", Some("OMP_WAIT_POLICY")),
