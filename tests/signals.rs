@@ -30,6 +30,21 @@ fn each_saves_and_stops_with_its_own_exit_code() {
     }
 }
 
+/// The end comes while others compute, and is no crash.
+#[test]
+fn a_second_signal_ends_at_once() {
+    for attempt in 0..6 {
+        let f = tempfile::tempdir().unwrap();
+        let child = under_way(f.path(), small_run(f.path(), "out").args(LONG));
+        std::thread::sleep(std::time::Duration::from_millis(37 * attempt));
+        signal(&child, "TERM");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        signal(&child, "TERM");
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "attempt {attempt}: {}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn a_step_is_given_up_in_its_middle() {
     let f = tempfile::tempdir().unwrap();
