@@ -6,12 +6,13 @@ use clap::Parser;
 use motrain_core::rng::sub_seed;
 use motrain_engine::Result;
 use motrain_engine::decode::rollout;
-use motrain_engine::model::{Mask, Model, Net};
+use motrain_engine::model::{Mask, Model, Net, Shape};
 use motrain_engine::plan::{GenerationConfig, Optimizer};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
 use motrain_engine::train::optim;
 use motrain_engine::{device, environment};
+use motrain_kernels::LaidOut;
 use std::path::PathBuf;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
@@ -52,7 +53,12 @@ fn main() -> Result<()> {
         let (tokens, seconds) = decode_seconds(&net, &tokenizer, &prompt, batch)?;
         let rate = tokens / seconds;
         let share = rate * 2.0 * weights / 1e9 / gemm;
-        println!("{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM", format!("decode, batch {batch}"), share * 100.0);
+        let floor = batch as f64 / decode_floor(&model.config.shape, batch as i64, dtype)?;
+        println!(
+            "{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM, products alone {floor:8.1}",
+            format!("decode, batch {batch}"),
+            share * 100.0
+        );
     }
     drop(net);
 
@@ -72,8 +78,9 @@ fn main() -> Result<()> {
     println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
     println!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
     println!("{:<34} {refer:8.2} s", "  reference forward");
+    let floor = training_floor(&model.config.shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, dtype)?;
     println!(
-        "{:<34} {train:8.2} s   {:5.1} % of GEMM",
+        "{:<34} {train:8.2} s   {:5.1} % of GEMM, products alone {floor:8.2} s",
         "  forward and backward",
         tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
     );
@@ -94,6 +101,69 @@ fn gemm_rate(dtype: Kind) -> Result<f64> {
             best = best.min(clock.elapsed().as_secs_f64());
         }
         Ok(2.0 * 1024.0 * 576.0 * 3072.0 / best / 1e9)
+    })
+}
+
+/// Rows, columns and number of a network's matrices, the head last.
+fn matrices(shape: &Shape) -> Vec<[i64; 3]> {
+    let (d, inner, layers) = (shape.hidden_size, shape.intermediate_size, shape.layers.len() as i64);
+    let [q, kv] = [shape.heads, shape.kv_heads].map(|n| n * shape.head_dim);
+    let up = if shape.gated { 2 * inner } else { inner };
+    vec![[q + 2 * kv, d, layers], [d, q, layers], [up, d, layers], [d, inner, layers], [shape.vocab_size, d, 1]]
+}
+
+fn filled(rows: i64, columns: i64, dtype: Kind) -> Result<Tensor> {
+    Ok(Tensor::f_full([rows, columns], 0.01, (Kind::Float, Device::Cpu))?.f_to_kind(dtype)?)
+}
+
+/// The median of several calls, in seconds.
+fn median<T>(mut call: impl FnMut() -> Result<T>) -> Result<f64> {
+    call()?;
+    let mut all = Vec::new();
+    for _ in 0..7 {
+        let clock = Instant::now();
+        call()?;
+        all.push(clock.elapsed().as_secs_f64());
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[all.len() / 2])
+}
+
+/// Seconds of the matrix products of a token of each row, and nothing else.
+fn decode_floor(shape: &Shape, rows: i64, dtype: Kind) -> Result<f64> {
+    no_grad(|| {
+        let mut all = 0.0;
+        for [out, inner, count] in matrices(shape) {
+            // As many as there are, or the caches hold what a network's do not.
+            let weights = (0..count).map(|_| filled(out, inner, dtype)).collect::<Result<Vec<_>>>()?;
+            let laid_out = weights.iter().map(|w| LaidOut::of(w, rows)).collect::<std::result::Result<Vec<_>, _>>()?;
+            let x = filled(rows, inner, dtype)?;
+            all += median(|| {
+                for (weight, laid_out) in weights.iter().zip(&laid_out) {
+                    match laid_out {
+                        Some(laid_out) => drop(laid_out.product(&x, None)?),
+                        None => drop(x.f_linear(weight, None::<&Tensor>)?),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        Ok(all)
+    })
+}
+
+/// Seconds of the matrix products of a forward and backward pass over so many tokens, and of the head over targets.
+fn training_floor(shape: &Shape, tokens: i64, targets: i64, dtype: Kind) -> Result<f64> {
+    no_grad(|| {
+        let all = matrices(shape).into_iter().map(|[out, inner, count]| {
+            let rows = if out == shape.vocab_size { targets } else { tokens };
+            let (w, x, g) = (filled(out, inner, dtype)?, filled(rows, inner, dtype)?, filled(rows, out, dtype)?);
+            let forward = median(|| Ok(x.f_linear(&w, None::<&Tensor>)?))?;
+            let of_input = median(|| Ok(g.f_matmul(&w)?))?;
+            let of_weight = median(|| Ok(g.f_transpose(0, 1)?.f_matmul(&x)?))?;
+            Ok(count as f64 * (forward + of_input + of_weight))
+        });
+        all.sum()
     })
 }
 
@@ -161,7 +231,7 @@ fn online_step(
     let _ = no_grad(|| packed.token_log_probs(reference, 1.0))?;
     let refer = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    let sums = packed.sums(&packed.token_log_probs(&model.net(dtype)?, 1.0)?)?;
+    let sums = packed.sums(&packed.token_log_probs(&model.training_net(dtype, 0, false)?, 1.0)?)?;
     sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
     let train = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
