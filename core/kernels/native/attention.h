@@ -8,45 +8,29 @@ namespace {
 // e^(x + mask - greatest) of a row of f32, in place; returns what they are to be multiplied by to be a softmax. A row of which nothing is seen
 // becomes NaN.
 INLINE float exponentials(float *x, const float *mask, int64_t n) {
-  F top = all(-__builtin_inff());
-  int64_t full = n / WIDE * WIDE;
-  for (int64_t i = 0; i < full; i += WIDE) {
-    F v = load(x + i);
-    if (mask) store(x + i, v += load(mask + i));
-    top = choose((v > top) | (v != v), v, top);
-  }
-  for (int64_t i = full; i < n; i++) {
-    if (mask) x[i] += mask[i];
-    top[0] = x[i] > top[0] || x[i] != x[i] ? x[i] : top[0];
-  }
-  float most = greatest(top);
+  if (mask)
+    for (int64_t i = 0; i < n; i += WIDE) store(x + i, load(x + i, n - i) + load(mask + i, n - i), n - i);
+  float most = greatest(x, n);
   F total = {};
-  for (int64_t i = 0; i < full; i += WIDE) {
-    F v = exponential(load(x + i) - most);
-    store(x + i, v);
-    total += v;
-  }
-  if (full < n) {
-    F v = exponential(load(x + full, n - full) - most);
-    store(x + full, v, n - full);
-    for (int64_t j = n - full; j < WIDE; j++) v[j] = 0;
+  for (int64_t i = 0; i < n; i += WIDE) {
+    F v = exponential(load(x + i, n - i, NOTHING) - most);
+    store(x + i, v, n - i);
     total += v;
   }
   return 1.0f / sum(total);
 }
 
-INLINE float hyperbolic(float x) {
-  F e = exponential(all(-2.0f * __builtin_fabsf(x)));
-  float t = (1.0f - e[0]) / (1.0f + e[0]);
-  return x < 0 ? -t : t;
+INLINE F hyperbolic(F x) {
+  F e = exponential(choose(x > 0.0f, -2.0f * x, 2.0f * x)), t = (1.0f - e) / (1.0f + e);
+  return choose(x < 0.0f, -t, t);
 }
 
 // Caps the first `n` scores; `slopes` is null, or takes what that makes of a gradient of each.
 INLINE void capped(float *row, float cap, float *slopes, int64_t n) {
-  for (int64_t j = 0; j < n; j++) {
-    float t = hyperbolic(row[j] / cap);
-    if (slopes) slopes[j] = 1.0f - t * t;
-    row[j] = cap * t;
+  for (int64_t j = 0; j < n; j += WIDE) {
+    F t = hyperbolic(load(row + j, n - j) / cap);
+    if (slopes) store(slopes + j, 1.0f - t * t, n - j);
+    store(row + j, cap * t, n - j);
   }
 }
 

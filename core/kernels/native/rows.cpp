@@ -79,24 +79,18 @@ void turn(const T *x, const T *cos, const T *sin, T *out, int64_t dims, int64_t 
   for (int64_t i = dims; i < head_dim; i++) out[i] = x[i];
 }
 
+// e^((x - most) * cold) of the numbers from `i` on, 0 behind the last. Differences first: a product with a low temperature's reciprocal is rounded by
+// more than what tells tokens apart.
+template <typename T> INLINE F odds(const T *x, int64_t i, int64_t n, float most, float cold) {
+  return exponential((load(x + i, n - i, NOTHING) - most) * cold);
+}
+
 template <typename T>
 void chosen(const T *x, const int64_t *targets, float *out, float *norms, int64_t rows, int64_t vocab, float cold) {
   for (int64_t row = 0; row < rows; row++, x += vocab) {
-    F top = all(-__builtin_inff());
-    for (int64_t i = 0; i < vocab; i += WIDE) {
-      F v = load(x + i, vocab - i);
-      if (vocab - i < WIDE)
-        for (int64_t j = vocab - i; j < WIDE; j++) v[j] = -__builtin_inff();
-      top = choose((v > top) | (v != v), v, top);
-    }
-    float most = greatest(top);
+    float most = greatest(x, vocab);
     F total = {};
-    for (int64_t i = 0; i < vocab; i += WIDE) {
-      F v = exponential((load(x + i, vocab - i) - most) * cold);
-      if (vocab - i < WIDE)
-        for (int64_t j = vocab - i; j < WIDE; j++) v[j] = 0;
-      total += v;
-    }
+    for (int64_t i = 0; i < vocab; i += WIDE) total += odds(x, i, vocab, most, cold);
     norms[2 * row] = most, norms[2 * row + 1] = __builtin_logf(sum(total));
     out[row] = (load(x + targets[row], 1)[0] - most) * cold - norms[2 * row + 1];
   }
@@ -115,47 +109,34 @@ void chosen_back(const T *x, const int64_t *targets, const float *norms, const f
   }
 }
 
-void draw(const float *x, const float *uniform, int64_t *out, int64_t rows, int64_t vocab, float cold) {
-  for (int64_t row = 0; row < rows; row++, x += vocab) {
-    F top = all(-__builtin_inff());
-    for (int64_t i = 0; i < vocab; i += WIDE) {
-      F v = load(x + i, vocab - i);
-      if (vocab - i < WIDE)
-        for (int64_t j = vocab - i; j < WIDE; j++) v[j] = -__builtin_inff();
-      top = choose((v > top) | (v != v), v, top);
+int64_t drawn(const float *x, float uniform, int64_t vocab, float cold) {
+  float most = greatest(x, vocab);
+  double total = 0, so_far = 0;
+  for (int64_t i = 0; i < vocab; i += WIDE) total += sum(odds(x, i, vocab, most, cold));
+  if (!(total > 0 && total < __builtin_inf())) return -1;
+  double aim = uniform * total;
+  for (int64_t i = 0; i < vocab; i += WIDE) {
+    F some = odds(x, i, vocab, most, cold);
+    double part = sum(some);
+    if (so_far + part <= aim) {
+      so_far += part;
+      continue;
     }
-    // Differences first: a product with a low temperature's reciprocal is rounded by more than what tells tokens apart.
-    float most = greatest(top);
-    double total = 0;
-    for (int64_t i = 0; i < vocab; i += WIDE) {
-      F v = exponential((load(x + i, vocab - i) - most) * cold);
-      if (vocab - i < WIDE)
-        for (int64_t j = vocab - i; j < WIDE; j++) v[j] = 0;
-      total += sum(v);
+    int64_t last = -1;
+    for (int64_t j = 0; j < WIDE && so_far <= aim; j++) {
+      if (some[j] > 0) last = i + j;
+      so_far += some[j];
     }
-    out[row] = -1;
-    if (!(total > 0 && total < __builtin_inf())) continue;
-    double aim = uniform[row] * total, so_far = 0;
-    for (int64_t i = 0; i < vocab; i += WIDE) {
-      F v = exponential((load(x + i, vocab - i) - most) * cold);
-      if (vocab - i < WIDE)
-        for (int64_t j = vocab - i; j < WIDE; j++) v[j] = 0;
-      double part = sum(v);
-      if (so_far + part <= aim) {
-        so_far += part;
-        continue;
-      }
-      for (int64_t j = 0; j < WIDE && i + j < vocab; j++) {
-        if (v[j] > 0) out[row] = i + j;
-        so_far += v[j];
-        if (so_far > aim) break;
-      }
-      break;
-    }
-    // Rounding may put the aim behind the last token that has any probability.
-    for (int64_t i = vocab; out[row] < 0 && i > 0; i--)
-      if (exponential(all((x[i - 1] - most) * cold))[0] > 0) out[row] = i - 1;
+    return last;
   }
+  // Rounding has put the aim behind the last token that has any probability.
+  int64_t i = vocab - 1;
+  while (odds(x, i, i + 1, most, cold)[0] == 0) i--;
+  return i;
+}
+
+void draw(const float *x, const float *uniform, int64_t *out, int64_t rows, int64_t vocab, float cold) {
+  for (int64_t row = 0; row < rows; row++) out[row] = drawn(x + row * vocab, uniform[row], vocab, cold);
 }
 
 }  // namespace

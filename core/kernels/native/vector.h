@@ -23,8 +23,6 @@ INLINE F all(float x) { return x - F{}; }
 
 INLINE F choose(I where, F yes, F no) { return (F)((where & (I)yes) | (~where & (I)no)); }
 
-INLINE F greater(F a, F b) { return choose(a > b, a, b); }
-
 INLINE F widened(H h) { return (F)(__builtin_convertvector(h, U) << 16); }
 
 // To the nearest, ties to even; a NaN stays one.
@@ -40,12 +38,14 @@ INLINE F load(const bf16 *p) { return widened(*(const LooseH *)p); }
 INLINE void store(float *p, F x) { *(LooseF *)p = x; }
 INLINE void store(bf16 *p, F x) { *(LooseH *)p = narrowed(x); }
 
-// The first `n` numbers, then zeros.
-template <typename T> INLINE F load(const T *p, int64_t n) {
+// The first `n` numbers, and `rest` in place of those that are not there.
+template <typename T> INLINE F load(const T *p, int64_t n, float rest = 0.0f) {
   if (n >= WIDE) return load(p);
-  T rest[WIDE] = {};
-  for (int64_t i = 0; i < n; i++) rest[i] = p[i];
-  return load(rest);
+  T some[WIDE] = {};
+  for (int64_t i = 0; i < n; i++) some[i] = p[i];
+  F x = load(some);
+  for (int64_t i = n; i < WIDE; i++) x[i] = rest;
+  return x;
 }
 
 template <typename T> INLINE void store(T *p, F x, int64_t n) {
@@ -67,14 +67,25 @@ INLINE float sum(F x) {
   return x[0];
 }
 
-// A NaN wins.
+constexpr float NOTHING = -__builtin_inff();
+
+// The greater one; a NaN wins.
+INLINE F greater(F a, F b) { return choose((a > b) | (a != a), a, b); }
+
 INLINE float greatest(F x) {
   float top = x[0];
   for (int64_t i = 1; i < WIDE; i++) top = (x[i] > top || x[i] != x[i]) ? x[i] : top;
   return top;
 }
 
-// e^x within 2 units in the last place up to 88, and as at 88 from there on; 0 below -87.3, as for -inf. A NaN stays one.
+// Of `n` numbers; a NaN is greater than all others.
+template <typename T> INLINE float greatest(const T *x, int64_t n) {
+  F top = all(NOTHING);
+  for (int64_t i = 0; i < n; i += WIDE) top = greater(load(x + i, n - i, NOTHING), top);
+  return greatest(top);
+}
+
+// e^x up to 88 (within 1e-7 of itself), and as at 88 from there on; 0 below -87.3, as for -inf. A NaN stays one.
 INLINE F exponential(F x) {
   const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
   F top = choose(x > 88.0f, all(88.0f), x);

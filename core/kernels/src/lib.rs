@@ -25,9 +25,14 @@ pub fn leave_out(plain: bool) {
     PLAIN.store(plain, Ordering::Relaxed);
 }
 
-/// Whether kernels take this tensor: on the CPU, in f32 or bf16.
+/// Whether kernels take tensors there: on the CPU, in f32 or bf16.
+pub fn serve(device: Device, kind: Kind) -> bool {
+    device == Device::Cpu && matches!(kind, Kind::Float | Kind::BFloat16) && fast()
+}
+
+/// Whether they take this one.
 pub fn serves(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && matches!(x.f_kind(), Ok(Kind::Float | Kind::BFloat16)) && fast()
+    x.f_kind().is_ok_and(|kind| serve(x.device(), kind))
 }
 
 fn check(all: &[&Tensor]) -> Result<()> {

@@ -202,11 +202,14 @@ fn attention_of_all_shapes() {
                     numbers(&[batch, kv, keys, dim], 2, kind),
                     numbers(&[batch, kv, keys, dim], 3, kind),
                 ];
-                // Every third key is hidden, but for a query's own.
-                let third = Tensor::arange(keys, (Kind::Int64, Device::Cpu)).remainder(3).eq(1).view([1, 1, 1, keys]);
+                // Every third key is hidden, but for a query's own; of each sequence others, or of all the same.
+                let alike = if cap.is_some() { 1 } else { batch };
+                let place = Tensor::arange(keys, (Kind::Int64, Device::Cpu)).view([1, 1, 1, keys])
+                    + Tensor::arange(alike, (Kind::Int64, Device::Cpu)).view([alike, 1, 1, 1]);
+                let third = place.remainder(3).eq(1);
                 let own = Tensor::eye_m(keys, keys, (Kind::Bool, Device::Cpu)).narrow(0, keys - queries, queries);
                 let hidden = third.logical_and(&own.logical_not());
-                let mask = Tensor::zeros([1, 1, queries, keys], (Kind::Float, Device::Cpu));
+                let mask = Tensor::zeros([alike, 1, queries, keys], (Kind::Float, Device::Cpu));
                 let mask = mask.masked_fill(&hidden, f64::NEG_INFINITY);
                 let mask = masked.then_some(&mask);
                 agree(

@@ -45,8 +45,8 @@ pub fn next_tokens(logits: &Tensor, sampling: &GenerationConfig, uniform: &[f32]
     Ok(drawn.f_where_self(&choice.f_ge(0)?, &choice)?)
 }
 
-/// The likeliest tokens, `most` at most, best first, and their probabilities among those: as many as `top_p` can keep, since a full sort costs more
-/// than all else.
+/// The likeliest tokens, best first, with probabilities: `most` of them, among which the probabilities are, or at least those that `top_p` keeps of all
+/// tokens, since a full sort costs more than all else.
 fn likeliest(logits: &Tensor, most: i64, sampling: &GenerationConfig) -> Result<(Tensor, Tensor)> {
     let mut keep = most;
     if sampling.top_k == 0 && sampling.top_p < 1.0 {

@@ -7,9 +7,8 @@ use crate::model::{Batch, Trained};
 use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
 use crate::train::state_numbers;
 
-/// Of the activations and logits of a backward pass, what glibc keeps of freed blocks between them: it takes blocks up to 32 MiB from its heap, and (before 2.38) a
-/// freed aligned block serves no other of its size. Measured as the peak less that with MALLOC_MMAP_THRESHOLD_=131072, which maps each block by
-/// itself (docs/performance.md).
+/// Of the activations and logits of a backward pass, what glibc keeps of freed blocks between them: before 2.38 a freed aligned block serves no other of its
+/// size. Chosen to fit docs/performance.md, before memory was kept between the moments of a step: with gradient checkpointing it is too little since.
 const FREED: f64 = 1.0 / 3.0;
 
 /// A model in training.

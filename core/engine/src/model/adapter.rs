@@ -4,10 +4,10 @@ mod fit;
 
 use super::Model;
 use super::arch::FAMILIES;
+use super::changes::Change;
 use super::config::Config;
 use super::head::{Head, SCORE};
 use super::labels::Labels;
-use super::layers::Change;
 use super::peft::LoraConfig;
 use super::sizes::Trained;
 use super::slots::{Slot, slots};

@@ -4,7 +4,7 @@ use super::layers::capped;
 use super::net::Mask;
 use super::shape::{LayerShape, Shape};
 use crate::Result;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 /// What tokens see, for each kind of layer.
 pub struct Masks {
@@ -19,12 +19,12 @@ pub struct Masks {
 impl Masks {
     /// `queries` and `keys` are positions, `[batch, queries]` and `[batch, keys]`.
     pub fn new(shape: &Shape, mask: &Mask, queries: &Tensor, keys: &Tensor, dtype: Kind) -> Result<Self> {
-        let fast = is_fast(queries.device(), dtype);
+        let fast = motrain_kernels::serve(queries.device(), dtype);
         // Kernels add masks in f32.
         let dtype = if fast { Kind::Float } else { dtype };
         let full = match mask {
             Mask::Causal => None,
-            Mask::Additive(tensor) => Some(tensor.f_to_kind(dtype)?),
+            Mask::Additive(tensor) => Some(tensor.f_to_kind(dtype)?.f_contiguous()?),
         };
         let (new, all) = (queries.size2()?.1, keys.size2()?.1);
         let mut sizes: Vec<i64> = shape.layers.iter().filter_map(|layer| layer.window).collect();
@@ -64,11 +64,6 @@ fn causal(queries: i64, keys: i64, like: &Tensor, dtype: Kind) -> Result<Tensor>
     let mask = Tensor::f_zeros(seen.size(), (dtype, like.device()))?;
     let mask = mask.f_masked_fill(&seen.f_logical_not()?, f64::NEG_INFINITY)?;
     Ok(mask.f_unsqueeze(0)?.f_unsqueeze(0)?)
-}
-
-/// Whether attention has a kernel there.
-fn is_fast(device: Device, dtype: Kind) -> bool {
-    device == Device::Cpu && matches!(dtype, Kind::Float | Kind::BFloat16) && motrain_kernels::fast()
 }
 
 /// What `q` (`[batch, heads, queries, head_dim]`) finds in `k` and `v` (`[batch, kv_heads, keys, head_dim]`), `[batch, queries, heads · head_dim]`. No

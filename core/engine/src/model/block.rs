@@ -2,7 +2,8 @@
 
 use super::attention::{Masks, attend};
 use super::cache::Cache;
-use super::layers::{Linear, Normed, Passing};
+use super::changes::Passing;
+use super::layers::{Linear, Normed};
 use super::shape::{Activation, LayerShape, QkNorm, Shape};
 use crate::Result;
 use motrain_kernels::Heads;

@@ -1,8 +1,8 @@
 //! LoRA (Hu et al. 2021): low-rank changes that train while the base stands still, written as PEFT writes them.
 
 use super::adapter::{Adapter, Factors, is_identity};
+use super::changes::Change;
 use super::head::SCORE;
-use super::layers::Change;
 use super::save::{write_json, write_tensors};
 use super::soft;
 use super::targets::{Target, mean_head, named, said, targets, trained_head};

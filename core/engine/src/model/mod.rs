@@ -5,6 +5,7 @@ mod arch;
 mod attention;
 mod block;
 mod cache;
+mod changes;
 mod config;
 mod config_json;
 mod family;
@@ -32,11 +33,11 @@ mod weights;
 pub use adapter::{Adapter, WEIGHTS as ADAPTER};
 pub use arch::{Arch, FAMILIES};
 pub use cache::Cache;
+pub use changes::Gain;
 pub use config::Config;
 pub use family::llama::LlamaSizes;
 pub use head::Head;
 pub use labels::Labels;
-pub use layers::Gain;
 pub use lora::{GAINS_BEGIN, Lora};
 pub use mix::Mix;
 pub use net::{Mask, Net};
@@ -189,7 +190,8 @@ impl Model {
         self.trained().iter().map(|(_, p)| p.numel()).sum()
     }
 
-    /// The network, computing in `dtype`.
+    /// The network, computing in `dtype`. Where none of its numbers has a gradient (below `no_grad`, or below an adapter), there is no way back through
+    /// it in bf16 on a CPU: `training_net` has one.
     pub fn net(&self, dtype: Kind) -> Result<Net> {
         Net::of(self, dtype)?.frozen()
     }

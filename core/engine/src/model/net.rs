@@ -5,8 +5,9 @@
 use super::attention::Masks;
 use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
+use super::changes::{Change, Changes, Dropout, Gain, Passing};
 use super::config::Config;
-use super::layers::{Change, Changes, Dropout, Gain, Linear, Matrix, Normed, Passing};
+use super::layers::{Linear, Matrix, Normed};
 use super::lora::Lora;
 use super::output::Output;
 use super::shape::{Norm, QkNorm};

@@ -1,8 +1,9 @@
 //! From hidden states to numbers: what each head computes.
 
+use super::changes::Passing;
 use super::config::Config;
 use super::head::{Head, MEAN, Norm, SCALE, SCORE, TRANSFORM, VAR};
-use super::layers::{Linear, Matrix, Passing, capped};
+use super::layers::{Linear, Matrix, capped};
 use super::net::Reader;
 use crate::{Error, Result};
 use tch::{Kind, Tensor};

@@ -1,4 +1,4 @@
-//! The bytes that a network's passes keep and take, from its shape alone: what `block.rs`, `layers.rs`, `attention.rs`, `net.rs` and `tape.rs` leave to
+//! The bytes that a network's passes keep and take, from its shape alone: what `block.rs`, `layers.rs`, `changes.rs`, `attention.rs`, `net.rs` and `tape.rs` leave to
 //! autograd, tensor by tensor. Whoever changes what they keep changes it here.
 
 use super::config::Config;

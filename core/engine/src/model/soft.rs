@@ -2,8 +2,8 @@
 //! weights. Each set is saved as PEFT's PROMPT_TUNING.
 
 use super::adapter::{CONFIG, WEIGHTS};
+use super::changes::Gain;
 use super::config::Config;
-use super::layers::Gain;
 use super::peft::LoraConfig;
 use super::save::{write_json, write_tensors};
 use super::weights::Tensors;

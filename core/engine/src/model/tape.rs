@@ -5,7 +5,7 @@
 //! gradient `g` has reached it, the last layer runs again with gradient and `Σ y·g` goes back through it, and so on down to the embeddings. The
 //! output head, whose logits are larger than all layers' numbers, does the same some rows at a time.
 
-use super::layers::Gain;
+use super::changes::Gain;
 use super::net::{HEAD_ROWS, Mask, Net};
 use crate::{Error, Result};
 use std::sync::Mutex;
