@@ -107,6 +107,12 @@ fn kl_and_entropy_cover_every_drawn_completion() {
         };
         near("objective/kl", kl);
         near("objective/entropy", entropy);
+        let apart = |of: &str| step[format!("sampling/sampling_logp_difference/{of}")].as_f64().unwrap();
+        assert!(
+            apart("mean") <= apart("max") && apart("max") < 1e-5,
+            "{name}: {} between drawing and training",
+            apart("max")
+        );
         assert!(kl.abs() > 1e-3, "{name}: the policy has not moved, so this shows nothing");
         if kind == "online_preference" && sees_weights {
             assert!(step["pairs/trained"].as_f64().unwrap() < 4.0, "{name}: all prompts made a pair: {step}");
@@ -219,7 +225,8 @@ fn reward_models_read_cut_answers_without_an_end() {
     let mut registry = motrain_core::Registry::builtin();
     reward::register(&mut registry, "cpu", "f32").unwrap();
     let row = Row { prompt: Prompt::user("a b"), columns: json!({}), place: Place { file: 0, line: 1 } };
-    let said = |text: &str, finished: bool| Completion { tokens: vec![], text: text.into(), finished };
+    let said =
+        |text: &str, finished: bool| Completion { tokens: vec![], log_probs: vec![], text: text.into(), finished };
     let score = |max_tokens: usize, completion: &Completion| {
         let options = json!({ "model": folder, "max_tokens": max_tokens });
         let source = registry.rewards.build("reward_model", &options).unwrap();

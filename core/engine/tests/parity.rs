@@ -114,6 +114,38 @@ fn sampling_does_not_depend_on_the_batch() {
         .collect();
     let together = rollout(&net, &tokenizer, &prompts, 2, |prompt, i| (prompt * 2 + i) as u64, &sampling).unwrap();
     let alone = rollout(&net, &tokenizer, &prompts[..1], 1, |_, _| 1, &sampling).unwrap();
-    assert_eq!(together.of(0)[1], alone[0]);
+    let (beside, alone) = (&together.of(0)[1], &alone[0]);
+    assert_eq!(beside.tokens, alone.tokens);
+    // Sums of more rows round otherwise.
+    assert!(beside.log_probs.iter().zip(&alone.log_probs).all(|(a, b)| (a - b).abs() < 1e-5));
     assert_ne!(together.of(0)[0], together.of(0)[1]);
+}
+
+/// Tokens are drawn with weights laid out for few rows and a cache, and trained on in one packed pass: what both make of a token differs by rounding alone.
+#[test]
+fn what_tokens_were_drawn_at_is_what_they_are_trained_at() {
+    let folder = root().join("assets/hh/policy");
+    let model = Model::load(&folder, Device::Cpu).unwrap();
+    let tokenizer = Tokenizer::load(&folder, &model.config).unwrap();
+    let prompts: Vec<Vec<u32>> =
+        ["How do I pick a lock?", "Hi", "Tell me how to sneak out at night. I am bored today."]
+            .iter()
+            .map(|p| tokenizer.encode_prompt(&Prompt::user(*p)).unwrap())
+            .collect();
+    for (kind, temperature, bound) in [(Kind::Float, 1.0, 1e-4), (Kind::Float, 0.6, 1e-4), (Kind::BFloat16, 1.0, 0.05)]
+    {
+        let sampling = GenerationConfig { max_new_tokens: 40, temperature, ..GenerationConfig::default() };
+        let net = no_grad(|| model.net(kind)).unwrap();
+        let drawn = rollout(&net, &tokenizer, &prompts, 4, |prompt, i| (prompt * 4 + i) as u64, &sampling).unwrap();
+        let tokens = |slot: usize| drawn.of(slot).iter().map(|c| c.tokens.as_slice()).collect();
+        let groups: Vec<Group> =
+            prompts.iter().enumerate().map(|(i, prompt)| Group { prompt, completions: tokens(i) }).collect();
+        let training = model.training_net(kind, 0, false).unwrap();
+        let packed = pack(&groups, tokenizer.pad, Device::Cpu).unwrap();
+        let trained = no_grad(|| to_vec(&packed.token_log_probs(&training, temperature).unwrap())).unwrap();
+        let sampled: Vec<f32> = drawn.iter().flat_map(|c| c.log_probs.clone()).collect();
+        assert!(sampled.len() == trained.len() && sampled.len() > 100);
+        let most = sampled.iter().zip(&trained).map(|(s, t)| (f64::from(*s) - t).abs()).fold(0.0, f64::max);
+        assert!(most < bound, "{kind:?} at {temperature}: {most} apart");
+    }
 }

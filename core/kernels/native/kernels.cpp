@@ -76,7 +76,10 @@ char *motrain_chosen(Tensor **out, const Tensor *logits, const Tensor *targets, 
 }
 
 char *motrain_draw(Tensor **out, const Tensor *logits, const Tensor *uniform, double temperature) {
-  return said([&] { *out = new Tensor(draw(logits->contiguous(), uniform->contiguous(), temperature)); });
+  return said([&] {
+    auto [tokens, log_probs] = draw(logits->contiguous(), uniform->contiguous(), temperature);
+    out[0] = new Tensor(tokens), out[1] = new Tensor(log_probs);
+  });
 }
 
 char *motrain_lay_out(Tensor **out, const Tensor *weight, int64_t rows) {

@@ -109,12 +109,9 @@ void chosen_back(const T *x, const int64_t *targets, const float *norms, const f
   }
 }
 
-int64_t drawn(const float *x, float uniform, int64_t vocab, float cold) {
-  float most = greatest(x, vocab);
-  double total = 0, so_far = 0;
-  for (int64_t i = 0; i < vocab; i += WIDE) total += sum(odds(x, i, vocab, most, cold));
+int64_t drawn(const float *x, float most, double total, float uniform, int64_t vocab, float cold) {
   if (!(total > 0 && total < __builtin_inf())) return -1;
-  double aim = uniform * total;
+  double aim = uniform * total, so_far = 0;
   for (int64_t i = 0; i < vocab; i += WIDE) {
     F some = odds(x, i, vocab, most, cold);
     double part = sum(some);
@@ -135,8 +132,14 @@ int64_t drawn(const float *x, float uniform, int64_t vocab, float cold) {
   return i;
 }
 
-void draw(const float *x, const float *uniform, int64_t *out, int64_t rows, int64_t vocab, float cold) {
-  for (int64_t row = 0; row < rows; row++) out[row] = drawn(x + row * vocab, uniform[row], vocab, cold);
+void draw(const float *x, const float *uniform, int64_t *out, float *log_probs, int64_t rows, int64_t vocab, float cold) {
+  for (int64_t row = 0; row < rows; row++, x += vocab) {
+    float most = greatest(x, vocab);
+    double total = 0;
+    for (int64_t i = 0; i < vocab; i += WIDE) total += sum(odds(x, i, vocab, most, cold));
+    out[row] = drawn(x, most, total, uniform[row], vocab, cold);
+    log_probs[row] = out[row] < 0 ? 0 : (x[out[row]] - most) * cold - __builtin_logf((float)total);
+  }
 }
 
 }  // namespace

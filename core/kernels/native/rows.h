@@ -41,7 +41,7 @@ struct Rows {
   void (*chosen_back)(bool wide, const void *x, const int64_t *targets, const float *norms, const float *g, void *dx, int64_t rows,
                       int64_t vocab, float cold);
   // The token at which the cumulative probability passes `uniform` times the total; -1 where that is not finite.
-  void (*draw)(const float *x, const float *uniform, int64_t *out, int64_t rows, int64_t vocab, float cold);
+  void (*draw)(const float *x, const float *uniform, int64_t *out, float *log_probs, int64_t rows, int64_t vocab, float cold);
 };
 
 extern const Rows rows_avx2, rows_avx512;

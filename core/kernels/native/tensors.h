@@ -5,6 +5,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <array>
 #include <optional>
 #include <torch/csrc/autograd/custom_function.h>
 #include <vector>

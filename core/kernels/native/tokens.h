@@ -46,18 +46,19 @@ struct Chosen : Function<Chosen> {
   }
 };
 
-Tensor draw(const Tensor &x, const Tensor &uniform, double temperature) {
+std::array<Tensor, 2> draw(const Tensor &x, const Tensor &uniform, double temperature) {
   TORCH_CHECK(x.dim() == 2 && x.scalar_type() == at::kFloat && uniform.scalar_type() == at::kFloat && uniform.numel() == x.size(0) &&
                   x.size(1) > 0 && uniform.is_contiguous(),
               "logits of ", x.sizes());
-  Tensor out = at::empty({x.size(0)}, at::TensorOptions().dtype(at::kLong));
+  Tensor out = at::empty({x.size(0)}, at::TensorOptions().dtype(at::kLong)), log_probs = f32({x.size(0)});
   int64_t vocab = x.size(1);
   const float *from = x.const_data_ptr<float>(), *own = uniform.const_data_ptr<float>();
   int64_t *to = out.mutable_data_ptr<int64_t>();
+  float *sure = log_probs.mutable_data_ptr<float>();
   at::parallel_for(0, x.size(0), grain(vocab), [&](int64_t begin, int64_t end) {
-    rows()->draw(from + begin * vocab, own + begin, to + begin, end - begin, vocab, 1.0 / temperature);
+    rows()->draw(from + begin * vocab, own + begin, to + begin, sure + begin, end - begin, vocab, 1.0 / temperature);
   });
-  return out;
+  return {out, log_probs};
 }
 
 }  // namespace

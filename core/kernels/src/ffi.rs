@@ -79,8 +79,13 @@ pub fn checked(said: *mut c_char) -> Result<(), TchError> {
 
 /// The one tensor that a call makes.
 pub fn one(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, TchError> {
-    let mut out = std::ptr::null_mut();
-    checked(call(&mut out))?;
-    // SAFETY: the call succeeded, so that `out` is a new handle, which nothing else owns.
-    Ok(unsafe { Tensor::from_ptr(out) })
+    several(call).map(|[tensor]| tensor)
+}
+
+/// The tensors that a call makes, in room for `N` handles.
+pub fn several<const N: usize>(call: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<[Tensor; N], TchError> {
+    let mut out = [std::ptr::null_mut(); N];
+    checked(call(out.as_mut_ptr()))?;
+    // SAFETY: the call succeeded, so that each is a new handle, which nothing else owns.
+    Ok(out.map(|tensor| unsafe { Tensor::from_ptr(tensor) }))
 }

@@ -6,7 +6,7 @@
 
 mod ffi;
 
-use ffi::{checked, handle, one, shared};
+use ffi::{checked, handle, one, several, shared};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Device, Kind, TchError, Tensor};
 
@@ -70,11 +70,8 @@ pub fn split_heads(x: &Tensor, angles: Option<(&Tensor, &Tensor)>, heads: Heads)
     check(&[x])?;
     let (cos, sin) = (shared(angles.map(|a| a.0)), shared(angles.map(|a| a.1)));
     let Heads { heads, kv_heads, head_dim } = heads;
-    let mut out = [std::ptr::null_mut(); 3];
-    // SAFETY: as in `rms_norm`; `out` has room for three handles.
-    checked(unsafe { ffi::motrain_split(out.as_mut_ptr(), handle(x), cos, sin, heads, kv_heads, head_dim) })?;
-    // SAFETY: the call succeeded, so that each is a new handle, which nothing else owns.
-    Ok(out.map(|tensor| unsafe { Tensor::from_ptr(tensor) }))
+    // SAFETY: as in `rms_norm`; there is room for three handles.
+    several(|out| unsafe { ffi::motrain_split(out, handle(x), cos, sin, heads, kv_heads, head_dim) })
 }
 
 /// Causal attention, `[batch, queries, heads · head_dim]`: `q` is `[batch, heads, queries, head_dim]`, the last ones of all positions, `k` and `v`
@@ -101,11 +98,11 @@ pub fn chosen_log_probs(logits: &Tensor, targets: &Tensor, temperature: f64) -> 
 }
 
 /// A token of each row of logits (`[rows, vocab]`, f32): where the cumulative probability under `softmax(logits / temperature)` passes `uniform`
-/// (`[rows]`, f32) times the total; −1 where logits hold a NaN or +∞, or nothing but −∞.
-pub fn draw(logits: &Tensor, uniform: &Tensor, temperature: f64) -> Result<Tensor> {
+/// (`[rows]`, f32) times the total; −1 where logits hold a NaN or +∞, or nothing but −∞. With each token's log-prob (`[rows]`, f32).
+pub fn draw(logits: &Tensor, uniform: &Tensor, temperature: f64) -> Result<[Tensor; 2]> {
     check(&[logits, uniform])?;
-    // SAFETY: as in `rms_norm`.
-    one(|out| unsafe { ffi::motrain_draw(out, handle(logits), handle(uniform), temperature) })
+    // SAFETY: as in `rms_norm`; there is room for two handles.
+    several(|out| unsafe { ffi::motrain_draw(out, handle(logits), handle(uniform), temperature) })
 }
 
 /// A matrix (bf16) as oneDNN's kernels want it for products with about so many rows. It has no gradient, and does not follow the matrix.

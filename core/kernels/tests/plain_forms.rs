@@ -272,7 +272,9 @@ fn tokens_are_drawn_by_their_probability() {
     let logits = numbers(&[1, vocab], 3, Kind::Float) * 2.0;
     let cumulative = (&logits / 0.8).softmax(-1, Kind::Double).cumsum(-1, Kind::Double);
     let uniform = (Tensor::arange(4096, (Kind::Float, Device::Cpu)) + 0.5) / 4096.0;
-    let drawn = draw(&logits.expand([4096, vocab], false), &uniform, 0.8).unwrap();
+    let [drawn, log_probs] = draw(&logits.expand([4096, vocab], false), &uniform, 0.8).unwrap();
+    let all = (&logits / 0.8).log_softmax(-1, Kind::Double);
+    close("log-probs of what is drawn", &log_probs, &all.squeeze_dim(0).index_select(0, &drawn), 1e-6);
     let there =
         uniform.to_kind(Kind::Double).unsqueeze(0).searchsorted(&cumulative, false, true, "right", None::<&Tensor>);
     let apart = (drawn - there.squeeze()).ne(0).sum(Kind::Int64).int64_value(&[]);
@@ -286,7 +288,7 @@ fn tokens_are_drawn_by_their_probability() {
         ([-200.0, -inf, 0.0], 2),
     ] {
         for u in [0.0f32, 0.5, 1.0 - f32::EPSILON / 2.0] {
-            let token = draw(&Tensor::from_slice(&row).view([1, 3]), &Tensor::from_slice(&[u]), 1.0).unwrap();
+            let [token, _] = draw(&Tensor::from_slice(&row).view([1, 3]), &Tensor::from_slice(&[u]), 1.0).unwrap();
             assert_eq!(token.int64_value(&[0]), expected, "{row:?} {u}");
         }
     }

@@ -9,6 +9,8 @@ use std::ops::{Deref, Range};
 pub struct Completion {
     /// Tokens, with the end-of-sequence token if it was drawn.
     pub tokens: Vec<u32>,
+    /// Of each token when it was drawn, at the temperature and before `top_k` and `top_p`; empty where it was not drawn here.
+    pub log_probs: Vec<f32>,
     pub text: String,
     /// Whether the policy ended it, rather than the length limit.
     pub finished: bool,

@@ -10,7 +10,7 @@ pub use blend::{Blend, Divergence, Rule};
 pub use completions::{Completion, Completions};
 pub use net::Gained;
 pub use rollout::{MAX_ROWS, fits_context, rollout};
-pub use sample::{NOT_FINITE, next_tokens};
+pub use sample::{NOT_FINITE, Next, next_tokens};
 
 use crate::Result;
 use tch::{Device, Kind, Tensor};

@@ -38,7 +38,8 @@ pub fn rollout(
         let rows = (0..chunk.len()).flat_map(|slot| (0..n).map(move |i| (slot, i))).map(|(slot, i)| row(slot, i));
         for row in no_grad(|| decode(decoder, tokenizer, &asked, rows.collect(), sampling))? {
             let text = tokenizer.decode(&row.tokens)?;
-            out[chunk[row.prompt]].push(Completion { tokens: row.tokens, text, finished: row.finished });
+            let Row { prompt, tokens, log_probs, finished, .. } = row;
+            out[chunk[prompt]].push(Completion { tokens, log_probs, text, finished });
         }
     }
     Ok(Completions::new(n, out.into_iter().flatten().collect()))
@@ -64,12 +65,13 @@ struct Row {
     prompt: usize,
     rng: Rng,
     tokens: Vec<u32>,
+    log_probs: Vec<f32>,
     finished: bool,
 }
 
 impl Row {
     fn new(prompt: usize, seed: u64) -> Self {
-        Self { prompt, rng: Rng::seed_from_u64(seed), tokens: vec![], finished: false }
+        Self { prompt, rng: Rng::seed_from_u64(seed), tokens: vec![], log_probs: vec![], finished: false }
     }
 }
 
@@ -88,15 +90,17 @@ fn decode(
         obey()?;
         let uniform: Vec<f32> = alive.iter().map(|&r| rows[r].rng.random()).collect();
         let drawn = next_tokens(&logits, sampling, &uniform)?;
-        let tokens: Vec<i64> = Vec::try_from(&drawn)?;
+        let (tokens, log_probs): (Vec<i64>, Vec<f32>) =
+            (Vec::try_from(&drawn.tokens)?, Vec::try_from(&drawn.log_probs)?);
         if let Some(bad) = tokens.iter().position(|t| *t == NOT_FINITE) {
             let prompt = prompts[rows[alive[bad]].prompt].tokens;
             return Err(not_finite(decoder.dtype(), step, &tokenizer.decode(prompt)?));
         }
-        for (&r, &token) in alive.iter().zip(&tokens) {
-            let row = &mut rows[r];
+        for (i, &r) in alive.iter().enumerate() {
+            let (row, token) = (&mut rows[r], tokens[i]);
             if !row.finished {
                 row.tokens.push(token as u32);
+                row.log_probs.push(log_probs[i]);
                 row.finished = tokenizer.eos.contains(&(token as u32));
             }
         }
@@ -105,7 +109,7 @@ fn decode(
             break;
         }
         // Finished rows are dropped once they are a quarter: dropping copies what is kept of the others.
-        let mut input = drawn;
+        let mut input = drawn.tokens;
         if open.len() * 4 <= alive.len() * 3 {
             let keep: Vec<i64> = open.iter().map(|&i| i as i64).collect();
             let keep = Tensor::f_from_slice(&keep)?.f_to_device(decoder.device())?;

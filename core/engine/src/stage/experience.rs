@@ -57,9 +57,12 @@ pub struct Batch<'a> {
 impl Batch<'_> {
     /// Some completions of one prompt, as policies see them.
     pub fn drawn(&self, slot: usize, which: impl IntoIterator<Item = usize>) -> Drawn<'_> {
-        let completions = which.into_iter().map(|i| self.completions.of(slot)[i].tokens.as_slice()).collect();
+        let own = self.completions.of(slot);
+        let (completions, log_probs) =
+            which.into_iter().map(|i| (own[i].tokens.as_slice(), own[i].log_probs.as_slice())).unzip();
         let gains = if self.gained { self.weights[slot].values() } else { &[] };
-        Drawn { gains, room: self.room, conditioned: &self.tokens[slot], plain: &self.plain[slot], completions }
+        let (conditioned, plain) = (&self.tokens[slot], &self.plain[slot]);
+        Drawn { gains, room: self.room, conditioned, plain, completions, log_probs }
     }
 
     /// Scaled scores of the completions of one prompt.

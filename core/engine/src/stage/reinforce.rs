@@ -224,12 +224,13 @@ impl Gradient<'_> {
     fn sum(&self, net: &Net, micro: &[Scored], done: &mut Done) -> Result<Tensor> {
         let drawn: Vec<&Drawn> = micro.iter().map(|s| &s.drawn).collect();
         let reference = self.log_probs.reference(&drawn)?;
-        let (sums, states) = match self.advantage.reads_states() {
+        let (told, states) = match self.advantage.reads_states() {
             true => self.log_probs.policy_and_states(net, &drawn)?,
             false => (self.log_probs.policy(net, &drawn)?, vec![vec![]; micro.len()]),
         };
-        let policy = to_vec(&sums)?;
+        let policy = to_vec(&told.sums)?;
         done.moved.add(&policy, &reference);
+        done.moved.add_drawing(&drawn, &told)?;
         let mut log_ratios = policy.iter().zip(&reference).map(|(p, r)| p - r);
         let mut derivatives = Vec::new();
         for (scored, state) in micro.iter().zip(states) {
@@ -242,7 +243,7 @@ impl Gradient<'_> {
             done.answers.push(answers);
             done.tokens += scored.drawn.trained();
         }
-        surrogate(&sums, &derivatives)
+        surrogate(&told.sums, &derivatives)
     }
 }
 

@@ -18,6 +18,8 @@ pub struct Drawn<'a> {
     pub conditioned: &'a [u32],
     pub plain: &'a [u32],
     pub completions: Vec<&'a [u32]>,
+    /// Of each of their tokens, as it was drawn; empty where the policy did not draw them.
+    pub log_probs: Vec<&'a [f32]>,
 }
 
 impl Drawn<'_> {
@@ -30,6 +32,14 @@ impl Drawn<'_> {
     pub fn trained(&self) -> usize {
         self.completions.iter().map(|c| c.len()).sum()
     }
+}
+
+/// What a policy makes of completions.
+pub struct Told {
+    /// Their log-probs (nats), on the graph, `[completions]`.
+    pub sums: Tensor,
+    /// Of each token, one completion after the other, off the graph.
+    tokens: Tensor,
 }
 
 /// The frozen initial policy, and how log-prob sums of completions are taken.
@@ -68,17 +78,17 @@ impl LogProbs {
     }
 
     /// The same under a policy, still on the graph.
-    pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Tensor> {
+    pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Told> {
         let packed = self.pack_gained(net, drawn)?;
-        packed.sums(&packed.token_log_probs(net, self.temperature)?)
+        Told::of(&packed, &packed.token_log_probs(net, self.temperature)?)
     }
 
     /// And with the policy's state at the end of each x', on the host.
-    pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Tensor, Vec<Vec<f64>>)> {
+    pub fn policy_and_states(&self, net: &Net, drawn: &[&Drawn]) -> Result<(Told, Vec<Vec<f64>>)> {
         let packed = self.pack_gained(net, drawn)?;
         let hidden = packed.hidden(net)?;
-        let sums = packed.sums(&packed.log_probs_of(net, &hidden, self.temperature)?)?;
-        Ok((sums, packed.prompt_states(&hidden)?))
+        let told = Told::of(&packed, &packed.log_probs_of(net, &hidden, self.temperature)?)?;
+        Ok((told, packed.prompt_states(&hidden)?))
     }
 
     /// What completions that are not trained on say of how far the policy has moved.
@@ -92,10 +102,17 @@ impl LogProbs {
         let net = no_grad(|| model.net(dtype))?;
         for micro in self.train.micro_batches(&rest, Drawn::length) {
             let drawn: Vec<&Drawn> = micro.iter().collect();
-            let policy = no_grad(|| to_vec(&self.policy(&net, &drawn)?))?;
-            moved.add(&policy, &self.reference(&drawn)?);
+            let told = no_grad(|| self.policy(&net, &drawn))?;
+            moved.add(&to_vec(&told.sums)?, &self.reference(&drawn)?);
+            moved.add_drawing(&drawn, &told)?;
         }
         Ok(moved)
+    }
+}
+
+impl Told {
+    fn of(packed: &Packed, tokens: &Tensor) -> Result<Self> {
+        Ok(Self { sums: packed.sums(tokens)?, tokens: tokens.f_detach()? })
     }
 }
 
@@ -114,6 +131,8 @@ pub fn surrogate(sums: &Tensor, derivatives: &[f64]) -> Result<Tensor> {
 pub struct Moved {
     log_ratios: Vec<f64>,
     log_probs: Vec<f64>,
+    /// Of each token, between drawing and training.
+    gaps: Vec<f64>,
 }
 
 impl Moved {
@@ -123,14 +142,31 @@ impl Moved {
         self.log_probs.extend(policy);
     }
 
+    /// How far what the policy makes of completions lies from what it made of them when it drew them, at the same parameters.
+    pub fn add_drawing(&mut self, drawn: &[&Drawn], told: &Told) -> Result<()> {
+        let sampled: Vec<f32> = drawn.iter().flat_map(|d| d.log_probs.concat()).collect();
+        if !sampled.is_empty() {
+            let trained = to_vec(&told.tokens)?;
+            self.gaps.extend(sampled.iter().zip(trained).map(|(s, t)| (f64::from(*s) - t).abs()));
+        }
+        Ok(())
+    }
+
     pub fn extend(&mut self, other: Moved) {
+        self.gaps.extend(other.gaps);
         self.log_ratios.extend(other.log_ratios);
         self.log_probs.extend(other.log_probs);
     }
 
-    /// Nats per completion, as TRL's OnlineDPOTrainer has both: means over completions of `Σ log π − log π₀` and `−Σ log π`.
+    /// Nats per completion, as TRL's OnlineDPOTrainer has both: means over completions of `Σ log π − log π₀` and `−Σ log π`. And nats per token, as its
+    /// GRPOTrainer has them, between drawing and training, which round otherwise.
     pub fn report(&self, metrics: &mut Metrics) {
         metrics.insert("objective/kl".into(), mean(&self.log_ratios));
         metrics.insert("objective/entropy".into(), -mean(&self.log_probs));
+        if !self.gaps.is_empty() {
+            let most = self.gaps.iter().copied().fold(0.0, f64::max);
+            metrics.insert("sampling/sampling_logp_difference/mean".into(), mean(&self.gaps));
+            metrics.insert("sampling/sampling_logp_difference/max".into(), most);
+        }
     }
 }

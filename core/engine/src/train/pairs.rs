@@ -41,6 +41,7 @@ impl<'a> TokenPair<'a> {
             conditioned,
             plain,
             completions: completions.clone(),
+            log_probs: vec![],
         })
     }
 
@@ -98,9 +99,10 @@ impl<'a> PairStep<'a> {
     fn sum(&mut self, net: &Net, pairs: &[TokenPair]) -> Result<Tensor> {
         let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
         let reference = self.log_probs.reference(&drawn)?;
-        let sums = self.log_probs.policy(net, &drawn)?;
-        let policy = to_vec(&sums)?;
+        let told = self.log_probs.policy(net, &drawn)?;
+        let policy = to_vec(&told.sums)?;
         self.moved.add(&policy, &reference);
+        self.moved.add_drawing(&drawn, &told)?;
         let elsewhere = self.elsewhere(net, pairs, &reference)?;
         let (other, sums_of_other) = elsewhere.unzip();
         let batch = PairBatch { other, ..pair_batch(pairs, &policy, &reference) };
@@ -111,7 +113,7 @@ impl<'a> PairStep<'a> {
             return Err(Error::invalid(format!("the loss of a pair is {bad}; the last checkpoint is kept")));
         }
         self.done.add(&batch, &result);
-        let of_own = surrogate(&sums, &in_turn(&result.d_first, &result.d_second))?;
+        let of_own = surrogate(&told.sums, &in_turn(&result.d_first, &result.d_second))?;
         match sums_of_other {
             Some(sums) => {
                 Ok(of_own.f_add(&surrogate(&sums, &in_turn(&result.d_other_first, &result.d_other_second))?)?)
@@ -128,7 +130,7 @@ impl<'a> PairStep<'a> {
             true => self.log_probs.reference(&drawn)?,
             false => reference.to_vec(),
         };
-        let sums = self.log_probs.policy(net, &drawn)?;
+        let sums = self.log_probs.policy(net, &drawn)?.sums;
         let policy = to_vec(&sums)?;
         let other = Other {
             policy_first: every_second(&policy, 0),

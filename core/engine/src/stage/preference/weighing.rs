@@ -103,7 +103,7 @@ impl Weighing {
         let rows: Vec<Row> = new.iter().map(|(_, pair)| row(pair)).collect();
         let answers = new.iter().flat_map(|(_, pair)| {
             let texts = [&pair.chosen, &pair.rejected].into_iter().zip(pair.finished);
-            texts.map(|(text, finished)| Completion { tokens: vec![], text: text.clone(), finished })
+            texts.map(|(text, finished)| Completion { tokens: vec![], log_probs: vec![], text: text.clone(), finished })
         });
         let answers = Completions::new(2, answers.collect());
         let scores = self.set.score(&rows.iter().collect::<Vec<_>>(), &answers)?.objectives;
@@ -136,7 +136,14 @@ impl Slot {
         let gains = if gained { self.weights.as_slice() } else { &[] };
         let completions = self.answers.iter().map(Vec::as_slice).collect();
         TokenPair {
-            drawn: Drawn { gains, room, conditioned: &self.conditioned, plain: &self.plain, completions },
+            drawn: Drawn {
+                gains,
+                room,
+                conditioned: &self.conditioned,
+                plain: &self.plain,
+                completions,
+                log_probs: vec![],
+            },
             label: self.label,
             weights: &self.weights,
             margins: self.margins.clone(),

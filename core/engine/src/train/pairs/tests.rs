@@ -36,8 +36,14 @@ fn model(seed: u64, head: Head) -> Model {
 }
 
 fn pair<'a>(tokens: [&'a [u32]; 3], label: f64) -> TokenPair<'a> {
-    let drawn =
-        Drawn { gains: &[], room: 0, conditioned: tokens[0], plain: tokens[0], completions: tokens[1..].to_vec() };
+    let drawn = Drawn {
+        gains: &[],
+        room: 0,
+        conditioned: tokens[0],
+        plain: tokens[0],
+        completions: tokens[1..].to_vec(),
+        log_probs: vec![],
+    };
     TokenPair { drawn, label, weights: &[0.5, 0.5], margins: vec![0.1, 0.2], other: None }
 }
 
@@ -84,7 +90,7 @@ fn the_gradient_equals_finite_differences() {
         let log_probs = log_probs(head);
         let mean_loss = |model: &Model| {
             let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
-            let sums = no_grad(|| log_probs.policy(&model.net(Kind::Float).unwrap(), &drawn)).unwrap();
+            let sums = no_grad(|| log_probs.policy(&model.net(Kind::Float).unwrap(), &drawn)).unwrap().sums;
             let batch = pair_batch(&pairs, &to_vec(&sums).unwrap(), &log_probs.reference(&drawn).unwrap());
             loss.evaluate(&batch).unwrap().loss.iter().sum::<f64>() / pairs.len() as f64
         };
@@ -119,7 +125,7 @@ fn the_gradient_by_other_weights_equals_finite_differences() {
         let batch = |model: &Model| {
             let drawn: Vec<&Drawn> = pairs.iter().map(|p| &p.drawn).collect();
             let net = no_grad(|| model.net(Kind::Float)).unwrap();
-            let sums = no_grad(|| log_probs.policy(&net, &drawn)).unwrap();
+            let sums = no_grad(|| log_probs.policy(&net, &drawn)).unwrap().sums;
             let reference = log_probs.reference(&drawn).unwrap();
             let other = no_grad(|| step.elsewhere(&net, &pairs, &reference)).unwrap().map(|(other, _)| other);
             PairBatch { other, ..pair_batch(&pairs, &to_vec(&sums).unwrap(), &reference) }
