@@ -31,6 +31,19 @@ fn a_killed_and_resumed_adapter_equals_an_uninterrupted_one() {
     ]);
 }
 
+/// The guard's mean of ten steps goes on where it was: the stage stops at the same step.
+#[test]
+fn a_killed_and_resumed_guard_equals_an_uninterrupted_one() {
+    killed_and_resumed(&[
+        "--set",
+        "tasks.hh.opinions=[{ name = \"Gold\", of = \"Helpfulness\", source = \"gold\", options = { score = \"hh_helpful\" } }]",
+        "--set",
+        "tasks.hh.drift={ penalty = 0.3, stop = 0.01 }",
+        "--set",
+        "tasks.hh.train.steps=14",
+    ]);
+}
+
 /// The policy's folder says bf16: so do results, and checkpoints hold f32.
 fn killed_and_resumed(more: &[&str]) {
     let folder = tempfile::tempdir().unwrap();

@@ -4,8 +4,8 @@
     python families.py --check FOLDER...    loads folders (each called as a case, or given as NAME=FOLDER) and compares with families.json;
                                             says how far each is off, and fails where that is more than the tolerance
 
-transformers 5.24, peft 0.21, torch 2.15, f32 on a CPU, eager attention, one thread. Tolerance in tests: 2e-3 absolute on logits and scores;
-greedy tokens are equal. A rerun gives the same bytes.
+transformers 5.24, peft 0.21, torch 2.15 (5.23 and 2.13 give the same), f32 on a CPU, eager attention, one thread. Tolerance in tests: 2e-3 absolute
+on logits and scores; greedy tokens are equal. A rerun gives the same bytes.
 
 families.json: `prompt`, `completions`, `rows` (a longer and a shorter one; each is a sequence of its own, never padded) and `cases`, by name:
   kind      "lm", "score" (a sequence classifier), "adapter" (of the case `base`)
@@ -15,6 +15,7 @@ families.json: `prompt`, `completions`, `rows` (a longer and a shorter one; each
             another; `log_probs`: of each completion behind the prompt, summed
   score     `scores` per row, of ArmoRM also `ratings`, one for each objective; `rows`, if it has rows of its own; the last of a classifier's
             rows is the shorter one with a pad token behind
+  soft      soft tokens (peft's prompt tuning, of the case `base`), as lm: of the tokens behind them
   adapter   as lm; `gradients` by tensor name, of the summed log-probs of the first completion: `norm` and the first two `rows`
 Everything is computed on the whole sequence, by a model of its own: a dynamic rotation depends on the length and on earlier calls."""
 import copy
@@ -27,11 +28,11 @@ import zlib
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, logging
 
-from family_table import ABSENT, FAMILIES, LORA
+from family_table import ABSENT, FAMILIES, LORA, SOFT
 from reward_heads import HEADS, PATTERN
 
 warnings.simplefilter("ignore")
@@ -120,7 +121,7 @@ def load(folder, weights=None):
 
 
 def logits(model, ids):
-    return copy.deepcopy(model)(input_ids=torch.tensor([ids])).logits[0]
+    return copy.deepcopy(model)(input_ids=torch.tensor([ids])).logits[0, -len(ids):]
 
 
 def log_prob(model, completion):
@@ -180,10 +181,9 @@ def case(name, base, changes, weights=None, same=None):
     return about | ({"same": same} if same else answer), answer
 
 
-def adapter(base, options):
-    folder = OUT / f"{base}_lora"
+def trained(base, folder, config):
+    """A model that peft changed and saved, read again."""
     torch.manual_seed(0)
-    config = LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **options)
     model = get_peft_model(load(OUT / base), config)
     for name, p in model.named_parameters():
         if p.requires_grad:
@@ -191,11 +191,20 @@ def adapter(base, options):
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     (folder / "adapter_model.safetensors").chmod(0o644)
-    said = json.loads((folder / "adapter_config.json").read_text())
-    said |= {"base_model_name_or_path": base, "target_modules": sorted(said["target_modules"])}
+    said = json.loads((folder / "adapter_config.json").read_text()) | {"base_model_name_or_path": base}
+    said |= {"target_modules": sorted(said["target_modules"])} if "target_modules" in said else {}
     (folder / "adapter_config.json").write_text(json.dumps(said, indent=1) + "\n")
-    model = PeftModel.from_pretrained(load(OUT / base), folder, is_trainable=True).eval()
+    return PeftModel.from_pretrained(load(OUT / base), folder, is_trainable=not isinstance(config, PromptTuningConfig)).eval()
+
+
+def adapter(base, options):
+    model = trained(base, OUT / f"{base}_lora", LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", **options))
     return {"kind": "adapter", "base": base} | language(model) | {"gradients": gradients(model)}
+
+
+def soft(base, count):
+    model = trained(base, OUT / f"{base}_soft", PromptTuningConfig(num_virtual_tokens=count, task_type="CAUSAL_LM"))
+    return {"kind": "soft", "base": base} | language(model)
 
 
 def gradients(model):
@@ -227,6 +236,8 @@ def write():
     differ(answers)
     for base, options in LORA:
         cases[f"{base}_lora"] = adapter(base, options)
+    for base, count in SOFT:
+        cases[f"{base}_soft"] = soft(base, count)
     said = {"prompt": PROMPT, "completions": COMPLETIONS, "rows": ROWS, "pattern": PATTERN, "cases": cases}
     text = json.dumps(said, separators=(",", ":"))
     GOLDENS.write_text(text.replace('},"', '},\n"').replace('"cases":{', '"cases":{\n') + "\n")
@@ -243,7 +254,7 @@ def difference(a, b):
 
 def compared(folder, name, cases):
     golden = cases[name]
-    if golden["kind"] == "adapter":
+    if golden["kind"] in ("adapter", "soft"):
         answer = language(PeftModel.from_pretrained(load(OUT / golden["base"]), folder).eval())
     else:
         bare = "weights" in golden and not any(folder.glob("model*"))

@@ -138,3 +138,5 @@ LORA = [
     ("gpt_neox", {"r": 2, "lora_alpha": 2, "use_rslora": True}),
     ("phi3", {"r": 3, "lora_alpha": 4}),
 ]
+# name of the base, and how many soft tokens
+SOFT = [("llama", 4), ("qwen2", 1), ("gpt2", 3), ("gpt_neox", 2), ("olmo2", 3)]

@@ -6,7 +6,8 @@
 
 mod training;
 
-use motrain_engine::model::{Adapter, Config, FAMILIES, Head, Mask, Model, Net};
+use motrain_engine::decode::{Decoder, Gained, Query};
+use motrain_engine::model::{Adapter, Config, FAMILIES, Gain, Head, Mask, Model, Net};
 use motrain_engine::reward::{Reading, ReadingOptions};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::{Value, json};
@@ -74,9 +75,18 @@ fn both_ways(test: impl Fn()) {
 
 /// Logits or scores at all positions of a row.
 fn logits(net: &Net, row: &[u32]) -> Tensor {
-    let ids = Tensor::from_slice(&row.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).unsqueeze(0);
-    let positions = Tensor::arange(row.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
-    no_grad(|| net.head(&net.hidden(&ids, &positions, &Mask::Causal, None).unwrap()).unwrap()).squeeze_dim(0)
+    logits_at(net, &[], row)
+}
+
+/// The same with a gain of each block of changes.
+fn logits_at(net: &Net, gains: &[f64], row: &[u32]) -> Tensor {
+    let seen = net.with_room(row);
+    let ids = Tensor::from_slice(&seen.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).unsqueeze(0);
+    let positions = Tensor::arange(seen.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+    let gains = Gain::of_rows(&[gains], Device::Cpu).unwrap();
+    let hidden = no_grad(|| net.hidden_at(&ids, &positions, &Mask::Causal, None, &gains)).unwrap();
+    let all = no_grad(|| net.head_at(&hidden, &gains)).unwrap().squeeze_dim(0);
+    all.narrow(0, (seen.len() - row.len()) as i64, row.len() as i64)
 }
 
 fn worst(found: &[f64], expected: &[f64]) -> f64 {
@@ -86,19 +96,23 @@ fn worst(found: &[f64], expected: &[f64]) -> f64 {
 
 /// What differs of a language model's case.
 fn differences(name: &str, model: &Model, case: &Value, goldens: &Goldens) -> Vec<String> {
-    let net = no_grad(|| model.net(Kind::Float)).unwrap();
+    differences_of(name, &no_grad(|| model.net(Kind::Float)).unwrap(), &[], case, goldens)
+}
+
+/// The same of a network with a gain of each block of changes.
+fn differences_of(name: &str, net: &Net, gains: &[f64], case: &Value, goldens: &Goldens) -> Vec<String> {
     let mut wrong = Vec::new();
     for (row, expected) in goldens.rows(case).iter().zip(case["rows"].as_array().unwrap()) {
-        if row.len() as i64 > net.config.shape.context {
+        if row.len() as i64 > net.context() {
             continue;
         }
-        let all = logits(&net, row);
+        let all = logits_at(net, gains, row);
         let length = row.len() as i64;
         let gap = worst(&to_vec(&all.narrow(0, length - 2, 2).reshape([-1])).unwrap(), &numbers(&expected["logits"]));
         if gap > TOLERANCE {
             wrong.push(format!("{name}: logits of {length} tokens differ by {gap}"));
         }
-        let greedy = greedy(&net, row, 8.min(net.config.shape.context as usize - row.len()));
+        let greedy = greedy(net, gains, row, 8.min(net.context() as usize - row.len()));
         let wanted: Vec<u32> = serde_json::from_value(expected["greedy"].clone()).unwrap();
         if greedy != wanted[..greedy.len()] {
             wrong.push(format!("{name}: greedy tokens {greedy:?} instead of {wanted:?}"));
@@ -109,14 +123,15 @@ fn differences(name: &str, model: &Model, case: &Value, goldens: &Goldens) -> Ve
         serde_json::from_value(goldens.0["completions"].clone()).unwrap(),
     );
     // A shorter neighbour, so that there is padding.
+    let prompts = [&prompt[..], &prompt[..4]].map(|prompt| net.with_room(prompt));
     let groups = [
-        Group { prompt: &prompt, completions: completions.iter().map(Vec::as_slice).collect() },
-        Group { prompt: &prompt[..4], completions: vec![&completions[0][..2]] },
+        Group { prompt: &prompts[0], completions: completions.iter().map(Vec::as_slice).collect() },
+        Group { prompt: &prompts[1], completions: vec![&completions[0][..2]] },
     ];
-    let packed = pack(&groups, 0, Device::Cpu).unwrap();
-    let sums = no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&net, 1.0).unwrap()).unwrap())).unwrap();
+    let packed = pack(&groups, 0, Device::Cpu).unwrap().gained(&[gains; 2]).unwrap();
+    let sums = no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(net, 1.0).unwrap()).unwrap())).unwrap();
     // Beyond the context, transformers rotates otherwise (or not at all) where motrain draws no token.
-    let fits = |c: &&Vec<u32>| (prompt.len() + c.len()) as i64 <= net.config.shape.context;
+    let fits = |c: &&Vec<u32>| (prompt.len() + c.len()) as i64 <= net.context();
     let within = completions.iter().take_while(fits).count();
     let gap = worst(&sums[..within], &numbers(&case["log_probs"])[..within]);
     if gap > 10.0 * TOLERANCE {
@@ -126,8 +141,8 @@ fn differences(name: &str, model: &Model, case: &Value, goldens: &Goldens) -> Ve
 }
 
 /// With a key-value cache, beside a longer row.
-fn greedy(net: &Net, row: &[u32], count: usize) -> Vec<u32> {
-    use motrain_engine::decode::{Decoder, Query};
+fn greedy(net: &Net, gains: &[f64], row: &[u32], count: usize) -> Vec<u32> {
+    let net = Gained { net, gains: vec![gains.to_vec()] };
     let longer: Vec<u32> = row.iter().chain(row).copied().take((row.len() + 3).min(2 * row.len())).collect();
     let both = [Query { tokens: row, index: 0 }, Query { tokens: &longer, index: 1 }];
     no_grad(|| {
@@ -239,6 +254,22 @@ fn adapters_change_every_family_as_peft_does() {
         wrong.extend(differences(name, &adapter.applied_to(&base).unwrap(), case, &goldens));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Soft tokens take positions as peft's prompt tuning gives them, also where positions are learned embeddings.
+#[test]
+fn soft_tokens_stand_before_a_prompt_as_peft_puts_them() {
+    both_ways(|| {
+        let goldens = Goldens::read();
+        let mut wrong = Vec::new();
+        for (name, case) in goldens.cases("soft") {
+            let base = goldens.model(case["base"].as_str().unwrap());
+            let adapter = Adapter::load(&root().join("fixtures/families").join(name), Device::Cpu).unwrap();
+            let net = no_grad(|| base.net_with(&[adapter], Kind::Float)).unwrap();
+            wrong.extend(differences_of(name, &net, &[1.0], case, &goldens));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    });
 }
 
 /// What is saved is what was read: the same tensors under the same names, and the same configuration. With MOTRAIN_FAMILIES=FOLDER the saved

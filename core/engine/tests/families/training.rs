@@ -1,8 +1,8 @@
 //! Adapters in training, and gradients, of every family.
 
-use super::{Goldens, both_ways, differences, logits, numbers, root, worst};
+use super::{Goldens, both_ways, differences, logits, logits_at, numbers, root, worst};
 use motrain_engine::model::{Adapter, FAMILIES, Gain, Mask, Mix, Model, Net};
-use motrain_engine::plan::Lora;
+use motrain_engine::plan::{Gains, Lora};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::Value;
 use std::path::Path;
@@ -159,5 +159,53 @@ fn layers_that_are_computed_again_have_the_same_gradients() {
             let (gap, norm) = (f64::try_from(gap).unwrap(), f64::try_from(norm).unwrap());
             assert!(gap <= 1e-5 * norm.max(1e-3), "{name}: gradient of {tensor} differs by {gap} of {norm}");
         }
+    }
+}
+
+/// What each objective's changes are saved as answers as they did together in training, whatever the family: low-rank and whole copies, soft tokens.
+#[test]
+fn what_parameters_steer_is_saved_in_every_family() {
+    let goldens = Goldens::read();
+    let copies = || Lora { r: 2, gains: Gains::Copies, ..Lora::default() };
+    let ways = [
+        ("copies", copies()),
+        ("whole copies", Lora { full: true, ..copies() }),
+        ("soft tokens and copies", Lora { soft_tokens: 2, ..copies() }),
+    ];
+    for name in FAMILIES.iter().map(|family| family.model_type()) {
+        let base = || goldens.model(name);
+        let row = &goldens.rows(&goldens.0["cases"][name])[1];
+        for (way, options) in &ways {
+            if options.soft_tokens > 0 && base().config.shape.embed_scale.is_some() {
+                continue;
+            }
+            let mut model = base();
+            model.attach(options, Path::new("base"), None, 2, 3).unwrap();
+            move_all(&mut model.lora.as_mut().unwrap().params);
+            let folder = tempfile::tempdir().unwrap();
+            let parts = [0, 1].map(|k| {
+                let place = folder.path().join(k.to_string());
+                model.lora.as_ref().unwrap().save_part(&place, k).unwrap();
+                Adapter::load(&place, Device::Cpu).unwrap()
+            });
+            for (kind, tolerance) in [(Kind::Float, 1e-3), (Kind::BFloat16, 0.3)] {
+                let seen = |net: &Net, gains: &[f64]| to_vec(&logits_at(net, gains, row).reshape([-1])).unwrap();
+                let own = no_grad(|| model.training_net(kind, 0, false)).unwrap();
+                let saved = no_grad(|| base().net_with(&parts, kind)).unwrap();
+                let trained = seen(&own, &[0.3, 0.7]);
+                let gap = worst(&seen(&saved, &[0.3, 0.7]), &trained);
+                assert!(gap < tolerance, "{name}, {way}, {kind:?}: saved otherwise than trained, by {gap}");
+                let other = worst(&seen(&saved, &[0.9, 0.1]), &trained);
+                assert!(other > 3.0 * tolerance, "{name}, {way}, {kind:?}: other weights change {other}");
+            }
+        }
+    }
+}
+
+/// As if trained: waves, a little different for each tensor.
+fn move_all(params: &mut [(String, Tensor)]) {
+    for (i, (_, p)) in params.iter_mut().enumerate() {
+        let wave = Tensor::arange(p.numel() as i64, (Kind::Float, Device::Cpu)).view(p.size().as_slice());
+        *p = (wave + (i as f64 + 1.0) * 3.7).sin() * 0.3;
     }
 }
