@@ -3,17 +3,18 @@
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use clap::Parser;
+use motrain_core::Prompt;
 use motrain_core::rng::sub_seed;
 use motrain_engine::Result;
-use motrain_engine::decode::rollout;
+use motrain_engine::decode::{Decoder, Gained, rollout};
 use motrain_engine::model::{Mask, Model, Net, Shape};
-use motrain_engine::plan::{GenerationConfig, Optimizer};
+use motrain_engine::plan::{Gains, GenerationConfig, Lora, Optimizer};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
 use motrain_engine::train::optim;
 use motrain_engine::{device, environment};
 use motrain_kernels::LaidOut;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -49,6 +50,7 @@ fn main() -> Result<()> {
         let seconds = prefill_seconds(&net, &prompt, batch)?;
         println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
     }
+    let steered = steered(&model, dtype)?;
     for batch in [1usize, 16, 64] {
         let (tokens, seconds) = decode_seconds(&net, &tokenizer, &prompt, batch)?;
         let rate = tokens / seconds;
@@ -59,8 +61,26 @@ fn main() -> Result<()> {
             format!("decode, batch {batch}"),
             share * 100.0
         );
+        let own = Gained {
+            net: &steered,
+            gains: (0..batch).map(|i| [i, batch - i].map(|n| n as f64 / batch as f64).into()).collect(),
+        };
+        let (tokens, seconds) = decode_seconds(&own, &tokenizer, &prompt, batch)?;
+        let by = tokens / seconds;
+        println!(
+            "{:<34} {by:8.1} tokens/s   {:5.1} % of the plain model",
+            "  weights of their own, as gains",
+            by / rate * 100.0
+        );
     }
-    drop(net);
+    let (tokens, seconds) = mixed_seconds(&net, &tokenizer)?;
+    println!(
+        "{:<34} {:8.1} tokens/s   64 prompts, {:.0} tokens an answer",
+        "answers of mixed length",
+        tokens / seconds,
+        tokens / 64.0
+    );
+    drop((net, steered));
 
     let reference = no_grad(|| model.frozen_copy()?.net(dtype))?;
     model.require_grad()?;
@@ -76,18 +96,43 @@ fn main() -> Result<()> {
     let [draw, refer, train, update] = best.unwrap_or_default();
     let tokens = 8.0 * (PROMPT + 2 * NEW) as f64;
     println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
-    println!("{:<34} {draw:8.2} s   {:.1} new tokens/s", "  rollout", 16.0 * NEW as f64 / draw);
-    println!("{:<34} {refer:8.2} s", "  reference forward");
-    let floor = training_floor(&model.config.shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, dtype)?;
+    let shape = &model.config.shape;
+    let prefill = products(shape, 8 * PROMPT as i64, 8, dtype)?[0];
+    let drawing = prefill + NEW as f64 * decode_floor(shape, 16, dtype)?;
+    let [forward, backward] = products(shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, dtype)?;
+    println!(
+        "{:<34} {draw:8.2} s   {:.1} new tokens/s, products alone {drawing:8.2} s",
+        "  rollout",
+        16.0 * NEW as f64 / draw
+    );
+    println!("{:<34} {refer:8.2} s   products alone {forward:8.2} s", "  reference forward");
+    let floor = forward + backward;
     println!(
         "{:<34} {train:8.2} s   {:5.1} % of GEMM, products alone {floor:8.2} s",
         "  forward and backward",
         tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
     );
     println!("{:<34} {update:8.2} s", "  AdamW");
-    println!("{:<34} {:8.2} s", "  whole step", draw + refer + train + update);
+    let whole = draw + refer + train + update;
+    let floor = drawing + forward + floor + update;
+    println!(
+        "{:<34} {whole:8.2} s   products alone, and AdamW, {floor:8.2} s: {:.2} times",
+        "  whole step",
+        whole / floor
+    );
     println!("{:<34} {:8.2} GB", "peak memory", peak_memory());
     Ok(())
+}
+
+/// The model with two adapters that weights mix (`lora.gains = "copies"`).
+fn steered(model: &Model, dtype: Kind) -> Result<Net> {
+    let mut steered = model.frozen_copy()?;
+    let options = Lora { gains: Gains::Copies, ..Lora::default() };
+    steered.attach(&options, Path::new("base"), None, 2, 0)?;
+    for (_, p) in steered.lora.iter_mut().flat_map(|lora| &mut lora.params) {
+        *p = p.f_full_like(0.01)?;
+    }
+    no_grad(|| steered.net(dtype))
 }
 
 fn gemm_rate(dtype: Kind) -> Result<f64> {
@@ -152,18 +197,19 @@ fn decode_floor(shape: &Shape, rows: i64, dtype: Kind) -> Result<f64> {
     })
 }
 
-/// Seconds of the matrix products of a forward and backward pass over so many tokens, and of the head over targets.
-fn training_floor(shape: &Shape, tokens: i64, targets: i64, dtype: Kind) -> Result<f64> {
+/// Seconds of the matrix products of a pass over so many tokens, and of the head over targets: forwards, and backwards.
+fn products(shape: &Shape, tokens: i64, targets: i64, dtype: Kind) -> Result<[f64; 2]> {
     no_grad(|| {
-        let all = matrices(shape).into_iter().map(|[out, inner, count]| {
+        let mut all = [0.0; 2];
+        for [out, inner, count] in matrices(shape) {
             let rows = if out == shape.vocab_size { targets } else { tokens };
             let (w, x, g) = (filled(out, inner, dtype)?, filled(rows, inner, dtype)?, filled(rows, out, dtype)?);
-            let forward = median(|| Ok(x.f_linear(&w, None::<&Tensor>)?))?;
             let of_input = median(|| Ok(g.f_matmul(&w)?))?;
             let of_weight = median(|| Ok(g.f_transpose(0, 1)?.f_matmul(&x)?))?;
-            Ok(count as f64 * (forward + of_input + of_weight))
-        });
-        all.sum()
+            all[0] += count as f64 * median(|| Ok(x.f_linear(&w, None::<&Tensor>)?))?;
+            all[1] += count as f64 * (of_input + of_weight);
+        }
+        Ok(all)
     })
 }
 
@@ -183,7 +229,7 @@ fn prefill_seconds(net: &Net, prompt: &[u32], batch: usize) -> Result<f64> {
 }
 
 /// Tokens drawn after the first, and the seconds that they took.
-fn decode_seconds(net: &Net, tokenizer: &Tokenizer, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
+fn decode_seconds(net: &dyn Decoder, tokenizer: &Tokenizer, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
     let mut tokenizer = tokenizer.clone();
     tokenizer.eos = vec![u32::MAX];
     let prompts = vec![prompt.to_vec(); batch];
@@ -203,6 +249,20 @@ fn decode_seconds(net: &Net, tokenizer: &Tokenizer, prompt: &[u32], batch: usize
     time(2)?;
     let (short, long) = (time(1)?, time(1 + NEW)?);
     Ok(((batch * NEW) as f64, long - short))
+}
+
+/// Tokens of answers that end where the model ends them, at most 256 each, and the seconds that they took.
+fn mixed_seconds(net: &Net, tokenizer: &Tokenizer) -> Result<(f64, f64)> {
+    let asked =
+        ["Say in one sentence what", "Explain step by step how", "List three facts on how", "Write a poem on how"];
+    let about = ["bread", "glass", "paper", "steel", "wool", "salt", "soap", "ice"];
+    let done = ["is made", "is used"];
+    let all = asked.iter().flat_map(|a| about.iter().flat_map(move |b| done.map(|c| format!("{a} {b} {c}."))));
+    let prompts = all.map(|text| tokenizer.encode_prompt(&Prompt::user(text))).collect::<Result<Vec<_>>>()?;
+    let sampling = GenerationConfig { max_new_tokens: 256, ..GenerationConfig::default() };
+    let clock = Instant::now();
+    let drawn = rollout(net, tokenizer, &prompts, 1, |i, _| sub_seed(2, "bench", i as u64), &sampling)?;
+    Ok((drawn.tokens() as f64, clock.elapsed().as_secs_f64()))
 }
 
 /// Seconds of rollout, reference, forward+backward and update.

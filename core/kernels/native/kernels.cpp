@@ -89,7 +89,7 @@ char *motrain_lay_out(Tensor **out, const Tensor *weight, int64_t rows) {
   });
 }
 
-char *motrain_product(Tensor **out, const Tensor *x, const Tensor *laid_out, const Tensor *bias) {
-  return said([&] { *out = new Tensor(product(*x, *laid_out, given(bias))); });
+char *motrain_product(Tensor **out, const Tensor *x, const Tensor *laid_out, const Tensor *bias, const Tensor *onto) {
+  return said([&] { *out = new Tensor(onto ? product_onto(*onto, *x, *laid_out) : product(*x, *laid_out, given(bias))); });
 }
 }

@@ -15,9 +15,14 @@ const std::optional<c10::OperatorHandle> &multiplying() {
   return found;
 }
 
+const std::optional<c10::OperatorHandle> &adding() {
+  static const auto found = c10::Dispatcher::singleton().findSchema({"mkldnn::_linear_pointwise", "binary"});
+  return found;
+}
+
 // An undefined tensor where this libtorch has no such kernels.
 Tensor lay_out(const Tensor &weight, int64_t rows) {
-  if (!reordering() || !multiplying()) return Tensor();
+  if (!reordering() || !multiplying() || !adding()) return Tensor();
   std::vector<c10::IValue> stack{weight, c10::IValue(rows)};
   reordering()->callBoxed(&stack);
   return stack[0].toTensor();
@@ -33,6 +38,14 @@ Tensor product(const Tensor &x, const Tensor &laid_out, const Tensor &bias) {
                                  c10::IValue(c10::List<std::optional<at::Scalar>>()),
                                  c10::IValue(std::string(""))};
   multiplying()->callBoxed(&stack);
+  return stack[0].toTensor();
+}
+
+Tensor product_onto(const Tensor &onto, const Tensor &x, const Tensor &laid_out) {
+  TORCH_CHECK(adding(), "no packed products here");
+  TORCH_CHECK(!traced({x, onto}), "weights that were laid out have no gradient");
+  std::vector<c10::IValue> stack{x, onto, laid_out, c10::IValue(), c10::IValue(std::string("add"))};
+  adding()->callBoxed(&stack);
   return stack[0].toTensor();
 }
 

@@ -50,6 +50,7 @@ unsafe extern "C" {
         x: *const C_tensor,
         laid_out: *const C_tensor,
         bias: *const C_tensor,
+        onto: *const C_tensor,
     ) -> *mut c_char;
 
     fn free(memory: *mut c_void);

@@ -125,6 +125,13 @@ impl LaidOut {
     pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         check(&[x])?;
         // SAFETY: as in `rms_norm`.
-        one(|out| unsafe { ffi::motrain_product(out, handle(x), handle(&self.0), shared(bias)) })
+        one(|out| unsafe { ffi::motrain_product(out, handle(x), handle(&self.0), shared(bias), shared(None)) })
+    }
+
+    /// `out + x·Wᵀ`, rounded once.
+    pub fn product_onto(&self, out: &Tensor, x: &Tensor) -> Result<Tensor> {
+        check(&[x, out])?;
+        // SAFETY: as in `rms_norm`.
+        one(|to| unsafe { ffi::motrain_product(to, handle(x), handle(&self.0), shared(None), handle(out)) })
     }
 }

@@ -306,6 +306,9 @@ fn products_with_weights_laid_out() {
                 .linear(&weight.to_kind(Kind::Float), bias.map(|b| b.to_kind(Kind::Float)).as_ref());
             close(&format!("product of {rows}"), &laid_out.product(&x, bias).unwrap(), &plain, 1e-2);
         }
+        let onto = numbers(&[rows, 96], 4, Kind::BFloat16);
+        let plain = x.to_kind(Kind::Float).linear(&weight.to_kind(Kind::Float), None::<&Tensor>) + &onto;
+        close(&format!("sum with a product of {rows}"), &laid_out.product_onto(&onto, &x).unwrap(), &plain, 1e-2);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Decoding with one network and a key-value cache. Prompts are padded on the right; padding slots in the cache are masked.
 
 use super::{Decoder, Query, Rows};
-use crate::model::{Cache, Gain, Mask, Net};
+use crate::model::{Cache, Mask, Net, RowGains};
 use crate::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -23,7 +23,7 @@ impl Decoder for Net {
     }
 
     fn prefill(&self, prompts: &[Query], rows: &[usize], new: usize) -> Result<(Tensor, Box<dyn Rows + '_>)> {
-        begin(self, vec![], prompts, rows, new)
+        begin(self, RowGains::default(), prompts, rows, new)
     }
 }
 
@@ -57,14 +57,14 @@ impl Decoder for Gained<'_> {
             own.map(Vec::as_slice).ok_or_else(none)
         };
         let gains = prompts.iter().map(of).collect::<Result<Vec<_>>>()?;
-        begin(self.net, Gain::of_rows(&gains, self.net.device())?, prompts, rows, new)
+        begin(self.net, RowGains::of_rows(&gains, self.net.device())?, prompts, rows, new)
     }
 }
 
 /// Reads the prompts, `gains` being theirs.
 fn begin<'a>(
     net: &'a Net,
-    gains: Vec<Gain>,
+    gains: RowGains,
     prompts: &[Query],
     rows: &[usize],
     new: usize,
@@ -81,7 +81,7 @@ fn begin<'a>(
     let next: Vec<i64> = lengths.iter().map(|&length| length as i64).collect();
     let decoding = NetRows {
         net,
-        gains: select(&gains, &source)?,
+        gains: gains.select(&source)?,
         cache: cache.select(&source, capacity)?,
         holes: hole_mask(&lengths, longest, capacity, device)?,
         next: Tensor::f_from_slice(&next)?.f_to_device(device)?,
@@ -93,7 +93,7 @@ fn begin<'a>(
 struct NetRows<'a> {
     net: &'a Net,
     /// Of each row.
-    gains: Vec<Gain>,
+    gains: RowGains,
     cache: Cache,
     /// What `hole_mask` gives.
     holes: Option<Tensor>,
@@ -114,19 +114,15 @@ impl Rows for NetRows<'_> {
 
     fn select(&mut self, rows: &Tensor) -> Result<()> {
         self.cache = self.cache.select(rows, self.capacity)?;
-        self.gains = select(&self.gains, rows)?;
+        self.gains = self.gains.select(rows)?;
         self.holes = self.holes.as_ref().map(|h| h.f_index_select(0, rows)).transpose()?;
         self.next = self.next.f_index_select(0, rows)?;
         Ok(())
     }
 }
 
-fn select(gains: &[Gain], rows: &Tensor) -> Result<Vec<Gain>> {
-    gains.iter().map(|gain| gain.select(rows)).collect()
-}
-
 /// The hidden state of each prompt's last token, `[prompts, hidden]`, and the cache of all.
-fn read(net: &Net, prompts: &[&[u32]], longest: usize, gains: &[Gain]) -> Result<(Tensor, Cache)> {
+fn read(net: &Net, prompts: &[&[u32]], longest: usize, gains: &RowGains) -> Result<(Tensor, Cache)> {
     let device = net.device();
     let (mut ids, mut last) = (Vec::with_capacity(prompts.len() * longest), Vec::with_capacity(prompts.len()));
     for (row, prompt) in prompts.iter().enumerate() {

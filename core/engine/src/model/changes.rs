@@ -1,11 +1,12 @@
 //! What is added to the product of a matrix: low-rank changes and whole ones, with a gain of each block of them, and dropout.
 
+use super::layers::Matrix;
 use crate::{Error, Result};
 use motrain_core::rng::{Rng, rng};
 use rand::Rng as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 /// A low-rank change of some rows: `scale·B(g ⊙ Ax)`; without A of full rank, `scale·B(g ⊙ x)`.
 pub struct Change {
@@ -30,88 +31,91 @@ pub struct Changes {
 
 /// Low-rank changes side by side: two products for all of them.
 struct LowRank {
-    /// One after the other, `[Σr, in]`: of each change its own.
-    a: Vec<Tensor>,
-    stacked: Tensor,
-    /// `[out, Σr]`: zeros where a change does not reach.
-    b: Tensor,
-    /// Of each change.
-    factors: Vec<Factor>,
+    /// One after the other, `[Σr, in]`.
+    a: Matrix,
+    /// Of each change its own.
+    own: Vec<Tensor>,
+    /// `[out, Σr]`, with their scales: zeros where a change does not reach.
+    b: Matrix,
+    /// A factor of each rank beside its gain, `[Σr]`.
+    diagonal: Option<Tensor>,
+    /// The column of each rank's gain, `[Σr]`; none where all are always there.
+    columns: Option<Tensor>,
 }
 
 /// A change of full rank, `[out, in]` with its scale in it, and its gain.
 struct Whole {
-    weight: Tensor,
-    block: Option<usize>,
-}
-
-/// What a change's inner numbers are multiplied by.
-struct Factor {
-    scale: f64,
-    diagonal: Option<Tensor>,
+    weight: Matrix,
     block: Option<usize>,
 }
 
 /// What a forward pass makes of low-rank changes.
 pub struct Passing<'a> {
-    /// A gain of each block of changes.
-    pub gains: &'a [Gain],
+    pub gains: &'a RowGains,
     pub dropout: Option<&'a Dropout>,
 }
 
-/// Of a block of changes: of all rows of a batch, or of each, `[batch]` (f32).
-pub enum Gain {
-    All(f64),
-    Rows(Tensor),
-}
+/// The gain of each block of changes: of all rows of a batch, `[1, 1 + blocks]`, or of each, `[batch, 1 + blocks]` (f32). The first column is that of
+/// changes that are always there: 1. Nothing where there are no blocks.
+#[derive(Default)]
+pub struct RowGains(Option<Tensor>);
 
-impl Gain {
-    /// Of blocks, from the gains that each row has of them.
-    pub fn of_rows(rows: &[&[f64]], device: Device) -> Result<Vec<Self>> {
-        let blocks = rows.first().map_or(0, |first| first.len());
+impl RowGains {
+    /// From the gains that each row has of the blocks.
+    pub fn of_rows(rows: &[&[f64]], device: Device) -> Result<Self> {
+        let first = rows.first().copied().unwrap_or_default();
+        let blocks = first.len();
         if let Some(odd) = rows.iter().find(|gains| gains.len() != blocks) {
             return Err(Error::invalid(format!("some rows of a batch have {blocks} gains and some {}", odd.len())));
         }
-        let one = |block: usize| -> Result<Self> {
-            let own: Vec<f32> = rows.iter().map(|gains| gains[block] as f32).collect();
-            match rows.iter().all(|gains| gains[block] == rows[0][block]) {
-                true => Ok(Self::All(rows[0][block])),
-                false => Ok(Self::Rows(Tensor::f_from_slice(&own)?.f_to_device(device)?)),
-            }
-        };
-        (0..blocks).map(one).collect()
+        if blocks == 0 {
+            return Ok(Self::default());
+        }
+        let kept = if rows.iter().all(|gains| *gains == first) { &rows[..1] } else { rows };
+        let all: Vec<f32> =
+            kept.iter().flat_map(|gains| [1.0].into_iter().chain(gains.iter().map(|g| *g as f32))).collect();
+        Ok(Self(Some(Tensor::f_from_slice(&all)?.f_view([-1, blocks as i64 + 1])?.f_to_device(device)?)))
+    }
+
+    pub fn blocks(&self) -> usize {
+        self.0.as_ref().map_or(0, |gains| gains.size()[1] as usize - 1)
     }
 
     /// Of these rows, `[kept]` (i64).
     pub fn select(&self, rows: &Tensor) -> Result<Self> {
-        match self {
-            Self::All(gain) => Ok(Self::All(*gain)),
-            Self::Rows(gains) => Ok(Self::Rows(gains.f_index_select(0, rows)?)),
-        }
+        self.of(|gains| gains.f_index_select(0, rows))
     }
 
     /// Of `count` rows from `start` on.
     pub fn part(&self, start: i64, count: i64) -> Result<Self> {
-        match self {
-            Self::All(gain) => Ok(Self::All(*gain)),
-            Self::Rows(gains) => Ok(Self::Rows(gains.f_narrow(0, start, count)?)),
-        }
+        self.of(|gains| gains.f_narrow(0, start, count))
     }
 
-    /// A number for each row, `[batch]`.
-    pub fn column(&self, batch: i64, device: Device) -> Result<Tensor> {
-        match self {
-            Self::All(gain) => Ok(Tensor::f_full([batch], *gain, (Kind::Float, device))?),
-            Self::Rows(gains) => Ok(gains.shallow_clone()),
-        }
+    fn of(&self, some: impl Fn(&Tensor) -> std::result::Result<Tensor, tch::TchError>) -> Result<Self> {
+        let own = |gains: &Tensor| if gains.size()[0] == 1 { Ok(gains.shallow_clone()) } else { some(gains) };
+        Ok(Self(self.0.as_ref().map(own).transpose()?))
     }
 
     /// The same.
     pub fn share(&self) -> Self {
-        match self {
-            Self::All(gain) => Self::All(*gain),
-            Self::Rows(gains) => Self::Rows(gains.shallow_clone()),
-        }
+        Self(self.0.as_ref().map(Tensor::shallow_clone))
+    }
+
+    fn all(&self) -> Result<&Tensor> {
+        self.0.as_ref().ok_or_else(|| Error::invalid("a pass through changes that weights steer has no weights"))
+    }
+
+    /// Those of the blocks for each row, `[batch, blocks]`.
+    pub fn shares(&self, batch: i64) -> Result<Tensor> {
+        Ok(self.all()?.f_narrow(1, 1, self.blocks() as i64)?.f_expand([batch, -1], false)?)
+    }
+
+    /// Of some columns, in the shape of a factor of `x`, `[batch, …, columns]`.
+    fn factor(&self, columns: &Tensor, x: &Tensor) -> Result<Tensor> {
+        let some = self.all()?.f_index_select(1, columns)?;
+        let mut shape = vec![1; x.dim()];
+        (shape[0], shape[x.dim() - 1]) = some.size2()?;
+        Ok(some.f_reshape(shape)?.f_to_kind(x.f_kind()?)?)
     }
 }
 
@@ -123,6 +127,11 @@ pub struct Dropout {
     rng: Mutex<Rng>,
 }
 
+/// Where a block's gains stand.
+fn column(block: Option<usize>) -> i64 {
+    block.map_or(0, |block| block as i64 + 1)
+}
+
 impl Changes {
     /// Of a matrix of so many rows; nothing where there are none.
     pub fn of(changes: Vec<Change>, rows: i64) -> Result<Option<Self>> {
@@ -131,116 +140,91 @@ impl Changes {
         Ok((changes.low_rank.is_some() || !changes.whole.is_empty()).then_some(changes))
     }
 
-    /// What they add for `x`, `[batch, …, in]`.
-    pub fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let low = self.low_rank.as_ref().map(|low| low.apply(x, passing)).transpose()?;
-        let whole = self.whole.iter().map(|whole| whole.apply(x, passing));
-        let all = low.into_iter().map(Ok).chain(whole).collect::<Result<Vec<_>>>()?;
-        let sum = all.into_iter().map(Ok).reduce(|sum, next| Ok(sum?.f_add(&next?)?));
-        sum.unwrap_or_else(|| Err(Error::invalid("a matrix has no changes")))
+    /// Adds to `out` what they make of `x`, `[batch, …, in]`.
+    pub fn add_to(&self, mut out: Tensor, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        if let Some(low) = &self.low_rank {
+            out = low.add_to(&out, x, passing)?;
+        }
+        self.whole.iter().try_fold(out, |out, whole| Ok(out.f_add(&whole.apply(x, passing)?)?))
+    }
+
+    /// Lays matrices out for products without gradients.
+    pub fn lay_out(&mut self) -> Result<()> {
+        let low = self.low_rank.iter_mut().flat_map(|low| [&mut low.a, &mut low.b]);
+        low.chain(self.whole.iter_mut().map(|whole| &mut whole.weight)).try_for_each(Matrix::lay_out)
     }
 }
 
 impl Whole {
     /// One for each block: the changes of a matrix's parts become one of all its rows.
     fn of(changes: Vec<Change>, rows: i64) -> Result<Vec<Self>> {
-        let mut all: Vec<Self> = Vec::new();
+        let mut all: Vec<(Tensor, Option<usize>)> = Vec::new();
         for Change { row, b, scale, block, .. } in changes {
             let scaled = if scale == 1.0 { b } else { b.f_mul_scalar(scale)? };
             let weight = scaled.f_constant_pad_nd([0, 0, row, rows - row - scaled.size()[0]])?;
-            match all.iter_mut().find(|whole| whole.block == block) {
-                Some(whole) => whole.weight = whole.weight.f_add(&weight)?,
-                None => all.push(Self { weight, block }),
+            match all.iter_mut().find(|(_, own)| *own == block) {
+                Some((sum, _)) => *sum = sum.f_add(&weight)?,
+                None => all.push((weight, block)),
             }
         }
-        Ok(all)
+        Ok(all.into_iter().map(|(weight, block)| Self { weight: Matrix::Plain(weight), block }).collect())
     }
 
     fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
         let seen = passing.dropout.map_or_else(|| Ok(x.shallow_clone()), |dropout| dropout.apply(x))?;
-        let out = seen.f_linear(&self.weight, None::<&Tensor>)?;
-        match self.block.and_then(|block| passing.gains.get(block)) {
-            None => Ok(out),
-            Some(Gain::All(gain)) => Ok(out.f_mul_scalar(*gain)?),
-            Some(Gain::Rows(gains)) => {
-                let mut shape = vec![1; out.dim()];
-                shape[0] = gains.size()[0];
-                Ok(out.f_mul(&gains.f_to_kind(out.f_kind()?)?.f_reshape(shape)?)?)
-            }
+        let out = self.weight.product(&seen, None)?;
+        if self.block.is_none() {
+            return Ok(out);
         }
+        let own = Tensor::f_from_slice(&[column(self.block)])?.f_to_device(out.device())?;
+        Ok(out.f_mul(&passing.gains.factor(&own, &out)?)?)
     }
 }
 
 impl LowRank {
     fn of(changes: Vec<Change>, rows: i64) -> Result<Option<Self>> {
-        if changes.is_empty() {
-            return Ok(None);
-        }
-        let whole = |c: &Change| c.b.f_constant_pad_nd([0, 0, c.row, rows - c.row - c.b.size()[0]]);
-        let b = Tensor::f_cat(&changes.iter().map(whole).collect::<std::result::Result<Vec<_>, _>>()?, 1)?;
-        let (mut a, mut factors) = (Vec::new(), Vec::new());
-        for Change { a: own, scale, diagonal, block, .. } in changes {
+        let Some(device) = changes.first().map(|change| change.b.device()) else { return Ok(None) };
+        let (mut a, mut b, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+        let has_diagonal = changes.iter().any(|change| change.diagonal.is_some());
+        let mut diagonals = Vec::new();
+        for Change { row, a: own, b: change, scale, diagonal, block } in changes {
+            let (height, rank) = change.size2()?;
+            let scaled = if scale == 1.0 { change } else { change.f_mul_scalar(scale)? };
+            b.push(scaled.f_constant_pad_nd([0, 0, row, rows - row - height])?);
+            columns.extend(std::iter::repeat_n(column(block), rank as usize));
+            if has_diagonal {
+                let ones = || scaled.f_new_ones([1], (scaled.f_kind()?, device));
+                diagonals.push(diagonal.map_or_else(ones, Ok)?.f_expand([rank], false)?);
+            }
             a.extend(own);
-            factors.push(Factor { scale, diagonal, block });
         }
-        Ok(Some(Self { stacked: Tensor::f_cat(&a, 0)?, a, b, factors }))
+        let gained = columns.iter().any(|column| *column > 0);
+        Ok(Some(Self {
+            a: Matrix::Plain(Tensor::f_cat(&a, 0)?),
+            own: a,
+            b: Matrix::Plain(Tensor::f_cat(&b, 1)?),
+            diagonal: has_diagonal.then(|| Tensor::f_cat(&diagonals, 0)).transpose()?,
+            columns: gained.then(|| Tensor::f_from_slice(&columns)?.f_to_device(device)).transpose()?,
+        }))
     }
 
-    /// `B(s ⊙ g ⊙ Ax)`.
-    fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let inner = match passing.dropout {
-            None => x.f_linear(&self.stacked, None::<&Tensor>)?,
+    /// `out + B(g ⊙ Ax)`.
+    fn add_to(&self, out: &Tensor, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let mut inner = match passing.dropout {
+            None => self.a.product(x, None)?,
             // Each change drops inputs of its own, as in PEFT.
             Some(dropout) => {
-                let own = self.a.iter().map(|a| Ok(dropout.apply(x)?.f_linear(a, None::<&Tensor>)?));
+                let own = self.own.iter().map(|a| Ok(dropout.apply(x)?.f_linear(a, None::<&Tensor>)?));
                 Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
-        Ok(self.gained(&inner, passing.gains)?.f_linear(&self.b, None::<&Tensor>)?)
-    }
-
-    fn gained(&self, inner: &Tensor, gains: &[Gain]) -> Result<Tensor> {
-        if let Some(one) = self.one(gains) {
-            return Ok(inner.f_mul_scalar(one)?);
+        if let Some(diagonal) = &self.diagonal {
+            inner = inner.f_mul(diagonal)?;
         }
-        let kind = inner.f_kind()?;
-        let own = self.a.iter().zip(&self.factors).map(|(a, Factor { scale, diagonal, block })| {
-            let gain = match block.and_then(|block| gains.get(block)) {
-                None => Tensor::f_from_slice(&[*scale])?,
-                Some(Gain::All(gain)) => Tensor::f_from_slice(&[scale * gain])?,
-                Some(Gain::Rows(gains)) => gains.f_mul_scalar(*scale)?,
-            };
-            let gain = gain.f_to_device(inner.device())?.f_to_kind(kind)?.f_unsqueeze(-1)?;
-            let (rows, rank) = (gain.size()[0], a.size()[0]);
-            let gain = match diagonal {
-                Some(diagonal) => gain.f_mul(diagonal)?,
-                None => gain,
-            };
-            let mut shape = vec![1; inner.dim()];
-            (shape[0], shape[inner.dim() - 1]) = (rows, rank);
-            Ok(gain.f_expand([rows, rank], false)?.f_reshape(shape)?)
-        });
-        let own = own.collect::<Result<Vec<_>>>()?;
-        let batch = own.iter().map(|gain| gain.size()[0]).max().unwrap_or(1);
-        let even = own.iter().map(|gain| {
-            let mut shape = gain.size();
-            shape[0] = batch;
-            gain.f_expand(shape, false)
-        });
-        Ok(inner.f_mul(&Tensor::f_cat(&even.collect::<std::result::Result<Vec<_>, _>>()?, -1)?)?)
-    }
-
-    /// The factor of all changes, where they share it.
-    fn one(&self, gains: &[Gain]) -> Option<f64> {
-        let mut all = self.factors.iter().map(|Factor { scale, diagonal, block }| {
-            match (diagonal, block.and_then(|block| gains.get(block))) {
-                (None, None) => Some(*scale),
-                (None, Some(Gain::All(gain))) => Some(scale * gain),
-                _ => None,
-            }
-        });
-        let first = all.next()??;
-        all.all(|other| other == Some(first)).then_some(first)
+        if let Some(columns) = &self.columns {
+            inner = inner.f_mul(&passing.gains.factor(columns, &inner)?)?;
+        }
+        self.b.product_onto(out, &inner)
     }
 }
 

@@ -29,49 +29,69 @@ const FEW_ROWS: i64 = 96;
 impl Linear {
     /// `x` is `[batch, …, in]`.
     pub fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let plain = self.plain(x)?;
+        let plain = self.matrix.product(x, self.bias.as_ref())?;
         match &self.changes {
-            Some(changes) => Ok(plain.f_add(&changes.apply(x, passing)?)?),
+            Some(changes) => changes.add_to(plain, x, passing),
             None => Ok(plain),
         }
     }
 
-    /// Without changes.
-    fn plain(&self, x: &Tensor) -> Result<Tensor> {
-        let weight = match &self.matrix {
-            Matrix::Plain(weight) => weight,
-            Matrix::LaidOut(weight, _) => return Ok(weight.product(x, self.bias.as_ref())?),
+    pub fn numel(&self) -> usize {
+        self.matrix.numel() + self.bias.as_ref().map_or(0, Tensor::numel)
+    }
+
+    /// Lays its matrices out for products without gradients, where that makes them faster.
+    pub fn lay_out(&mut self) -> Result<()> {
+        self.matrix.lay_out()?;
+        self.changes.as_mut().map_or(Ok(()), Changes::lay_out)
+    }
+}
+
+impl Matrix {
+    /// `x·Wᵀ + b` for `x`, `[batch, …, in]`.
+    pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let weight = match self {
+            Self::Plain(weight) => weight,
+            Self::LaidOut(weight, _) => return Ok(weight.product(x, bias)?),
         };
         let mut shape = x.size();
         let rows = (x.numel() as i64) / weight.size()[1];
         if rows == 1 || rows > FEW_ROWS || x.device() != Device::Cpu || x.f_kind()? != Kind::Float {
-            return Ok(x.f_linear(weight, self.bias.as_ref())?);
+            return Ok(x.f_linear(weight, bias)?);
         }
         let columns = x.f_reshape([rows, -1])?.f_transpose(0, 1)?;
         shape.pop();
         shape.push(weight.size()[0]);
         let out = weight.f_mm(&columns)?.f_transpose(0, 1)?.f_reshape(shape)?;
-        Ok(match &self.bias {
+        Ok(match bias {
             Some(bias) => out.f_add(bias)?,
             None => out,
         })
     }
 
-    pub fn numel(&self) -> usize {
-        let matrix = match &self.matrix {
-            Matrix::Plain(weight) => weight.numel(),
-            Matrix::LaidOut(_, [rows, columns]) => (rows * columns) as usize,
-        };
-        matrix + self.bias.as_ref().map_or(0, Tensor::numel)
+    /// `out + x·Wᵀ`.
+    pub fn product_onto(&self, out: &Tensor, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Plain(_) => Ok(out.f_add(&self.product(x, None)?)?),
+            Self::LaidOut(weight, _) => Ok(weight.product_onto(out, x)?),
+        }
     }
 
-    /// Lays its matrix out for products without gradients, where that makes them faster.
+    pub fn numel(&self) -> usize {
+        match self {
+            Self::Plain(weight) => weight.numel(),
+            Self::LaidOut(_, [rows, columns]) => (rows * columns) as usize,
+        }
+    }
+
+    /// Lays it out for products without gradients, where that makes them faster.
     pub fn lay_out(&mut self) -> Result<()> {
-        if let Matrix::Plain(weight) = &self.matrix
+        if let Self::Plain(weight) = self
+            && !weight.requires_grad()
             && let Some(laid_out) = LaidOut::of(weight, LAID_OUT_FOR)?
         {
             let (rows, columns) = weight.size2()?;
-            self.matrix = Matrix::LaidOut(laid_out, [rows, columns]);
+            *self = Self::LaidOut(laid_out, [rows, columns]);
         }
         Ok(())
     }

@@ -33,7 +33,7 @@ mod weights;
 pub use adapter::{Adapter, WEIGHTS as ADAPTER};
 pub use arch::{Arch, FAMILIES};
 pub use cache::Cache;
-pub use changes::Gain;
+pub use changes::RowGains;
 pub use config::Config;
 pub use family::llama::LlamaSizes;
 pub use head::Head;

@@ -5,7 +5,7 @@
 use super::attention::Masks;
 use super::block::{At, Layer, Rotation};
 use super::cache::Cache;
-use super::changes::{Change, Changes, Dropout, Gain, Passing};
+use super::changes::{Change, Changes, Dropout, Passing, RowGains};
 use super::config::Config;
 use super::layers::{Linear, Matrix, Normed};
 use super::lora::Lora;
@@ -167,7 +167,7 @@ impl Net {
     /// Hidden states after the final norm, `[batch, length, hidden]`. `ids` and `positions` are `[batch, length]` (i64). With a
     /// cache, its keys and values come first and the new ones are appended. Rows begin with room for the soft tokens (`with_room`).
     pub fn hidden(&self, ids: &Tensor, positions: &Tensor, mask: &Mask, cache: Option<&mut Cache>) -> Result<Tensor> {
-        self.hidden_at(ids, positions, mask, cache, &[])
+        self.hidden_at(ids, positions, mask, cache, &RowGains::default())
     }
 
     /// The same with a gain of each block of low-rank changes (0: as if it was not there).
@@ -177,7 +177,7 @@ impl Net {
         positions: &Tensor,
         mask: &Mask,
         mut cache: Option<&mut Cache>,
-        gains: &[Gain],
+        gains: &RowGains,
     ) -> Result<Tensor> {
         self.check_gains(gains)?;
         if let (Some(tape), None) = (&self.tape, &cache) {
@@ -196,8 +196,8 @@ impl Net {
         self.norm.apply(&x)
     }
 
-    fn check_gains(&self, gains: &[Gain]) -> Result<()> {
-        let (given, blocks) = (gains.len(), self.blocks);
+    fn check_gains(&self, gains: &RowGains) -> Result<()> {
+        let (given, blocks) = (gains.blocks(), self.blocks);
         if given == blocks {
             return Ok(());
         }
@@ -219,7 +219,7 @@ impl Net {
         index: usize,
         x: Tensor,
         around: &Around,
-        (pass, gains): (usize, &[Gain]),
+        (pass, gains): (usize, &RowGains),
         cache: Option<&mut Cache>,
     ) -> Result<Tensor> {
         let (layer, shape, kind) = (&self.layers[index], &self.config.shape, &self.config.shape.layers[index]);
@@ -270,7 +270,7 @@ impl Net {
 
     /// The log-prob of each target when tokens are drawn at `temperature`, `[rows]` (f32): `hidden` is `[rows, hidden]`, `targets` `[rows]`.
     /// `gains` are those of the rows.
-    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64, gains: &[Gain]) -> Result<Tensor> {
+    pub fn log_probs(&self, hidden: &Tensor, targets: &Tensor, temperature: f64, gains: &RowGains) -> Result<Tensor> {
         if let Some(tape) = &self.tape {
             return tape.log_probs(self, hidden, targets, temperature, gains);
         }
@@ -286,14 +286,14 @@ impl Net {
         hidden: &Tensor,
         targets: &Tensor,
         temperature: f64,
-        (start, gains): (i64, &[Gain]),
+        (start, gains): (i64, &RowGains),
         pass: usize,
     ) -> Result<Tensor> {
         if let (Some(dropout), true) = (&self.dropout, self.head.is_changed()) {
             dropout.begin(pass, self.depth() + (start / HEAD_ROWS) as usize)?;
         }
         let count = HEAD_ROWS.min(hidden.size2()?.0 - start);
-        let gains = gains.iter().map(|gain| gain.part(start, count)).collect::<Result<Vec<_>>>()?;
+        let gains = gains.part(start, count)?;
         self.check_gains(&gains)?;
         let (hidden, targets) = (hidden.f_narrow(0, start, count)?, targets.f_narrow(0, start, count)?);
         self.head.log_probs(&hidden, &targets, temperature, &Passing { gains: &gains, dropout: self.dropout.as_ref() })
@@ -301,22 +301,22 @@ impl Net {
 
     /// Next-token logits (f32) of hidden states, `[…, vocab]`; the scores `[…, labels]` of a reward model.
     pub fn head(&self, hidden: &Tensor) -> Result<Tensor> {
-        self.head_at(hidden, &[])
+        self.head_at(hidden, &RowGains::default())
     }
 
     /// The same of rows with gains, `[rows, hidden]`.
-    pub fn head_at(&self, hidden: &Tensor, gains: &[Gain]) -> Result<Tensor> {
+    pub fn head_at(&self, hidden: &Tensor, gains: &RowGains) -> Result<Tensor> {
         self.check_gains(gains)?;
         self.head.apply(hidden, &Passing { gains, dropout: self.dropout.as_ref() })
     }
 
     /// The scores of a gated reward model: see `Output::gated`.
     pub fn gated(&self, ends: &Tensor, prompts: &Tensor) -> Result<Tensor> {
-        self.head.gated(ends, prompts, &Passing { gains: &[], dropout: self.dropout.as_ref() })
+        self.head.gated(ends, prompts, &Passing { gains: &RowGains::default(), dropout: self.dropout.as_ref() })
     }
 
     /// Embeddings of tokens, with the soft tokens in their room where rows begin.
-    pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor, gains: &[Gain], begins: bool) -> Result<Tensor> {
+    pub(super) fn embedded(&self, ids: &Tensor, positions: &Tensor, gains: &RowGains, begins: bool) -> Result<Tensor> {
         let x = Tensor::f_embedding(&self.embed, ids, -1, false, false)?;
         let x = match self.config.shape.embed_scale {
             Some(scale) => x.f_mul(&Tensor::f_from_slice(&[scale])?.f_to_kind(self.dtype)?.f_to_device(x.device())?)?,

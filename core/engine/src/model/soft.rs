@@ -2,7 +2,7 @@
 //! weights. Each set is saved as PEFT's PROMPT_TUNING.
 
 use super::adapter::{CONFIG, WEIGHTS};
-use super::changes::Gain;
+use super::changes::RowGains;
 use super::config::Config;
 use super::peft::LoraConfig;
 use super::save::{write_json, write_tensors};
@@ -40,14 +40,13 @@ impl Soft {
     }
 
     /// In the place of the first embeddings of each row, `[batch, length, hidden]`.
-    pub fn put_into(&self, x: &Tensor, gains: &[Gain]) -> Result<Tensor> {
+    pub fn put_into(&self, x: &Tensor, gains: &RowGains) -> Result<Tensor> {
         let (batch, length, hidden) = x.size3()?;
         let tokens = self.tokens as i64;
         if length < tokens {
             return Err(Error::invalid(format!("a row of {length} tokens has no room for {tokens} soft tokens")));
         }
-        let shares = gains.iter().map(|gain| gain.column(batch, x.device())).collect::<Result<Vec<_>>>()?;
-        let shares = Tensor::f_stack(&shares, 1)?.f_to_kind(x.f_kind()?)?;
+        let shares = gains.shares(batch)?.f_to_kind(x.f_kind()?)?;
         let mixed = shares.f_mm(&self.sets)?.f_reshape([batch, tokens, hidden])?;
         Ok(Tensor::f_cat(&[mixed, x.f_narrow(1, tokens, length - tokens)?], 1)?)
     }

@@ -5,7 +5,7 @@
 //! gradient `g` has reached it, the last layer runs again with gradient and `Σ y·g` goes back through it, and so on down to the embeddings. The
 //! output head, whose logits are larger than all layers' numbers, does the same some rows at a time.
 
-use super::changes::Gain;
+use super::changes::RowGains;
 use super::net::{HEAD_ROWS, Mask, Net};
 use crate::{Error, Result};
 use std::sync::Mutex;
@@ -25,7 +25,7 @@ struct Pass {
     ids: Tensor,
     positions: Tensor,
     mask: Option<Tensor>,
-    gains: Vec<Gain>,
+    gains: RowGains,
     /// Of each layer, `[batch, length, hidden]`.
     inputs: Vec<Tensor>,
     /// Of the last layer: a leaf.
@@ -39,7 +39,7 @@ struct HeadPass {
     hidden: Tensor,
     targets: Tensor,
     temperature: f64,
-    gains: Vec<Gain>,
+    gains: RowGains,
     /// A leaf.
     output: Tensor,
     /// As of a pass through the layers.
@@ -48,7 +48,7 @@ struct HeadPass {
 
 impl Tape {
     /// As `Net::hidden` without a cache.
-    pub fn hidden(&self, net: &Net, ids: &Tensor, positions: &Tensor, mask: &Mask, gains: &[Gain]) -> Result<Tensor> {
+    pub fn hidden(&self, net: &Net, ids: &Tensor, positions: &Tensor, mask: &Mask, gains: &RowGains) -> Result<Tensor> {
         let mut done = self.0.lock().map_err(|_| failed())?;
         let around = net.around(mask, positions, positions)?;
         let (mut inputs, number) = (Vec::new(), net.next_pass());
@@ -70,7 +70,7 @@ impl Tape {
             ids: ids.shallow_clone(),
             positions: positions.shallow_clone(),
             mask,
-            gains: gains.iter().map(Gain::share).collect(),
+            gains: gains.share(),
             inputs,
             output,
             number,
@@ -85,15 +85,15 @@ impl Tape {
         hidden: &Tensor,
         targets: &Tensor,
         temperature: f64,
-        gains: &[Gain],
+        gains: &RowGains,
     ) -> Result<Tensor> {
         let (rows, number) = (hidden.size2()?.0, net.next_head_pass());
         let part = |start: i64| net.some_log_probs(hidden, targets, temperature, (start, gains), number);
         let parts = no_grad(|| (0..rows).step_by(HEAD_ROWS as usize).map(part).collect::<Result<Vec<_>>>())?;
         let output = Tensor::f_cat(&parts, 0)?.f_set_requires_grad(true)?;
         let (hidden, targets) = (hidden.shallow_clone(), targets.shallow_clone());
-        let gains = gains.iter().map(Gain::share).collect();
-        let pass = HeadPass { hidden, targets, temperature, gains, output: output.shallow_clone(), number };
+        let pass =
+            HeadPass { hidden, targets, temperature, gains: gains.share(), output: output.shallow_clone(), number };
         self.0.lock().map_err(|_| failed())?.heads.push(pass);
         Ok(output)
     }

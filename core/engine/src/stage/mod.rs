@@ -48,7 +48,7 @@ pub const STAGES: &[StageKind] = &[
 
 /// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
 /// earlier motrain finished is then no result of this one, and is made anew.
-pub const SHARED: u32 = 5;
+pub const SHARED: u32 = 6;
 
 /// Plain text of a number for progress messages.
 pub fn short(value: f64) -> String {

@@ -4,7 +4,7 @@
 //! each other and positions restart after the prompt. So the prompt is computed once, and only completion positions reach
 //! the output head.
 
-use crate::model::{Gain, Mask, Net};
+use crate::model::{Mask, Net, RowGains};
 use crate::{Error, Result};
 use std::ops::Range;
 use tch::{Device, Kind, Tensor};
@@ -33,7 +33,7 @@ pub struct Packed {
     tokens: Vec<i64>,
     spans: Vec<Span>,
     /// Of each group; none for a model without blocks of changes.
-    gains: Vec<Gain>,
+    gains: RowGains,
 }
 
 struct Span {
@@ -89,7 +89,7 @@ pub fn pack(groups: &[Group], pad: u32, device: Device) -> Result<Packed> {
         lengths,
         tokens: ids,
         spans,
-        gains: vec![],
+        gains: RowGains::default(),
     })
 }
 
@@ -108,7 +108,7 @@ fn segment_mask(segments: &Tensor) -> Result<Tensor> {
 impl Packed {
     /// The same groups, each with its gains of blocks of low-rank changes.
     pub fn gained(self, gains: &[&[f64]]) -> Result<Self> {
-        Ok(Self { gains: Gain::of_rows(gains, self.ids.device())?, ..self })
+        Ok(Self { gains: RowGains::of_rows(gains, self.ids.device())?, ..self })
     }
 
     /// Tokens that pass through the network, padding included.
@@ -166,7 +166,7 @@ impl Packed {
     /// The same from hidden states that are computed already.
     pub fn log_probs_of(&self, net: &Net, hidden: &Tensor, temperature: f64) -> Result<Tensor> {
         let rows = self.predictors.f_floor_divide_scalar(self.ids.size2()?.1)?;
-        let gains = self.gains.iter().map(|gain| gain.select(&rows)).collect::<Result<Vec<_>>>()?;
+        let gains = self.gains.select(&rows)?;
         net.log_probs(&hidden.f_index_select(0, &self.predictors)?, &self.targets, temperature, &gains)
     }
 

@@ -7,7 +7,7 @@
 mod training;
 
 use motrain_engine::decode::{Decoder, Gained, Query};
-use motrain_engine::model::{Adapter, Config, FAMILIES, Gain, Head, Mask, Model, Net};
+use motrain_engine::model::{Adapter, Config, FAMILIES, Head, Mask, Model, Net, RowGains};
 use motrain_engine::reward::{Reading, ReadingOptions};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::{Value, json};
@@ -83,7 +83,7 @@ fn logits_at(net: &Net, gains: &[f64], row: &[u32]) -> Tensor {
     let seen = net.with_room(row);
     let ids = Tensor::from_slice(&seen.iter().map(|&id| i64::from(id)).collect::<Vec<_>>()).unsqueeze(0);
     let positions = Tensor::arange(seen.len() as i64, (Kind::Int64, Device::Cpu)).unsqueeze(0);
-    let gains = Gain::of_rows(&[gains], Device::Cpu).unwrap();
+    let gains = RowGains::of_rows(&[gains], Device::Cpu).unwrap();
     let hidden = no_grad(|| net.hidden_at(&ids, &positions, &Mask::Causal, None, &gains)).unwrap();
     let all = no_grad(|| net.head_at(&hidden, &gains)).unwrap().squeeze_dim(0);
     all.narrow(0, (seen.len() - row.len()) as i64, row.len() as i64)

@@ -1,7 +1,7 @@
 //! Adapters in training, and gradients, of every family.
 
 use super::{Goldens, both_ways, differences, logits, logits_at, numbers, root, worst};
-use motrain_engine::model::{Adapter, FAMILIES, Gain, Mask, Mix, Model, Net};
+use motrain_engine::model::{Adapter, FAMILIES, Mask, Mix, Model, Net, RowGains};
 use motrain_engine::plan::{Gains, Lora};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
 use serde_json::Value;
@@ -105,7 +105,7 @@ fn gains_weigh_adapters_row_by_row() {
     other.lora.as_ref().unwrap().save(saved.path()).unwrap();
     let second = || Adapter::load(saved.path(), Device::Cpu).unwrap();
     let weights = [[1.0, 0.0], [0.0, 1.0], [0.25, 0.75], [0.0, 0.0]];
-    let gains = [0, 1].map(|k| Gain::Rows(Tensor::from_slice(&weights.map(|w| w[k]))));
+    let gains = RowGains::of_rows(&weights.each_ref().map(|w| w.as_slice()), Device::Cpu).unwrap();
     let net = base.net_with(&[adapter(), second()], Kind::Float).unwrap();
     let plain = goldens.rows(&goldens.0["cases"]["gpt_neox"])[1].clone();
     let row = plain.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
@@ -188,15 +188,19 @@ fn what_parameters_steer_is_saved_in_every_family() {
                 model.lora.as_ref().unwrap().save_part(&place, k).unwrap();
                 Adapter::load(&place, Device::Cpu).unwrap()
             });
-            for (kind, tolerance) in [(Kind::Float, 1e-3), (Kind::BFloat16, 0.3)] {
-                let seen = |net: &Net, gains: &[f64]| to_vec(&logits_at(net, gains, row).reshape([-1])).unwrap();
+            // In shares of what other weights change: bf16 rounds otherwise where products are laid out.
+            for (kind, share) in [(Kind::Float, 1e-3), (Kind::BFloat16, 0.3)] {
+                let seen = |net: &Net, gains: &[f64]| logits_at(net, gains, row);
+                let mean = |gap: Tensor| gap.abs().mean(Kind::Double).double_value(&[]);
                 let own = no_grad(|| model.training_net(kind, 0, false)).unwrap();
                 let saved = no_grad(|| base().net_with(&parts, kind)).unwrap();
-                let trained = seen(&own, &[0.3, 0.7]);
-                let gap = worst(&seen(&saved, &[0.3, 0.7]), &trained);
-                assert!(gap < tolerance, "{name}, {way}, {kind:?}: saved otherwise than trained, by {gap}");
-                let other = worst(&seen(&saved, &[0.9, 0.1]), &trained);
-                assert!(other > 3.0 * tolerance, "{name}, {way}, {kind:?}: other weights change {other}");
+                let (trained, other) = (seen(&own, &[0.3, 0.7]), seen(&saved, &[0.9, 0.1]));
+                let (gap, effect) = (mean(seen(&saved, &[0.3, 0.7]) - &trained), mean(other - &trained));
+                assert!(effect > 0.02, "{name}, {way}, {kind:?}: other weights change {effect}");
+                assert!(
+                    gap < share * effect,
+                    "{name}, {way}, {kind:?}: saved otherwise than trained, {gap} of {effect}"
+                );
             }
         }
     }

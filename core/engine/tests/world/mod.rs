@@ -163,7 +163,11 @@ impl World {
 
     /// Runs stages in a folder.
     pub fn run(&self, out: &str, stages: &[Value]) -> Result<PathBuf> {
-        let plan = json!({ "name": "w", "seed": 0, "device": "cpu", "dtype": "f32", "stages": stages });
+        self.run_seeded(0, out, stages)
+    }
+
+    pub fn run_seeded(&self, seed: u64, out: &str, stages: &[Value]) -> Result<PathBuf> {
+        let plan = json!({ "name": "w", "seed": seed, "device": "cpu", "dtype": "f32", "stages": stages });
         let plan: Plan = serde_json::from_value(plan).unwrap();
         let folder = self.path(out);
         run::run(&plan, &self.registry, &RunFolder::open(&folder)?)?;
