@@ -43,5 +43,14 @@ fn torch(folder: &Path) {
     for folder in [include.join("torch/csrc/api/include"), include] {
         build.flag("-isystem").flag(&folder);
     }
+    // Its OpenMP library, whose file may have a name of its own.
+    let lib = folder.join("lib");
+    let files = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|file| file.file_name());
+    let gomp = files.filter_map(|name| name.into_string().ok()).find(|name| name.starts_with("libgomp"));
+    if let Some(gomp) = gomp {
+        build.define("HAS_GOMP", None);
+        println!("cargo:rustc-link-search=native={}", lib.display());
+        println!("cargo:rustc-link-lib=dylib:+verbatim={gomp}");
+    }
     build.compile("motrain_kernels");
 }

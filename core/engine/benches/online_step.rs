@@ -39,7 +39,8 @@ fn main() -> Result<()> {
     let mut model = Model::load(&folder, Device::Cpu)?;
     let tokenizer = Tokenizer::load(&folder, &model.config)?;
     let weights = model.parameter_count() as f64;
-    println!("{:.0} M parameters, {dtype:?}, {} threads", weights / 1e6, tch::get_num_threads());
+    let threads = (tch::get_num_threads(), motrain_kernels::threads());
+    println!("{:.0} M parameters, {dtype:?}, {} threads, kernels on {}", weights / 1e6, threads.0, threads.1);
     let gemm = gemm_rate(dtype)?;
     println!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
 

@@ -17,7 +17,7 @@ void each_sequence(const Tensor &q, const Tensor &k, const Tensor &mask, double 
                 "a mask of ", mask.sizes());
   int64_t one_mask = mask.defined() && mask.size(0) > 1 ? queries * keys : 0;
   const float *seen = mask.defined() ? mask.const_data_ptr<float>() : nullptr;
-  at::parallel_for(0, batch * kv, 1, [&](int64_t begin, int64_t end) {
+  in_parallel(batch * kv, grain(q.size(1) / kv * queries * keys * q.size(3)), [&](int64_t begin, int64_t end) {
     Attention a{};
     a.group = q.size(1) / kv, a.queries = queries, a.keys = keys, a.head_dim = q.size(3), a.stride = q.size(1) * q.size(3);
     a.scale = scale, a.cap = cap;

@@ -16,7 +16,7 @@ void move_heads(char *packed, char *const parts[3], int64_t batch, int64_t lengt
   int64_t all = h.heads + 2 * h.kv_heads, bytes = h.head_dim * size, dims = cos.defined() ? cos.size(-1) : 0;
   const char *c = dims ? start(cos) : nullptr, *s = dims ? start(sin) : nullptr;
   int64_t alike = dims && cos.size(0) == 1 ? 0 : length;
-  at::parallel_for(0, batch * length, grain(all * h.head_dim), [&](int64_t begin, int64_t end) {
+  in_parallel(batch * length, grain(all * h.head_dim), [&](int64_t begin, int64_t end) {
     for (int64_t token = begin; token < end; token++) {
       int64_t row = token / length, at = token % length, angle = (row * alike + at) * dims * size;
       for (int64_t head = 0; head < all; head++) {

@@ -75,6 +75,12 @@ char *motrain_chosen(Tensor **out, const Tensor *logits, const Tensor *targets, 
   });
 }
 
+int64_t motrain_threads() {
+  std::atomic<int64_t> parts{0};
+  in_parallel(at::get_num_threads(), 1, [&](int64_t, int64_t) { parts++; });
+  return parts;
+}
+
 char *motrain_draw(Tensor **out, const Tensor *logits, const Tensor *uniform, double temperature) {
   return said([&] {
     auto [tokens, log_probs] = draw(logits->contiguous(), uniform->contiguous(), temperature);
@@ -89,7 +95,11 @@ char *motrain_lay_out(Tensor **out, const Tensor *weight, int64_t rows) {
   });
 }
 
-char *motrain_product(Tensor **out, const Tensor *x, const Tensor *laid_out, const Tensor *bias, const Tensor *onto) {
-  return said([&] { *out = new Tensor(onto ? product_onto(*onto, *x, *laid_out) : product(*x, *laid_out, given(bias))); });
+char *motrain_beside(Tensor **out, const Tensor *x, const Tensor *inner, const Tensor *gains, const Tensor *columns) {
+  return said([&] { *out = new Tensor(beside(x->contiguous(), inner->contiguous(), given(gains), given(columns))); });
+}
+
+char *motrain_product(Tensor **out, const Tensor *x, const Tensor *laid_out, const Tensor *bias) {
+  return said([&] { *out = new Tensor(product(*x, *laid_out, given(bias))); });
 }
 }

@@ -12,7 +12,7 @@ Tensor rms(const Tensor &x, const Tensor &weight, double eps, bool plus_one) {
   Tensor out = same(x, x.sizes());
   const char *from = start(x), *w = start(weight);
   char *to = start(out);
-  at::parallel_for(0, count, grain(d), [&](int64_t begin, int64_t end) {
+  in_parallel(count, grain(d), [&](int64_t begin, int64_t end) {
     rows()->rms(is_wide, from + begin * bytes, w, to + begin * bytes, end - begin, d, eps, plus_one);
   });
   return out;
@@ -38,7 +38,7 @@ struct Rms : Function<Rms> {
     const char *own = start(g), *from = start(x), *w = start(weight);
     char *to = start(dx);
     float *sums = dw.mutable_data_ptr<float>();
-    at::parallel_for(0, parts, std::max<int64_t>(1, grain(d * each)), [&](int64_t begin, int64_t end) {
+    in_parallel(parts, std::max<int64_t>(1, grain(d * each)), [&](int64_t begin, int64_t end) {
       for (int64_t part = begin; part < end; part++) {
         int64_t first = part * each, some = std::min(each, count - first);
         if (some > 0)
@@ -61,7 +61,7 @@ Tensor gated(const Tensor &x) {
   Tensor out = same(x, size);
   const char *from = start(x);
   char *to = start(out);
-  at::parallel_for(0, count, grain(2 * d), [&](int64_t begin, int64_t end) {
+  in_parallel(count, grain(2 * d), [&](int64_t begin, int64_t end) {
     rows()->silu(is_wide, from + 2 * begin * bytes, to + begin * bytes, end - begin, d);
   });
   return out;
@@ -79,7 +79,7 @@ struct Silu : Function<Silu> {
     int64_t d = x.size(-1) / 2, count = d ? x.numel() / (2 * d) : 0, bytes = d * x.element_size();
     const char *own = start(g), *from = start(x);
     char *to = start(dx);
-    at::parallel_for(0, count, grain(4 * d), [&](int64_t begin, int64_t end) {
+    in_parallel(count, grain(4 * d), [&](int64_t begin, int64_t end) {
       rows()->silu_back(is_wide, own + begin * bytes, from + 2 * begin * bytes, to + 2 * begin * bytes, end - begin, d);
     });
     return {dx};

@@ -15,7 +15,7 @@ std::vector<Tensor> chosen(const Tensor &x, const Tensor &targets, double temper
   bool is_wide = wide(x);
   const char *from = start(x);
   float *to = out.mutable_data_ptr<float>(), *own = norms.mutable_data_ptr<float>();
-  at::parallel_for(0, count, grain(vocab), [&](int64_t begin, int64_t end) {
+  in_parallel(count, grain(vocab), [&](int64_t begin, int64_t end) {
     rows()->chosen(is_wide, from + begin * bytes, which + begin, to + begin, own + 2 * begin, end - begin, vocab, 1.0 / temperature);
   });
   return {out, norms};
@@ -39,7 +39,7 @@ struct Chosen : Function<Chosen> {
     char *to = start(dx);
     const int64_t *which = targets.const_data_ptr<int64_t>();
     const float *sums = norms.const_data_ptr<float>(), *own = g.const_data_ptr<float>();
-    at::parallel_for(0, x.size(0), grain(vocab), [&](int64_t begin, int64_t end) {
+    in_parallel(x.size(0), grain(vocab), [&](int64_t begin, int64_t end) {
       rows()->chosen_back(is_wide, from + begin * bytes, which + begin, sums + 2 * begin, own + begin, to + begin * bytes, end - begin, vocab, cold);
     });
     return {dx, Tensor(), Tensor()};
@@ -55,7 +55,7 @@ std::array<Tensor, 2> draw(const Tensor &x, const Tensor &uniform, double temper
   const float *from = x.const_data_ptr<float>(), *own = uniform.const_data_ptr<float>();
   int64_t *to = out.mutable_data_ptr<int64_t>();
   float *sure = log_probs.mutable_data_ptr<float>();
-  at::parallel_for(0, x.size(0), grain(vocab), [&](int64_t begin, int64_t end) {
+  in_parallel(x.size(0), grain(vocab), [&](int64_t begin, int64_t end) {
     rows()->draw(from + begin * vocab, own + begin, to + begin, sure + begin, end - begin, vocab, 1.0 / temperature);
   });
   return {out, log_probs};

@@ -38,6 +38,7 @@ unsafe extern "C" {
         targets: *const C_tensor,
         temperature: f64,
     ) -> *mut c_char;
+    pub fn motrain_threads() -> i64;
     pub fn motrain_draw(
         out: *mut *mut C_tensor,
         logits: *const C_tensor,
@@ -50,7 +51,13 @@ unsafe extern "C" {
         x: *const C_tensor,
         laid_out: *const C_tensor,
         bias: *const C_tensor,
-        onto: *const C_tensor,
+    ) -> *mut c_char;
+    pub fn motrain_beside(
+        out: *mut *mut C_tensor,
+        x: *const C_tensor,
+        inner: *const C_tensor,
+        gains: *const C_tensor,
+        columns: *const C_tensor,
     ) -> *mut c_char;
 
     fn free(memory: *mut c_void);

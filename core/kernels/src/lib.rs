@@ -20,6 +20,12 @@ pub fn fast() -> bool {
     !PLAIN.load(Ordering::Relaxed) && unsafe { ffi::motrain_fast() }
 }
 
+/// On how many threads kernels compute: libtorch's, where its OpenMP library is known.
+pub fn threads() -> i64 {
+    // SAFETY: counts what runs, and touches nothing else.
+    unsafe { ffi::motrain_threads() }
+}
+
 /// From now on, whether this process does without the kernels, as on a CPU that has not what they need: what they compute can be compared.
 pub fn leave_out(plain: bool) {
     PLAIN.store(plain, Ordering::Relaxed);
@@ -105,6 +111,15 @@ pub fn draw(logits: &Tensor, uniform: &Tensor, temperature: f64) -> Result<[Tens
     several(|out| unsafe { ffi::motrain_draw(out, handle(logits), handle(uniform), temperature) })
 }
 
+/// `x` with `inner` behind it, `[batch, …, in + ranks]`: where there are gains, `[batch or 1, columns]` (f32), each rank by that of its column, `[ranks]`
+/// (i64). It has no gradient.
+pub fn beside(x: &Tensor, inner: &Tensor, gains: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
+    check(&[x, inner])?;
+    let (gains, columns) = (shared(gains.map(|g| g.0)), shared(gains.map(|g| g.1)));
+    // SAFETY: as in `rms_norm`.
+    one(|out| unsafe { ffi::motrain_beside(out, handle(x), handle(inner), gains, columns) })
+}
+
 /// A matrix (bf16) as oneDNN's kernels want it for products with about so many rows. It has no gradient, and does not follow the matrix.
 pub struct LaidOut(Tensor);
 
@@ -125,13 +140,6 @@ impl LaidOut {
     pub fn product(&self, x: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         check(&[x])?;
         // SAFETY: as in `rms_norm`.
-        one(|out| unsafe { ffi::motrain_product(out, handle(x), handle(&self.0), shared(bias), shared(None)) })
-    }
-
-    /// `out + x·Wᵀ`, rounded once.
-    pub fn product_onto(&self, out: &Tensor, x: &Tensor) -> Result<Tensor> {
-        check(&[x, out])?;
-        // SAFETY: as in `rms_norm`.
-        one(|to| unsafe { ffi::motrain_product(to, handle(x), handle(&self.0), shared(None), handle(out)) })
+        one(|out| unsafe { ffi::motrain_product(out, handle(x), handle(&self.0), shared(bias)) })
     }
 }

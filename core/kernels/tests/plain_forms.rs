@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may panic")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use motrain_kernels::{Heads, LaidOut, attention, chosen_log_probs, draw, gated_silu, rms_norm, split_heads};
+use motrain_kernels::{Heads, LaidOut, attention, beside, chosen_log_probs, draw, gated_silu, rms_norm, split_heads};
 use tch::{Device, Kind, Tensor};
 
 type Result<T> = std::result::Result<T, tch::TchError>;
@@ -306,9 +306,35 @@ fn products_with_weights_laid_out() {
                 .linear(&weight.to_kind(Kind::Float), bias.map(|b| b.to_kind(Kind::Float)).as_ref());
             close(&format!("product of {rows}"), &laid_out.product(&x, bias).unwrap(), &plain, 1e-2);
         }
-        let onto = numbers(&[rows, 96], 4, Kind::BFloat16);
-        let plain = x.to_kind(Kind::Float).linear(&weight.to_kind(Kind::Float), None::<&Tensor>) + &onto;
-        close(&format!("sum with a product of {rows}"), &laid_out.product_onto(&onto, &x).unwrap(), &plain, 1e-2);
+    }
+}
+
+#[test]
+fn numbers_side_by_side() {
+    let columns = Tensor::from_slice(&[2i64, 0, 2, 1, 1]);
+    for (kind, bound) in both() {
+        for (batch, length, owns) in [(1, 1, 1), (3, 1, 3), (4, 7, 1), (4, 7, 4), (33, 2, 33)] {
+            let (x, inner) = (numbers(&[batch, length, 19], 1, kind), numbers(&[batch, length, 5], 2, kind));
+            let gains = numbers(&[owns, 3], 3, Kind::Float);
+            let plain = |inner: &Tensor| Tensor::cat(&[&x, inner], -1);
+            close("side by side", &beside(&x, &inner, None).unwrap(), &plain(&inner), 0.0);
+            let gained = &inner * gains.index_select(1, &columns).view([owns, 1, 5]);
+            let what = format!("gains of {owns} for {batch}");
+            close(&what, &beside(&x, &inner, Some((&gains, &columns))).unwrap(), &plain(&gained.to_kind(kind)), bound);
+        }
+    }
+    let (x, inner) = (numbers(&[2, 4], 1, Kind::Float), numbers(&[2, 1], 2, Kind::Float));
+    for (gains, column) in [([3, 2], 0), ([1, 2], 2), ([1, 2], -1)] {
+        let (gains, column) = (numbers(&gains, 1, Kind::Float), Tensor::from_slice(&[column as i64]));
+        assert!(beside(&x, &inner, Some((&gains, &column))).is_err(), "{column:?}");
+    }
+}
+
+#[test]
+fn work_is_shared_by_all_threads() {
+    for threads in [1, 2, 3] {
+        tch::set_num_threads(threads);
+        assert_eq!(motrain_kernels::threads(), i64::from(threads));
     }
 }
 

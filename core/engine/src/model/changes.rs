@@ -29,14 +29,14 @@ pub struct Changes {
     whole: Vec<Whole>,
 }
 
-/// Low-rank changes side by side: two products for all of them.
+/// Low-rank changes side by side: two products for all of them, or one beside that of the matrix.
 struct LowRank {
     /// One after the other, `[Σr, in]`.
     a: Matrix,
     /// Of each change its own.
     own: Vec<Tensor>,
-    /// `[out, Σr]`, with their scales: zeros where a change does not reach.
-    b: Matrix,
+    /// `[out, Σr]`, with their scales: zeros where a change does not reach. None where it lies behind the matrix that is changed, in one with it.
+    b: Option<Tensor>,
     /// A factor of each rank beside its gain, `[Σr]`.
     diagonal: Option<Tensor>,
     /// The column of each rank's gain, `[Σr]`; none where all are always there.
@@ -101,6 +101,7 @@ impl RowGains {
         Self(self.0.as_ref().map(Tensor::shallow_clone))
     }
 
+    /// Where there are blocks.
     fn all(&self) -> Result<&Tensor> {
         self.0.as_ref().ok_or_else(|| Error::invalid("a pass through changes that weights steer has no weights"))
     }
@@ -140,17 +141,35 @@ impl Changes {
         Ok((changes.low_rank.is_some() || !changes.whole.is_empty()).then_some(changes))
     }
 
+    /// `x` with what their second factors take behind it, where these lie behind the matrix itself.
+    pub fn beside(&self, x: &Tensor, passing: &Passing) -> Result<Option<Tensor>> {
+        self.low_rank.as_ref().filter(|low| low.b.is_none()).map(|low| low.beside(x, passing)).transpose()
+    }
+
+    /// Puts second factors behind the matrix, `[W | B]`, if it can be laid out so: one product then does both.
+    pub fn join<T>(&mut self, matrix: &Tensor, lay_out: impl Fn(&Tensor) -> Result<Option<T>>) -> Result<Option<T>> {
+        let Some(LowRank { b, .. }) = &mut self.low_rank else { return Ok(None) };
+        let Some(own) = b.as_ref().filter(|b| !b.requires_grad()) else { return Ok(None) };
+        let joined = lay_out(&Tensor::f_cat(&[matrix, own], 1)?)?;
+        if joined.is_some() {
+            *b = None;
+        }
+        Ok(joined)
+    }
+
     /// Adds to `out` what they make of `x`, `[batch, …, in]`.
     pub fn add_to(&self, mut out: Tensor, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        if let Some(low) = &self.low_rank {
-            out = low.add_to(&out, x, passing)?;
+        if let Some(low) = &self.low_rank
+            && let Some(b) = &low.b
+        {
+            out = out.f_add(&low.inner(x, passing)?.f_linear(b, None::<&Tensor>)?)?;
         }
         self.whole.iter().try_fold(out, |out, whole| Ok(out.f_add(&whole.apply(x, passing)?)?))
     }
 
     /// Lays matrices out for products without gradients.
     pub fn lay_out(&mut self) -> Result<()> {
-        let low = self.low_rank.iter_mut().flat_map(|low| [&mut low.a, &mut low.b]);
+        let low = self.low_rank.iter_mut().map(|low| &mut low.a);
         low.chain(self.whole.iter_mut().map(|whole| &mut whole.weight)).try_for_each(Matrix::lay_out)
     }
 }
@@ -202,15 +221,30 @@ impl LowRank {
         Ok(Some(Self {
             a: Matrix::Plain(Tensor::f_cat(&a, 0)?),
             own: a,
-            b: Matrix::Plain(Tensor::f_cat(&b, 1)?),
+            b: Some(Tensor::f_cat(&b, 1)?),
             diagonal: has_diagonal.then(|| Tensor::f_cat(&diagonals, 0)).transpose()?,
             columns: gained.then(|| Tensor::f_from_slice(&columns)?.f_to_device(device)).transpose()?,
         }))
     }
 
-    /// `out + B(g ⊙ Ax)`.
-    fn add_to(&self, out: &Tensor, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let mut inner = match passing.dropout {
+    /// `g ⊙ Ax`.
+    fn inner(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let inner = self.ungained(x, passing)?;
+        match &self.columns {
+            Some(columns) => Ok(inner.f_mul(&passing.gains.factor(columns, &inner)?)?),
+            None => Ok(inner),
+        }
+    }
+
+    /// The same behind `x`.
+    fn beside(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let inner = self.ungained(x, passing)?;
+        let gains = self.columns.as_ref().map(|columns| passing.gains.all().map(|gains| (gains, columns)));
+        Ok(motrain_kernels::beside(x, &inner, gains.transpose()?)?)
+    }
+
+    fn ungained(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+        let inner = match passing.dropout {
             None => self.a.product(x, None)?,
             // Each change drops inputs of its own, as in PEFT.
             Some(dropout) => {
@@ -218,13 +252,10 @@ impl LowRank {
                 Tensor::f_cat(&own.collect::<Result<Vec<_>>>()?, -1)?
             }
         };
-        if let Some(diagonal) = &self.diagonal {
-            inner = inner.f_mul(diagonal)?;
+        match &self.diagonal {
+            Some(diagonal) => Ok(inner.f_mul(diagonal)?),
+            None => Ok(inner),
         }
-        if let Some(columns) = &self.columns {
-            inner = inner.f_mul(&passing.gains.factor(columns, &inner)?)?;
-        }
-        self.b.product_onto(out, &inner)
     }
 }
 

@@ -29,11 +29,10 @@ const FEW_ROWS: i64 = 96;
 impl Linear {
     /// `x` is `[batch, …, in]`.
     pub fn apply(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
-        let plain = self.matrix.product(x, self.bias.as_ref())?;
-        match &self.changes {
-            Some(changes) => changes.add_to(plain, x, passing),
-            None => Ok(plain),
-        }
+        let Some(changes) = &self.changes else { return self.matrix.product(x, self.bias.as_ref()) };
+        let longer = changes.beside(x, passing)?;
+        let out = self.matrix.product(longer.as_ref().unwrap_or(x), self.bias.as_ref())?;
+        changes.add_to(out, x, passing)
     }
 
     pub fn numel(&self) -> usize {
@@ -42,9 +41,19 @@ impl Linear {
 
     /// Lays its matrices out for products without gradients, where that makes them faster.
     pub fn lay_out(&mut self) -> Result<()> {
+        if let (Matrix::Plain(weight), Some(changes)) = (&self.matrix, &mut self.changes) {
+            let size = [weight.size()[0], weight.size()[1]];
+            if let Some(joined) = changes.join(weight, |joined| laid_out(joined))? {
+                self.matrix = Matrix::LaidOut(joined, size);
+            }
+        }
         self.matrix.lay_out()?;
         self.changes.as_mut().map_or(Ok(()), Changes::lay_out)
     }
+}
+
+fn laid_out(weight: &Tensor) -> Result<Option<LaidOut>> {
+    Ok(if weight.requires_grad() { None } else { LaidOut::of(weight, LAID_OUT_FOR)? })
 }
 
 impl Matrix {
@@ -69,14 +78,6 @@ impl Matrix {
         })
     }
 
-    /// `out + x·Wᵀ`.
-    pub fn product_onto(&self, out: &Tensor, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Plain(_) => Ok(out.f_add(&self.product(x, None)?)?),
-            Self::LaidOut(weight, _) => Ok(weight.product_onto(out, x)?),
-        }
-    }
-
     pub fn numel(&self) -> usize {
         match self {
             Self::Plain(weight) => weight.numel(),
@@ -87,8 +88,7 @@ impl Matrix {
     /// Lays it out for products without gradients, where that makes them faster.
     pub fn lay_out(&mut self) -> Result<()> {
         if let Self::Plain(weight) = self
-            && !weight.requires_grad()
-            && let Some(laid_out) = LaidOut::of(weight, LAID_OUT_FOR)?
+            && let Some(laid_out) = laid_out(weight)?
         {
             let (rows, columns) = weight.size2()?;
             *self = Self::LaidOut(laid_out, [rows, columns]);
