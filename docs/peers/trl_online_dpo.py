@@ -1,18 +1,21 @@
-"""One step of TRL's OnlineDPOTrainer on a CPU, as docs/performance.md measures motrain's: 8 prompts of 20 tokens, 2 completions of 64 tokens, one
+"""One step of TRL's OnlineDPOTrainer on a CPU, as docs/performance.md measures motrain's: 8 prompts of 52 tokens, 2 completions of 64 tokens, one
 micro-batch, AdamW, bf16.
 
     pip install trl peft datasets          # measured: trl 1.16, peft 0.21, transformers 5.24, torch 2.15
     OMP_NUM_THREADS=2 python trl_online_dpo.py MODEL [--lora] [--checkpointing]
 
 Without --lora weights are f32 and computing is in bf16 (autocast), beside a reference model in bf16; with it the base is bf16, and the reference is the
-base. Prints the seconds of each step, how much of them was drawing, and the process's peak memory."""
+base. Prints the seconds of each step, how much of them was drawing, and the process's peak memory; with --json an object a line."""
 import argparse
+import json
 import resource
+import statistics
 import tempfile
 import time
 import warnings
 
 import torch
+import trl
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -24,8 +27,9 @@ options.add_argument("model")
 options.add_argument("--lora", action="store_true")
 options.add_argument("--checkpointing", action="store_true")
 options.add_argument("--steps", type=int, default=3)
+options.add_argument("--json", action="store_true")
 options = options.parse_args()
-PROMPTS, LENGTH, NEW = 8, 20, 64
+PROMPTS, LENGTH, NEW = 8, 52, 64
 
 tokenizer = AutoTokenizer.from_pretrained(options.model, padding_side="left")
 text = tokenizer.decode(tokenizer("how can one plan a good day when the weather is bad " * 8)["input_ids"][: LENGTH])
@@ -79,5 +83,14 @@ trainer = Timed(
     peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM") if options.lora else None,
 )
 trainer.train()
-print("seconds a step, of which drawing:", *trainer.steps)
-print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9:.2f} GB")
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+if options.json:
+    # The first step takes memory that the others find.
+    seconds = statistics.median(step for step, _ in trainer.steps[1:])
+    step, memory = ("LoRA step", "peak memory, LoRA") if options.lora else ("whole step", "peak memory")
+    print(json.dumps({"version": "trl", "is": trl.__version__, "torch": torch.__version__}))
+    print(json.dumps({"measure": step, "value": seconds, "unit": "s"}))
+    print(json.dumps({"measure": memory, "value": peak, "unit": "GB"}))
+else:
+    print("seconds a step, of which drawing:", *trainer.steps)
+    print(f"peak memory {peak:.2f} GB")

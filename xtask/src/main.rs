@@ -6,6 +6,7 @@ mod fuzz;
 mod libtorch;
 mod models;
 mod paper;
+mod peers;
 mod plugins;
 mod run;
 
@@ -56,6 +57,15 @@ enum Command {
     },
     /// Measure decoding, training and a whole online step
     Bench {
+        /// Beside TRL, transformers and llama.cpp, all sides in turn; writes docs/performance.md
+        #[arg(long)]
+        peers: bool,
+        /// How often each side runs with --peers
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// A Python that has docs/peers/requirements.txt and llama_cpp.txt [default: an environment made in the cache, 5 GB]
+        #[arg(long)]
+        python: Option<PathBuf>,
         /// Passed on to the benchmark
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
@@ -116,7 +126,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Demo { out } => commands::demo(&out),
         Command::Test { ci, args } => commands::test(ci, &args),
         Command::Fuzz { seconds, targets } => fuzz::run(seconds, &targets),
-        Command::Bench { args } => commands::bench(&args),
+        Command::Bench { peers: true, rounds, python, .. } => peers::run(rounds, python),
+        Command::Bench { args, .. } => commands::bench(&args),
         Command::Campaign(wanted) => campaign::run(&wanted),
         Command::ReproducePaper { scale, seeds, jobs, only, out } => paper::reproduce(&scale, seeds, jobs, &only, out),
         Command::Plugins => plugins::build().map(|_| ()),

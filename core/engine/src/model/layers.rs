@@ -43,7 +43,7 @@ impl Linear {
     pub fn lay_out(&mut self) -> Result<()> {
         if let (Matrix::Plain(weight), Some(changes)) = (&self.matrix, &mut self.changes) {
             let size = [weight.size()[0], weight.size()[1]];
-            if let Some(joined) = changes.join(weight, |joined| laid_out(joined))? {
+            if let Some(joined) = changes.join(weight, laid_out)? {
                 self.matrix = Matrix::LaidOut(joined, size);
             }
         }
