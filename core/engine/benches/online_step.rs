@@ -60,7 +60,7 @@ fn main() -> Result<()> {
     if lora {
         let options = Lora { r: 16, alpha: 32.0, ..Lora::default() };
         bench.model.attach(&options, &folder, None, 0, 0)?;
-        return bench.step("LoRA step", "peak memory, LoRA");
+        return bench.step("LoRA step", "LoRA ", "peak memory, LoRA");
     }
     if !json {
         let threads = (tch::get_num_threads(), motrain_kernels::threads());
@@ -68,7 +68,7 @@ fn main() -> Result<()> {
         println!("{millions:.0} M parameters, {dtype:?}, {} threads, kernels on {}", threads.0, threads.1);
     }
     bench.drawing()?;
-    bench.step("whole step", "peak memory")
+    bench.step("whole step", "it ", "peak memory")
 }
 
 impl Bench {
@@ -135,7 +135,7 @@ impl Bench {
     }
 
     /// A whole online step and its parts: 8 prompts, 2 completions each.
-    fn step(mut self, whole: &str, memory: &str) -> Result<()> {
+    fn step(mut self, whole: &str, part: &str, memory: &str) -> Result<()> {
         let reference = no_grad(|| self.model.reference(self.dtype))?;
         self.model.require_grad()?;
         let mut adam = optim::build(&Optimizer { lr: 1e-7, ..Optimizer::default() }, self.model.trained())?;
@@ -154,10 +154,10 @@ impl Bench {
         let [forward, backward] = products(shape, 8 * (PROMPT + 2 * NEW) as i64, (16 * NEW) as i64, self.dtype)?;
         // What stands still has no gradient of its own.
         let backward = if self.model.lora.is_some() { backward / 2.0 } else { backward };
-        self.say("  rollout", draw, "s", Some(drawing));
-        self.say("  reference", refer, "s", Some(forward));
-        self.say("  forward and backward", train, "s", Some(forward + backward));
-        self.say("  AdamW", update, "s", None);
+        self.say(&format!("of {part}rollout"), draw, "s", Some(drawing));
+        self.say(&format!("of {part}reference"), refer, "s", Some(forward));
+        self.say(&format!("of {part}forward and backward"), train, "s", Some(forward + backward));
+        self.say(&format!("of {part}AdamW"), update, "s", None);
         let floor = drawing + 2.0 * forward + backward + update;
         self.say(whole, draw + refer + train + update, "s", Some(floor));
         self.say(memory, peak, "GB", None);
