@@ -276,3 +276,32 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(text.contains(".SH NAME"), "{page}: {text}");
     }
 }
+
+/// The file is JSON as Chrome's viewer reads it, and says of each part when it began and ended.
+#[test]
+fn a_profile_says_where_the_time_goes() {
+    let folder = folder();
+    let run = |name: &str| success(small_run(folder.path(), name).args(["--profile", &format!("{name}.json")]));
+    run("out");
+    let text = std::fs::read_to_string(folder.path().join("out.json")).unwrap();
+    let events: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let mut open = std::collections::BTreeMap::<&str, i64>::new();
+    let mut begun = std::collections::BTreeMap::<&str, i64>::new();
+    for event in &events {
+        let name = event["name"].as_str().unwrap_or_default();
+        match event["ph"].as_str().unwrap() {
+            "B" => (*open.entry(name).or_default() += 1, *begun.entry(name).or_default() += 1).0,
+            "E" => *open.entry(name).or_default() -= 1,
+            _ => {}
+        }
+    }
+    assert!(open.values().all(|left| *left == 0), "{open:?}");
+    assert_eq!((begun["stage"], begun["step"], begun["update"]), (4, 6, 6), "{begun:?}");
+    for part in
+        ["rollout", "prefill", "token", "reward", "reference", "policy", "micro-batch", "backward", "checkpoint"]
+    {
+        assert!(begun.get(part).is_some_and(|count| *count > 0), "{part} is missing: {begun:?}");
+    }
+    let said = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--profile", "nowhere/p.json"]));
+    assert!(said.contains("cannot write the profile nowhere/p.json"), "{said}");
+}

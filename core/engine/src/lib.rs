@@ -32,3 +32,6 @@ pub mod tokenizer;
 pub mod train;
 
 pub use error::{Error, Result};
+
+/// The target of the spans that say where the time goes: parts of a run, coarse to fine.
+pub const PROFILE: &str = "motrain::profile";

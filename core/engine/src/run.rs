@@ -10,7 +10,7 @@ use crate::stage::{self, AnyWork, Makes, evaluate};
 use crate::time_left::TimeLeft;
 use crate::tokenizer::clock;
 use crate::train::log;
-use crate::{Error, Result, device, steer};
+use crate::{Error, PROFILE, Result, device, steer};
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::registry::Registry;
@@ -66,6 +66,7 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
         let rest =
             left.told(plan.stages[at..].iter().filter(|s| status(&session, &s.id).is_none()).map(|s| s.work.kind()));
         tracing::info!("{}: started (stage {} of {}{rest})", stage.id, at + 1, plan.stages.len());
+        let _part = tracing::trace_span!(target: PROFILE, "stage", id = stage.id.as_str(), kind).entered();
         left.finished(kind, finish(Cx { session: &session, id: &stage.id }, stage.work.as_ref())?);
     }
     log::compose(&session, None)?;

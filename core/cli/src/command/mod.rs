@@ -15,11 +15,15 @@ mod train;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::path::PathBuf;
 
 /// Train one language model that follows objective weights given at inference.
 #[derive(Parser)]
 #[command(name = "motrain", version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    /// Write where the time goes to this file, as chrome://tracing and ui.perfetto.dev show it
+    #[arg(long, global = true, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]

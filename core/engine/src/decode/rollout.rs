@@ -8,7 +8,7 @@ use super::{Completion, Completions, Decoder, Query};
 use crate::plan::GenerationConfig;
 use crate::session::obey;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, PROFILE, Result};
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use tch::{Kind, Tensor, no_grad};
@@ -25,6 +25,7 @@ pub fn rollout(
     seed: impl Fn(usize, usize) -> u64,
     sampling: &GenerationConfig,
 ) -> Result<Completions> {
+    let _part = tracing::trace_span!(target: PROFILE, "rollout", completions = prompts.len() * n).entered();
     for prompt in prompts {
         fits_context(prompt.len(), sampling.max_new_tokens, decoder.context())?;
     }
@@ -84,10 +85,13 @@ fn decode(
     sampling: &GenerationConfig,
 ) -> Result<Vec<Row>> {
     let source: Vec<usize> = rows.iter().map(|row| row.prompt).collect();
+    let prefill = tracing::trace_span!(target: PROFILE, "prefill", prompts = prompts.len()).entered();
     let (mut logits, mut decoding) = decoder.prefill(prompts, &source, sampling.max_new_tokens)?;
+    drop(prefill);
     let mut alive: Vec<usize> = (0..rows.len()).collect();
     for step in 0..sampling.max_new_tokens {
         obey()?;
+        let _part = tracing::trace_span!(target: PROFILE, "token", rows = alive.len()).entered();
         let uniform: Vec<f32> = alive.iter().map(|&r| rows[r].rng.random()).collect();
         let drawn = next_tokens(&logits, sampling, &uniform)?;
         let (tokens, log_probs): (Vec<i64>, Vec<f32>) =

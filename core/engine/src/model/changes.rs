@@ -162,7 +162,7 @@ impl Changes {
         if let Some(low) = &self.low_rank
             && let Some(b) = &low.b
         {
-            out = out.f_add(&low.inner(x, passing)?.f_linear(b, None::<&Tensor>)?)?;
+            out = out.f_add(&low.gained(x, passing)?.f_linear(b, None::<&Tensor>)?)?;
         }
         self.whole.iter().try_fold(out, |out, whole| Ok(out.f_add(&whole.apply(x, passing)?)?))
     }
@@ -228,7 +228,7 @@ impl LowRank {
     }
 
     /// `g ⊙ Ax`.
-    fn inner(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
+    fn gained(&self, x: &Tensor, passing: &Passing) -> Result<Tensor> {
         let inner = self.ungained(x, passing)?;
         match &self.columns {
             Some(columns) => Ok(inner.f_mul(&passing.gains.factor(columns, &inner)?)?),

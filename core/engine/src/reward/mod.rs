@@ -12,7 +12,7 @@ pub use reading::{Label, Output, Reading, ReadingOptions};
 use crate::decode::{Completion, Completions};
 use crate::stage::rewards::Rewards;
 use crate::train::log::Metrics;
-use crate::{Error, Result};
+use crate::{Error, PROFILE, Result};
 use motrain_core::data::{DataSpec, Row};
 use motrain_core::registry::Registry;
 use motrain_core::reward::{RewardSource, Sample, score_checked};
@@ -143,6 +143,7 @@ impl RewardSet {
     /// Raw scores by reward, each source called once, those that can beside each other. The samples carry plain prompts.
     pub fn score_raw(&self, samples: &[Sample]) -> Result<RawScores> {
         let score = |name: &str, source: &dyn RewardSource| {
+            let _part = tracing::trace_span!(target: PROFILE, "reward", name, samples = samples.len()).entered();
             let clock = Instant::now();
             let scores = score_checked(name, source, samples);
             (scores, clock.elapsed().as_secs_f64())

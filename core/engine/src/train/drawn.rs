@@ -5,7 +5,7 @@ use super::logprob::{Group, Packed, pack, to_vec};
 use crate::model::{Model, Net};
 use crate::plan::Training;
 use crate::session::obey;
-use crate::{Error, Result};
+use crate::{Error, PROFILE, Result};
 use motrain_core::metrics::stats::mean;
 use tch::{Kind, Tensor, no_grad};
 
@@ -73,12 +73,14 @@ impl LogProbs {
     /// Log-prob sums under the reference, completion by completion.
     pub fn reference(&self, drawn: &[&Drawn]) -> Result<Vec<f64>> {
         obey()?;
+        let _part = tracing::trace_span!(target: PROFILE, "reference").entered();
         let packed = self.pack(&self.reference, drawn, self.reference_sees_weights)?;
         no_grad(|| to_vec(&packed.sums(&packed.token_log_probs(&self.reference, self.temperature)?)?))
     }
 
     /// The same under a policy, still on the graph.
     pub fn policy(&self, net: &Net, drawn: &[&Drawn]) -> Result<Told> {
+        let _part = tracing::trace_span!(target: PROFILE, "policy").entered();
         let packed = self.pack_gained(net, drawn)?;
         Told::of(&packed, &packed.token_log_probs(net, self.temperature)?)
     }

@@ -9,7 +9,7 @@ use crate::model::{Model, Net};
 use crate::plan::{Optimizer, Training};
 use crate::session::{Cx, obey};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, PROFILE, Result};
 use indicatif::ProgressBar;
 use std::time::Instant;
 use tch::Tensor;
@@ -82,6 +82,7 @@ impl<'a> Trainer<'a> {
     /// Does the steps that are left. A step that fails or is stopped is given up; what the whole ones before it did is saved.
     pub fn run(&mut self, mut step: impl FnMut(&mut Self) -> Result<()>) -> Result<()> {
         while self.running() {
+            let _part = tracing::trace_span!(target: PROFILE, "step", number = self.state.step + 1).entered();
             let Err(error) = obey().and_then(|()| step(self)) else { continue };
             // After an update there is no way back to the step before.
             let saved = if self.moved || self.whole.step == 0 { Ok(()) } else { self.save() };
@@ -115,6 +116,7 @@ impl<'a> Trainer<'a> {
     /// Clips the gradients, moves the parameters and clears the gradients. A number that is not finite ends the stage here, before a
     /// checkpoint could hold it.
     fn update(&mut self, loss: f64) -> Result<Metrics> {
+        let _part = tracing::trace_span!(target: PROFILE, "update").entered();
         let lr = optim::learning_rate(&self.options, self.state.step, self.total);
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}"), lr));
@@ -165,6 +167,7 @@ impl<'a> Trainer<'a> {
 
     /// Saves where the last whole step ended.
     fn save(&self) -> Result<()> {
+        let _part = tracing::trace_span!(target: PROFILE, "checkpoint").entered();
         self.log.sync()?;
         checkpoint::save(&self.stage.folder(), &self.model, &self.tokenizer, self.optim.as_ref(), &self.whole)
     }
@@ -195,7 +198,9 @@ pub(super) fn accumulate<M>(
     let (net, mut mean) = (net()?, [0.0]);
     for micro in micros {
         obey()?;
+        let _part = tracing::trace_span!(target: PROFILE, "micro-batch").entered();
         let share = loss(&net, micro)?.f_div_scalar(all[0])?;
+        let _part = tracing::trace_span!(target: PROFILE, "backward").entered();
         share.f_backward()?;
         net.backpropagate()?;
         mean[0] += f64::try_from(&share)?;
