@@ -302,6 +302,7 @@ fn a_profile_says_where_the_time_goes() {
     {
         assert!(begun.get(part).is_some_and(|count| *count > 0), "{part} is missing: {begun:?}");
     }
-    let said = failure(motrain(folder.path()).args(["check", "experiments/hh.rhai", "--profile", "nowhere/p.json"]));
+    let said =
+        failure(motrain(folder.path()).args(["generate", "out", "--prompt", "hi", "--profile", "nowhere/p.json"]));
     assert!(said.contains("cannot write the profile nowhere/p.json"), "{said}");
 }

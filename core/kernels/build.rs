@@ -46,8 +46,11 @@ fn torch(folder: &Path) {
     // Its OpenMP library, whose file may have a name of its own.
     let lib = folder.join("lib");
     let files = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|file| file.file_name());
-    let gomp = files.filter_map(|name| name.into_string().ok()).find(|name| name.starts_with("libgomp"));
-    if let Some(gomp) = gomp {
+    let is_gomp =
+        |name: &String| name.starts_with("libgomp") && name.contains(".so") && !name.starts_with("libgomp-plugin");
+    println!("cargo:rustc-check-cfg=cfg(gomp)");
+    if let Some(gomp) = files.filter_map(|name| name.into_string().ok()).filter(is_gomp).min() {
+        println!("cargo:rustc-cfg=gomp");
         build.define("HAS_GOMP", None);
         println!("cargo:rustc-link-search=native={}", lib.display());
         println!("cargo:rustc-link-lib=dylib:+verbatim={gomp}");

@@ -1,5 +1,5 @@
 """What llama.cpp decodes on a CPU, as `cargo xtask bench --peers` compares it: bf16, prompts of 52 tokens, 64 new ones each, tokens given (nothing is
-drawn); then 64 prompts at once, drawn at temperature 1, whose answers leave the batch where the model ends them (what its server does with 64 slots).
+drawn); then 64 prompts at once, drawn at temperature 1, whose answers leave the batch where the model ends them (as with 64 slots of its server).
 
     python llama_cpp_decode.py MODEL.gguf THREADS
 
@@ -97,6 +97,15 @@ def mixed():
     L.llama_sampler_chain_add(sampler, L.llama_sampler_init_temp(1.0))
     L.llama_sampler_chain_add(sampler, L.llama_sampler_init_dist(0))
     batch = Batch(64 + 256)
+    seconds_of_drawing = 0.0
+
+    def draw(place):
+        nonlocal seconds_of_drawing
+        began = time.perf_counter()
+        token = L.llama_sampler_sample(sampler, batch.context, place)
+        seconds_of_drawing += time.perf_counter() - began
+        return token
+
     lengths, made, alive, start = [len(p) for p in prompts], [0] * len(prompts), {}, time.perf_counter()
     for first in range(0, len(prompts), 32):
         rows, last = [], {}
@@ -104,7 +113,7 @@ def mixed():
             rows += [(t, i, s, i + 1 == lengths[s]) for i, t in enumerate(prompts[s])]
             last[s] = len(rows) - 1
         batch.decode(rows)
-        alive |= {s: L.llama_sampler_sample(sampler, batch.context, at) for s, at in last.items()}
+        alive |= {s: draw(at) for s, at in last.items()}
     while alive:
         for s in alive:
             made[s] += 1
@@ -112,10 +121,11 @@ def mixed():
         if alive:
             order = list(alive)
             batch.decode([(alive[s], lengths[s] + made[s] - 1, s, True) for s in order])
-            alive = {s: L.llama_sampler_sample(sampler, batch.context, i) for i, s in enumerate(order)}
+            alive = {s: draw(i) for i, s in enumerate(order)}
     seconds = time.perf_counter() - start
     say("answers of mixed length, 64 prompts", sum(made) / seconds)
     say("answers of mixed length, mean", sum(made) / len(made), "tokens")
+    say("answers of mixed length, without drawing", sum(made) / (seconds - seconds_of_drawing))
 
 
 mixed()

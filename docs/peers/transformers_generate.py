@@ -16,7 +16,7 @@ PROMPT, NEW = 52, 64
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1], padding_side="left")
 model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.bfloat16).eval()
 transformers.logging.set_verbosity_error()
-print(json.dumps({"version": "transformers", "is": transformers.__version__, "torch": torch.__version__}))
+print(json.dumps({"version": "transformers", "is": transformers.__version__}))
 
 
 def say(measure, value, unit="tokens/s"):

@@ -1,7 +1,7 @@
 """One step of TRL's OnlineDPOTrainer on a CPU, as docs/performance.md measures motrain's: 8 prompts of 52 tokens, 2 completions of 64 tokens, one
 micro-batch, AdamW, bf16.
 
-    pip install trl peft datasets          # measured: trl 1.16, peft 0.21, transformers 5.24, torch 2.15
+    pip install trl peft datasets          # measured: requirements.txt
     OMP_NUM_THREADS=2 python trl_online_dpo.py MODEL [--lora] [--checkpointing]
 
 Without --lora weights are f32 and computing is in bf16 (autocast), beside a reference model in bf16; with it the base is bf16, and the reference is the
@@ -14,11 +14,12 @@ import tempfile
 import time
 import warnings
 
+import peft
 import torch
 import trl
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
 
 warnings.filterwarnings("ignore")
@@ -53,11 +54,15 @@ class Timed(OnlineDPOTrainer):
         self.drawing += time.perf_counter() - start
         return drawn
 
-    def training_step(self, *args, **kwargs):
-        start, self.drawing = time.perf_counter(), 0.0
-        loss = super().training_step(*args, **kwargs)
-        self.steps.append((round(time.perf_counter() - start, 2), round(self.drawing, 2)))
-        return loss
+
+class Clock(TrainerCallback):
+    """From a step's begin to its end: drawing, gradient, clipping and AdamW."""
+
+    def on_step_begin(self, *args, **kwargs):
+        self.start, trainer.drawing = time.perf_counter(), 0.0
+
+    def on_step_end(self, *args, **kwargs):
+        trainer.steps.append((round(time.perf_counter() - self.start, 2), round(trainer.drawing, 2)))
 
 
 trainer = Timed(
@@ -82,13 +87,15 @@ trainer = Timed(
     processing_class=tokenizer,
     peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM") if options.lora else None,
 )
+trainer.add_callback(Clock())
 trainer.train()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 if options.json:
     # The first step takes memory that the others find.
     seconds = statistics.median(step for step, _ in trainer.steps[1:])
     step, memory = ("LoRA step", "peak memory, LoRA") if options.lora else ("whole step", "peak memory")
-    print(json.dumps({"version": "trl", "is": trl.__version__, "torch": torch.__version__}))
+    for package in (trl, torch, peft):
+        print(json.dumps({"version": package.__name__, "is": package.__version__}))
     print(json.dumps({"measure": step, "value": seconds, "unit": "s"}))
     print(json.dumps({"measure": memory, "value": peak, "unit": "GB"}))
 else:

@@ -83,7 +83,8 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
     if nextest.is_ok_and(|s| s.success()) {
         command.args(["nextest", "run", "--workspace"]);
     } else {
-        command.args(["test", "--workspace"]);
+        // Some tests leave out the kernels of their whole process.
+        command.args(["test", "--workspace"]).env("RUST_TEST_THREADS", "1");
     }
     checked(command.args(args))?;
     if ci { fuzz::run(10, &[]) } else { Ok(()) }

@@ -71,7 +71,7 @@ fn commands(side: &str, python: &Path, model: &Path, gguf: &Path) -> Result<Vec<
     };
     let trl = |more: &[&str]| script("trl_online_dpo.py", model, &[&["--json", "--steps", "4"], more].concat());
     Ok(match side {
-        "motrain" => vec![bench(&[]), bench(&["--lora"])],
+        "motrain" => ["drawing", "step", "lora"].map(|part| bench(&["--only", part])).into(),
         "TRL" => vec![trl(&[]), trl(&["--lora"])],
         "transformers" => vec![script("transformers_generate.py", model, &[])],
         _ => vec![script("llama_cpp_decode.py", gguf, &[&threads])],
@@ -82,7 +82,9 @@ fn commands(side: &str, python: &Path, model: &Path, gguf: &Path) -> Result<Vec<
 fn installed() -> Result<PathBuf> {
     let folder = cache()?.join("peers");
     let (inside, done) = (folder.join("bin/python"), folder.join("installed"));
-    let wanted = fs::read_to_string(root().join("docs/peers/requirements.txt"))?;
+    let pinned =
+        ["requirements.txt", "llama_cpp.txt"].map(|name| fs::read_to_string(root().join("docs/peers").join(name)));
+    let wanted = pinned.into_iter().collect::<std::io::Result<String>>()?;
     if fs::read_to_string(&done).is_ok_and(|there| there == wanted) {
         return Ok(inside);
     }

@@ -29,7 +29,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 /// What the binary does.
 pub fn main() -> ExitCode {
     let args = command::Args::parse();
-    let _profile = match log(args.profile.as_deref()) {
+    let _profile = match log(args.profile()) {
         Ok(guard) => guard,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {}", describe(&error));

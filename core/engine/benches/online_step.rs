@@ -6,8 +6,8 @@ use clap::Parser;
 use motrain_core::Prompt;
 use motrain_core::rng::sub_seed;
 use motrain_engine::Result;
-use motrain_engine::decode::{Decoder, Gained, rollout};
-use motrain_engine::model::{Mask, Model, Net, Shape};
+use motrain_engine::decode::{Completions, Decoder, Gained, rollout};
+use motrain_engine::model::{Model, Net, Shape};
 use motrain_engine::plan::{Gains, GenerationConfig, Lora, Optimizer};
 use motrain_engine::tokenizer::Tokenizer;
 use motrain_engine::train::logprob::{Group, pack};
@@ -27,15 +27,22 @@ struct Args {
     model: PathBuf,
     #[arg(long, default_value = "auto")]
     dtype: String,
-    /// The step of an adapter (rank 16, all matrices), and nothing else.
+    /// Drawing, a whole step, or the step of an adapter (rank 16, all matrices) [default: the first two]
     #[arg(long)]
-    lora: bool,
+    only: Option<Part>,
     /// A JSON object a line in place of the table.
     #[arg(long)]
     json: bool,
     /// What `cargo bench` adds.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, clap::ValueEnum)]
+enum Part {
+    Drawing,
+    Step,
+    Lora,
 }
 
 /// What is measured of a model.
@@ -49,7 +56,8 @@ struct Bench {
 
 fn main() -> Result<()> {
     environment::settle();
-    let Args { model: folder, dtype, lora, json, .. } = Args::parse();
+    let Args { model: folder, dtype, only, json, .. } = Args::parse();
+    let lora = only == Some(Part::Lora);
     let dtype = device::dtype(&dtype, Device::Cpu)?;
     // As stages read it: what stands still, in the type of computing.
     let model = Model::load_as(&folder, Device::Cpu, if lora { dtype } else { Kind::Float })?;
@@ -67,7 +75,12 @@ fn main() -> Result<()> {
         let millions = bench.model.parameter_count() as f64 / 1e6;
         println!("{millions:.0} M parameters, {dtype:?}, {} threads, kernels on {}", threads.0, threads.1);
     }
-    bench.drawing()?;
+    if only != Some(Part::Step) {
+        bench.drawing()?;
+    }
+    if only == Some(Part::Drawing) {
+        return Ok(());
+    }
     bench.step("whole step", "it ", "peak memory")
 }
 
@@ -87,7 +100,7 @@ impl Bench {
         self.say("GEMM 1024x576x3072", gemm_rate(self.dtype)?, "GFLOP/s", None);
         let net = no_grad(|| self.model.net(self.dtype))?;
         for batch in [1, 16, 64] {
-            let rate = (batch * PROMPT) as f64 / prefill_seconds(&net, &self.prompt, batch)?;
+            let rate = (batch * PROMPT) as f64 / median(|| self.draw(&net, batch, 1))?;
             self.say(&format!("prefill, {batch} prompts"), rate, "tokens/s", None);
         }
         let steered = steered(&self.model, self.dtype)?;
@@ -107,17 +120,21 @@ impl Bench {
 
     /// Tokens a second after the first.
     fn decode(&self, net: &dyn Decoder, batch: usize) -> Result<f64> {
-        let endless = endless(&self.tokenizer);
-        let prompts = vec![self.prompt.clone(); batch];
         let time = |new: usize| -> Result<f64> {
-            let sampling = GenerationConfig { max_new_tokens: new, ..GenerationConfig::default() };
             let clock = Instant::now();
-            rollout(net, &endless, &prompts, 1, |i, _| sub_seed(0, "bench", i as u64), &sampling)?;
+            self.draw(net, batch, new)?;
             Ok(clock.elapsed().as_secs_f64())
         };
         time(2)?;
         let (short, long) = (time(1)?, time(1 + NEW)?);
         Ok((batch * NEW) as f64 / (long - short))
+    }
+
+    /// So many tokens for each of so many prompts.
+    fn draw(&self, net: &dyn Decoder, batch: usize, new: usize) -> Result<Completions> {
+        let prompts = vec![self.prompt.clone(); batch];
+        let sampling = GenerationConfig { max_new_tokens: new, ..GenerationConfig::default() };
+        rollout(net, &endless(&self.tokenizer), &prompts, 1, |i, _| sub_seed(0, "bench", i as u64), &sampling)
     }
 
     /// Tokens of answers that end where the model ends them, at most 256 each, and the seconds that they took.
@@ -157,7 +174,7 @@ impl Bench {
         self.say(&format!("of {part}rollout"), draw, "s", Some(drawing));
         self.say(&format!("of {part}reference"), refer, "s", Some(forward));
         self.say(&format!("of {part}forward and backward"), train, "s", Some(forward + backward));
-        self.say(&format!("of {part}AdamW"), update, "s", None);
+        self.say(&format!("of {part}update"), update, "s", None);
         let floor = drawing + 2.0 * forward + backward + update;
         self.say(whole, draw + refer + train + update, "s", Some(floor));
         self.say(memory, peak, "GB", None);
@@ -261,21 +278,6 @@ fn products(shape: &Shape, tokens: i64, targets: i64, dtype: Kind) -> Result<[f6
     })
 }
 
-fn prefill_seconds(net: &Net, prompt: &[u32], batch: usize) -> Result<f64> {
-    no_grad(|| {
-        let one: Vec<i64> = prompt.iter().map(|&t| i64::from(t)).collect();
-        let ids = Tensor::f_from_slice(&one)?.f_unsqueeze(0)?.f_repeat([batch as i64, 1])?;
-        let positions = Tensor::f_arange(PROMPT as i64, (Kind::Int64, Device::Cpu))?.f_unsqueeze(0)?;
-        let mut best = f64::INFINITY;
-        for _ in 0..3 {
-            let clock = Instant::now();
-            let _ = net.hidden(&ids, &positions, &Mask::Causal, None)?;
-            best = best.min(clock.elapsed().as_secs_f64());
-        }
-        Ok(best)
-    })
-}
-
 /// Seconds of rollout, reference, forward and backward, and update.
 fn online_step(bench: &Bench, reference: &Net, adam: &mut dyn optim::Optim) -> Result<[f64; 4]> {
     let Bench { model, tokenizer, prompt, dtype, .. } = bench;
@@ -299,7 +301,10 @@ fn online_step(bench: &Bench, reference: &Net, adam: &mut dyn optim::Optim) -> R
     sums.f_sum(Kind::Float)?.f_mul_scalar(1e-3)?.f_backward()?;
     let train = clock.elapsed().as_secs_f64();
     let clock = Instant::now();
+    // As a stage's update does it.
+    optim::clip_gradients(model.trained(), 1.0)?;
     adam.step(model.trained(), 1e-7)?;
+    optim::not_finite(model.trained(), Tensor::shallow_clone)?;
     optim::zero_gradients(model.trained())?;
     Ok([draw, refer, train, clock.elapsed().as_secs_f64()])
 }
@@ -308,5 +313,5 @@ fn online_step(bench: &Bench, reference: &Net, adam: &mut dyn optim::Optim) -> R
 fn peak_memory() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap_or("");
-    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) / 1e6
+    line.split_whitespace().nth(1).and_then(|kb| kb.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0 / 1e9
 }

@@ -7,6 +7,7 @@
 #include <ATen/ops/zeros.h>
 #include <array>
 #include <atomic>
+#include <exception>
 #include <optional>
 #include <torch/csrc/autograd/custom_function.h>
 #include <vector>
@@ -58,23 +59,31 @@ char *start(Tensor &x) { return static_cast<char *>(x.mutable_data_ptr()); }
 // Numbers of a row below which another thread does not pay.
 int64_t grain(int64_t numbers) { return std::max<int64_t>(1, 16384 / std::max<int64_t>(1, numbers)); }
 
-// Runs `f(begin, end)` on parts of `count` that are at least `grain` long, on all threads; `f` must not throw. `at::parallel_for` does so only where the
-// compiler's OpenMP library is libtorch's.
+// Runs `f(begin, end)` on parts of `count` that are at least `grain` long, on all threads. `at::parallel_for` does so only where the compiler's OpenMP
+// library is libtorch's.
 template <typename F> void in_parallel(int64_t count, int64_t grain, const F &f) {
 #if defined(HAS_GOMP)
   if (count > grain && at::get_num_threads() > 1 && !at::in_parallel_region()) {
     struct Task {
       const F &f;
       int64_t count, grain;
+      std::atomic<bool> failed{false};
+      std::exception_ptr why{};
     } task{f, count, grain};
     auto one = [](void *data) {
-      const Task &task = *static_cast<const Task *>(data);
+      Task &task = *static_cast<Task *>(data);
       int64_t parts = std::min<int64_t>(omp_get_num_threads(), (task.count + task.grain - 1) / task.grain);
       int64_t each = (task.count + parts - 1) / parts, begin = omp_get_thread_num() * each;
-      if (begin < task.count) task.f(begin, std::min(task.count, begin + each));
+      try {
+        if (begin < task.count) task.f(begin, std::min(task.count, begin + each));
+      } catch (...) {
+        if (!task.failed.exchange(true)) task.why = std::current_exception();
+      }
     };
     // A number of threads of its own would end and begin threads each time.
-    return GOMP_parallel(one, &task, 0, 0);
+    GOMP_parallel(one, &task, 0, 0);
+    if (task.failed) std::rethrow_exception(task.why);
+    return;
   }
 #endif
   if (count > 0) f(0, count);

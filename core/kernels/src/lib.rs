@@ -124,9 +124,14 @@ pub fn beside(x: &Tensor, inner: &Tensor, gains: Option<(&Tensor, &Tensor)>) -> 
 pub struct LaidOut(Tensor);
 
 impl LaidOut {
+    /// Whether it may be laid out.
+    pub fn takes(weight: &Tensor) -> bool {
+        serves(weight) && weight.f_kind().is_ok_and(|kind| kind == Kind::BFloat16) && weight.size().len() == 2
+    }
+
     /// Nothing where this libtorch has no such kernels.
     pub fn of(weight: &Tensor, rows: i64) -> Result<Option<Self>> {
-        if !serves(weight) || weight.f_kind()? != Kind::BFloat16 || weight.size().len() != 2 {
+        if !Self::takes(weight) {
             return Ok(None);
         }
         let (weight, mut out) = (weight.f_detach()?.f_contiguous()?, std::ptr::null_mut());

@@ -1,5 +1,6 @@
 //! `motrain evaluate`: a run's plan up to its rewards, and one evaluation with other prompts, policy or grid.
 
+use super::Profile;
 use super::train::run_and_report;
 use crate::config::ConfigArgs;
 use crate::{components, locate, plans};
@@ -37,6 +38,8 @@ pub struct Evaluate {
     out: PathBuf,
     #[command(flatten)]
     plugins: ConfigArgs,
+    #[command(flatten)]
+    pub(super) profile: Profile,
 }
 
 impl Evaluate {

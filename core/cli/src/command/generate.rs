@@ -1,5 +1,6 @@
 //! `motrain generate`: a policy's answers to one prompt.
 
+use super::Profile;
 use crate::components::{self, Plugins};
 use crate::config::{self, ConfigArgs};
 use crate::out::say;
@@ -46,6 +47,8 @@ pub struct Generate {
     device: String,
     #[command(flatten)]
     plugins: ConfigArgs,
+    #[command(flatten)]
+    pub(super) profile: Profile,
 }
 
 impl Generate {

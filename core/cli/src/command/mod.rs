@@ -15,15 +15,12 @@ mod train;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Train one language model that follows objective weights given at inference.
 #[derive(Parser)]
 #[command(name = "motrain", version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub struct Args {
-    /// Write where the time goes to this file, as chrome://tracing and ui.perfetto.dev show it
-    #[arg(long, global = true, value_name = "FILE")]
-    pub profile: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -45,7 +42,26 @@ enum Command {
     Man(man::Man),
 }
 
+/// Of the commands that take long.
+#[derive(clap::Args)]
+struct Profile {
+    /// Write where the time goes to this file, as chrome://tracing and ui.perfetto.dev show it
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+}
+
 impl Args {
+    /// Where the time that parts of the work take is written, if it is.
+    pub fn profile(&self) -> Option<&Path> {
+        let of = match &self.command {
+            None => &self.train.profile,
+            Some(Command::Generate(generate)) => &generate.profile,
+            Some(Command::Evaluate(evaluate)) => &evaluate.profile,
+            Some(_) => return None,
+        };
+        of.profile.as_deref()
+    }
+
     pub fn run(self) -> Result<()> {
         match self.command {
             None => self.train.run(),

@@ -1,5 +1,6 @@
 //! `motrain --script`, `motrain --resume`: from a script, or from where a run stopped, to fronts.
 
+use super::Profile;
 use crate::config::ConfigArgs;
 use crate::out::say;
 use crate::{allowed, components, plans, report, signals};
@@ -31,6 +32,8 @@ pub struct Train {
     /// Print the plan as JSON and stop
     #[arg(long)]
     print_plan: bool,
+    #[command(flatten)]
+    pub(super) profile: Profile,
 }
 
 impl Train {
