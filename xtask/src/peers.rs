@@ -29,6 +29,8 @@ struct Measured {
 struct Table {
     /// In the order in which motrain says them.
     order: Vec<String>,
+    /// What was measured.
+    revision: String,
     measures: BTreeMap<String, Measured>,
     versions: BTreeMap<String, String>,
 }
@@ -40,7 +42,7 @@ pub fn run(rounds: usize, environment: Option<PathBuf>) -> Result<()> {
     let gguf = models::gguf("smollm2")?;
     let python = environment.map_or_else(installed, Ok)?;
     checked(cargo().args(["bench", "--workspace", "--bench", "online_step", "--no-run"]))?;
-    let mut table = Table::default();
+    let mut table = Table { revision: revision()?, ..Table::default() };
     for round in 1..=rounds {
         for side in SIDES {
             for mut command in commands(side, &python, &model, &gguf)? {
@@ -138,27 +140,27 @@ impl Table {
         let raw = self.measures.iter().map(|(measure, m)| {
             (measure.clone(), json!({ "unit": m.unit, "values": m.by_side, "products alone": m.products }))
         });
-        let raw = json!({ "machine": machine(), "revision": revision()?, "versions": self.versions, "rounds": rounds,
+        let raw = json!({ "machine": machine(), "revision": self.revision, "versions": self.versions, "rounds": rounds,
                           "measures": raw.collect::<serde_json::Map<_, _>>() });
         fs::write(root().join("docs/peers/measured.json"), format!("{raw:#}\n"))?;
         let page = root().join("docs/performance.md");
         let text = fs::read_to_string(&page)?;
         let (before, rest) = text.split_once(BEGIN).with_context(|| format!("{} has no {BEGIN}", page.display()))?;
         let (_, after) = rest.split_once(END).with_context(|| format!("{} has no {END}", page.display()))?;
-        let table = self.shown(rounds)?;
+        let table = self.shown(rounds);
         fs::write(&page, format!("{before}{BEGIN}\n{table}{END}{after}"))?;
         println!("{table}");
         Ok(())
     }
 
-    fn shown(&self, rounds: usize) -> Result<String> {
+    fn shown(&self, rounds: usize) -> String {
         let versions: Vec<String> = self.versions.iter().map(|(name, is)| format!("{name} {is}")).collect();
         let mut out = format!(
             "{}; {}; revision {}. Medians of {rounds} rounds in turn, with the least and the most; ratios are medians of the rounds' own.\n\n\
              | measure | motrain | products alone | {} |\n|---|---|---|{}\n",
             machine(),
             versions.join(", "),
-            revision()?,
+            self.revision,
             SIDES[1..].join(" | "),
             "---|".repeat(SIDES.len() - 1)
         );
@@ -171,7 +173,7 @@ impl Table {
             let peers = peers.collect::<Vec<_>>().join(" | ");
             out += &format!("| {measure}, {} | {} | {alone} | {peers} |\n", m.unit, spread(own));
         }
-        Ok(out)
+        out
     }
 }
 
@@ -231,7 +233,7 @@ mod tests {
                 )
                 .unwrap();
         }
-        let shown = table.shown(3).unwrap();
+        let shown = table.shown(3);
         assert!(shown.contains("| whole step, s | 2.00 (1.00–3.00) | 1.00 (0.50–1.50): × 2.00 (2.00–2.00) | 6.00 (4.00–6.00): × 0.33 (0.25–0.50) |  |  |"), "{shown}");
         assert!(shown.contains("trl 1"), "{shown}");
     }
