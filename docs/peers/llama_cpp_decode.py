@@ -70,8 +70,9 @@ batch = Batch(PROMPT + NEW + 8)
 for count in (1, 16, 64):
     batch.clear()
     rows = [(token, i, s, i + 1 == PROMPT) for s in range(count) for i, token in enumerate(ids)]
-    read = timed(lambda: batch.decode(rows))
+    batch.decode(rows)
     if count == 16:
+        # The first pass over so many takes memory that the next one finds.
         batch.clear()
         say("prefill, 16 prompts", count * PROMPT / timed(lambda: batch.decode(rows)))
     batch.decode([(ids[0], PROMPT, s, True) for s in range(count)])

@@ -90,14 +90,14 @@ impl Passes<'_> {
 
     /// The next tokens' logits of so many rows with what drawing makes of them: of all tokens, or after a sort.
     pub fn next_tokens(&self, rows: f64, sorted: bool, greedy: bool) -> f64 {
-        // Logits, as they are computed and in f32; of libtorch's operations probabilities, cumulated; sorted also numbers of tokens (i64) and what is
-        // cut away.
+        // Logits, as they are computed and in f32; of libtorch's operations log-probs, probabilities, cumulated; sorted also numbers of tokens (i64)
+        // and what is cut away.
         let copies = if greedy || (self.fused && !sorted) {
             2.0
         } else if sorted {
-            8.0
+            9.0
         } else {
-            4.0
+            5.0
         };
         rows * self.shape().vocab_size as f64 * F32 * copies
     }

@@ -64,11 +64,13 @@ fn numbers(value: &Value) -> Vec<f64> {
     }
 }
 
-/// With the kernels of CPUs, and in libtorch's operations, as GPUs compute.
-fn both_ways(test: impl Fn()) {
+/// What is wrong with each case of a kind, with the kernels of CPUs, and in libtorch's operations, as GPUs compute.
+fn nothing_wrong(kind: &str, wrong: impl Fn(&str, &Value, &Goldens) -> Vec<String>) {
+    let goldens = Goldens::read();
     for plain in [false, true] {
         motrain_kernels::leave_out(plain);
-        test();
+        let all: Vec<String> = goldens.cases(kind).flat_map(|(name, case)| wrong(name, case, &goldens)).collect();
+        assert!(all.is_empty(), "{}", all.join("\n"));
     }
     motrain_kernels::leave_out(false);
 }
@@ -161,18 +163,11 @@ fn greedy(net: &Net, gains: &[f64], row: &[u32], count: usize) -> Vec<u32> {
 
 #[test]
 fn language_models_of_every_family_compute_what_transformers_does() {
-    both_ways(|| {
-        let goldens = Goldens::read();
-        let mut wrong = Vec::new();
-        let mut families = std::collections::BTreeSet::new();
-        for (name, case) in goldens.cases("lm") {
-            let model = goldens.model(name);
-            families.insert(model.config.arch.model_type());
-            wrong.extend(differences(name, &model, case, &goldens));
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        assert_eq!(families.len(), FAMILIES.len(), "a family without a golden");
-    });
+    nothing_wrong("lm", |name, case, goldens| differences(name, &goldens.model(name), case, goldens));
+    let goldens = Goldens::read();
+    let families: std::collections::BTreeSet<&str> =
+        goldens.cases("lm").map(|(name, _)| goldens.model(name).config.arch.model_type()).collect();
+    assert_eq!(families.len(), FAMILIES.len(), "a family without a golden");
 }
 
 /// The label or the sum that an option of a reward asks for, of the numbers that a model gives.
@@ -225,50 +220,40 @@ fn scores(net: &Net, row: &[u32], goldens: &Goldens) -> Vec<f64> {
 
 #[test]
 fn classifiers_of_every_family_score_as_transformers_does() {
-    both_ways(|| {
-        let goldens = Goldens::read();
-        let mut wrong = Vec::new();
-        for (name, case) in goldens.cases("score") {
-            let net = no_grad(|| goldens.model(name).net(Kind::Float)).unwrap();
-            for (row, expected) in goldens.rows(case).iter().zip(case["scores"].as_array().unwrap()) {
-                // The last token that is no padding.
-                let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
-                let found = scores(&net, &row[..=end], &goldens);
-                let gap = worst(&found, &numbers(expected));
-                if gap > TOLERANCE {
-                    wrong.push(format!("{name}: scores of {} tokens differ by {gap}", row.len()));
-                }
-            }
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    nothing_wrong("score", |name, case, goldens| {
+        let net = no_grad(|| goldens.model(name).net(Kind::Float)).unwrap();
+        let rows = goldens.rows(case);
+        let off = |(row, expected): (&Vec<u32>, &Value)| {
+            // The last token that is no padding.
+            let end = row.iter().rposition(|id| Some(i64::from(*id)) != net.config.pad).unwrap();
+            let gap = worst(&scores(&net, &row[..=end], goldens), &numbers(expected));
+            (gap > TOLERANCE).then(|| format!("{name}: scores of {} tokens differ by {gap}", row.len()))
+        };
+        rows.iter().zip(case["scores"].as_array().unwrap()).filter_map(off).collect()
     });
+}
+
+/// A PEFT folder of a case, and the model that it changes.
+fn adapter(goldens: &Goldens, name: &str, case: &Value) -> (Adapter, Model) {
+    let folder = root().join("fixtures/families").join(name);
+    (Adapter::load(&folder, Device::Cpu).unwrap(), goldens.model(case["base"].as_str().unwrap()))
 }
 
 #[test]
 fn adapters_change_every_family_as_peft_does() {
-    let goldens = Goldens::read();
-    let mut wrong = Vec::new();
-    for (name, case) in goldens.cases("adapter") {
-        let base = goldens.model(case["base"].as_str().unwrap());
-        let adapter = Adapter::load(&root().join("fixtures/families").join(name), Device::Cpu).unwrap();
-        wrong.extend(differences(name, &adapter.applied_to(&base).unwrap(), case, &goldens));
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    nothing_wrong("adapter", |name, case, goldens| {
+        let (adapter, base) = adapter(goldens, name, case);
+        differences(name, &adapter.applied_to(&base).unwrap(), case, goldens)
+    });
 }
 
 /// Soft tokens take positions as peft's prompt tuning gives them, also where positions are learned embeddings.
 #[test]
 fn soft_tokens_stand_before_a_prompt_as_peft_puts_them() {
-    both_ways(|| {
-        let goldens = Goldens::read();
-        let mut wrong = Vec::new();
-        for (name, case) in goldens.cases("soft") {
-            let base = goldens.model(case["base"].as_str().unwrap());
-            let adapter = Adapter::load(&root().join("fixtures/families").join(name), Device::Cpu).unwrap();
-            let net = no_grad(|| base.net_with(&[adapter], Kind::Float)).unwrap();
-            wrong.extend(differences_of(name, &net, &[1.0], case, &goldens));
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    nothing_wrong("soft", |name, case, goldens| {
+        let (adapter, base) = adapter(goldens, name, case);
+        let net = no_grad(|| base.net_with(&[adapter], Kind::Float)).unwrap();
+        differences_of(name, &net, &[1.0], case, goldens)
     });
 }
 

@@ -1,6 +1,6 @@
 //! Adapters in training, and gradients, of every family.
 
-use super::{Goldens, both_ways, differences, logits, logits_at, numbers, root, worst};
+use super::{Goldens, differences, logits, logits_at, nothing_wrong, numbers, root, worst};
 use motrain_engine::model::{Adapter, FAMILIES, Mask, Mix, Model, Net, RowGains};
 use motrain_engine::plan::{Gains, Lora};
 use motrain_engine::train::logprob::{Group, pack, to_vec};
@@ -27,36 +27,30 @@ fn attached(goldens: &Goldens, name: &str, case: &Value) -> Model {
 
 #[test]
 fn adapters_in_training_compute_what_peft_does_and_have_its_gradients() {
-    both_ways(|| {
-        let goldens = Goldens::read();
-        let mut wrong = Vec::new();
-        for (name, case) in goldens.cases("adapter") {
-            let mut model = attached(&goldens, name, case);
-            wrong.extend(differences(name, &model, case, &goldens));
-            model.require_grad().unwrap();
-            let net = model.training_net(Kind::Float, 1, false).unwrap();
-            let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
-            let completion: Vec<u32> = serde_json::from_value(goldens.0["completions"][0].clone()).unwrap();
-            let packed = pack(&[Group { prompt: &prompt, completions: vec![&completion] }], 0, Device::Cpu).unwrap();
-            packed.token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
-            let expected = case["gradients"].as_object().unwrap();
-            assert_eq!(model.trained().len(), expected.len(), "{name}");
-            for (tensor, p) in model.trained() {
-                let (gradient, wanted) = (p.grad(), &expected[tensor]);
-                let rows = gradient.narrow(0, 0, wanted["rows"].as_array().unwrap().len() as i64);
-                let norm = f64::try_from(gradient.square().sum(Kind::Double).sqrt()).unwrap();
-                let wanted_norm = wanted["norm"].as_f64().unwrap();
-                let gap = worst(&to_vec(&rows.reshape([-1])).unwrap(), &numbers(&wanted["rows"]));
-                if (norm / wanted_norm - 1.0).abs() > 1e-3 || gap > 1e-3 * wanted_norm.max(1.0) {
-                    wrong.push(format!(
-                        "{name}: gradient of {tensor} has norm {norm} instead of {wanted_norm}, gap {gap}"
-                    ));
-                }
+    nothing_wrong("adapter", |name, case, goldens| {
+        let mut model = attached(goldens, name, case);
+        let mut wrong = differences(name, &model, case, goldens);
+        model.require_grad().unwrap();
+        let net = model.training_net(Kind::Float, 1, false).unwrap();
+        let prompt: Vec<u32> = serde_json::from_value(goldens.0["prompt"].clone()).unwrap();
+        let completion: Vec<u32> = serde_json::from_value(goldens.0["completions"][0].clone()).unwrap();
+        let packed = pack(&[Group { prompt: &prompt, completions: vec![&completion] }], 0, Device::Cpu).unwrap();
+        packed.token_log_probs(&net, 1.0).unwrap().sum(Kind::Float).backward();
+        let expected = case["gradients"].as_object().unwrap();
+        assert_eq!(model.trained().len(), expected.len(), "{name}");
+        for (tensor, p) in model.trained() {
+            let (gradient, wanted) = (p.grad(), &expected[tensor]);
+            let rows = gradient.narrow(0, 0, wanted["rows"].as_array().unwrap().len() as i64);
+            let norm = f64::try_from(gradient.square().sum(Kind::Double).sqrt()).unwrap();
+            let wanted_norm = wanted["norm"].as_f64().unwrap();
+            let gap = worst(&to_vec(&rows.reshape([-1])).unwrap(), &numbers(&wanted["rows"]));
+            if (norm / wanted_norm - 1.0).abs() > 1e-3 || gap > 1e-3 * wanted_norm.max(1.0) {
+                wrong.push(format!("{name}: gradient of {tensor} has norm {norm} instead of {wanted_norm}, gap {gap}"));
             }
-            // The base is what it was, and its gradient nobody's.
-            assert!(model.params.iter().all(|(_, p)| !p.requires_grad()), "{name}");
         }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        // The base is what it was, and its gradient nobody's.
+        assert!(model.params.iter().all(|(_, p)| !p.requires_grad()), "{name}");
+        wrong
     });
 }
 
