@@ -3,6 +3,7 @@
 
 mod pairs;
 mod ratings;
+mod report;
 
 use super::ratings::{Ratings, rows};
 use super::rows::{batch_rows, prompt_limit, say_left_out};
@@ -102,7 +103,7 @@ impl Options for RewardModel {
 
 impl Work for RewardModel {
     const KIND: &'static str = "reward_model";
-    const REVISION: u32 = 3;
+    const REVISION: u32 = 4;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let data = self.data.iter_mut().chain(&mut self.heldout).map(Ref::Data);

@@ -2,8 +2,7 @@
 //! `c·(r(x, chosen) + r(x, rejected))²` (Eisenstein et al. 2023). Only differences of scores are learnt: a constant for each prompt changes
 //! nothing but what centring adds. Accuracy and calibration are reported on pairs that were not trained on.
 
-use super::{Encoded, RewardModel, encode_all};
-use crate::Result;
+use super::{Encoded, RewardModel, encode_all, report};
 use crate::model::write_json;
 use crate::names;
 use crate::reward::{Scorer, encode_for_reward};
@@ -13,10 +12,9 @@ use crate::tokenizer::Tokenizer;
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, to_vec};
+use crate::{Error, Result};
 use motrain_core::data::{self, DataSpec, Pair};
-use motrain_core::loss::sigmoid;
 use motrain_core::metrics::stats::mean;
-use serde_json::json;
 use tch::{Device, Kind, Tensor, no_grad};
 
 pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result<()> {
@@ -26,6 +24,7 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result
     let (model, tokenizer) = options.load(stage)?;
     let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
     let train = encoded(&tokenizer, data, &train, max_tokens)?;
+    let contrasts = contrasted(&tokenizer, &heldout, max_tokens)?;
     let heldout = encoded(&tokenizer, &unseen, &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
     let centring = options.center_rewards_coefficient;
@@ -42,7 +41,7 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result
             seen.add(&loss, &scores)?;
             Ok(loss.f_sum(Kind::Float)?)
         })?;
-        let accuracy = accuracy(&seen.margins);
+        let accuracy = report::accuracy(&seen.margins);
         metrics.extend([
             ("loss".into(), mean(&seen.losses)),
             ("rewards/accuracies".into(), accuracy),
@@ -52,8 +51,18 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result
         let message = format!("loss {} accuracy {}", short(mean(&seen.losses)), short(accuracy));
         t.finish_step(&metrics, Metrics::new(), message)
     })?;
-    let scores = options.scores(&no_grad(|| t.model.net(session.dtype))?, &scorer, &heldout)?;
-    let report = quality(&scores.chunks(2).map(|pair| pair[0] - pair[1]).collect::<Vec<_>>());
+    let net = no_grad(|| t.model.net(session.dtype))?;
+    let margins = |pairs: &[Encoded<Known>]| {
+        let scores = options.scores(&net, &scorer, pairs)?;
+        Ok::<Vec<f64>, Error>(scores.chunks(2).map(|pair| pair[0] - pair[1]).collect())
+    };
+    let kinds = |pairs: &[Encoded<Known>], margins: &[f64]| {
+        report::by_kind(pairs.iter().map(|pair| pair.known.kind.as_deref()).zip(margins.iter().copied()))
+    };
+    let found = margins(&heldout)?;
+    let mut report = report::quality(&found);
+    report["kinds"] = kinds(&heldout, &found).into();
+    report["contrasts"] = kinds(&contrasts, &margins(&contrasts)?).into();
     tracing::info!(
         "{}: held-out accuracy {} on {} pairs",
         stage.id,
@@ -97,13 +106,18 @@ fn losses(scores: &Tensor, margins: &Tensor, centring: f64) -> Result<Tensor> {
     Ok(loss.f_add(&chosen.f_add(&rejected)?.f_square()?.f_mul_scalar(centring)?)?)
 }
 
-fn margins(pairs: &[&Encoded<f64>], device: Device) -> Result<Tensor> {
-    let margins: Vec<f32> = pairs.iter().map(|pair| pair.known as f32).collect();
+fn margins(pairs: &[&Encoded<Known>], device: Device) -> Result<Tensor> {
+    let margins: Vec<f32> = pairs.iter().map(|pair| pair.known.margin as f32).collect();
     Ok(Tensor::f_from_slice(&margins)?.f_to_device(device)?)
 }
 
 /// The pairs as tokens, with their margins.
-fn encoded(tokenizer: &Tokenizer, options: &DataSpec, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded<f64>>> {
+fn encoded(
+    tokenizer: &Tokenizer,
+    options: &DataSpec,
+    pairs: &[Pair],
+    max_tokens: usize,
+) -> Result<Vec<Encoded<Known>>> {
     encode_all(
         tokenizer,
         options,
@@ -114,7 +128,14 @@ fn encoded(tokenizer: &Tokenizer, options: &DataSpec, pairs: &[Pair], max_tokens
     )
 }
 
-fn encode(tokenizer: &Tokenizer, pair: &Pair, max_tokens: usize) -> Result<Encoded<f64>> {
+/// Contrasts made of the pairs, without those that `max_tokens` leaves no prompt.
+fn contrasted(tokenizer: &Tokenizer, pairs: &[Pair], max_tokens: usize) -> Result<Vec<Encoded<Known>>> {
+    let all = report::contrasts(pairs);
+    let all = all.iter().map(|pair| encode(tokenizer, pair, max_tokens)).collect::<Result<Vec<_>>>()?;
+    Ok(all.into_iter().filter(|row| row.prompt.len() > 1).collect())
+}
+
+fn encode(tokenizer: &Tokenizer, pair: &Pair, max_tokens: usize) -> Result<Encoded<Known>> {
     let (one, mut chosen) = encode_for_reward(tokenizer, &pair.prompt, (&pair.chosen, pair.finished[0]), max_tokens)?;
     let (other, mut rejected) =
         encode_for_reward(tokenizer, &pair.prompt, (&pair.rejected, pair.finished[1]), max_tokens)?;
@@ -124,40 +145,19 @@ fn encode(tokenizer: &Tokenizer, pair: &Pair, max_tokens: usize) -> Result<Encod
     if !longer.ends_with(&shorter) {
         behind.splice(..0, longer[shorter.len()..].iter().copied());
     }
-    Ok(Encoded { prompt: shorter, answers: vec![chosen, rejected], known: pair.margin })
+    Ok(Encoded { prompt: shorter, answers: vec![chosen, rejected], known: Known::of(pair) })
 }
 
-/// The share of pairs whose better answer scores higher.
-fn accuracy(margins: &[f64]) -> f64 {
-    mean(&margins.iter().map(|m| f64::from(u8::from(*m > 0.0))).collect::<Vec<_>>())
+/// What is known of a pair beside its tokens.
+struct Known {
+    margin: f64,
+    kind: Option<String>,
 }
 
-/// Accuracy, mean loss and expected calibration error (10 equal bins of the predicted probability, folded to [0.5, 1]).
-fn quality(margins: &[f64]) -> serde_json::Value {
-    let n = margins.len().max(1) as f64;
-    let right = |m: &f64| f64::from(u8::from(*m > 0.0));
-    let accuracy = margins.iter().map(right).sum::<f64>() / n;
-    let loss = margins.iter().map(|m| motrain_core::loss::neg_log_sigmoid(*m)).sum::<f64>() / n;
-    let mut bins = vec![(0.0, 0.0, 0usize); 10];
-    for m in margins {
-        let confidence = sigmoid(m.abs());
-        let bin = &mut bins[(((confidence - 0.5) * 20.0) as usize).min(9)];
-        *bin = (bin.0 + confidence, bin.1 + right(m), bin.2 + 1);
+impl Known {
+    fn of(pair: &Pair) -> Self {
+        Self { margin: pair.margin, kind: report::kind(pair) }
     }
-    let error = bins.iter().filter(|b| b.2 > 0).map(|b| (b.0 - b.1).abs()).sum::<f64>() / n;
-    let table: Vec<_> = bins
-        .iter()
-        .filter(|b| b.2 > 0)
-        .map(|b| json!({"confidence": b.0 / b.2 as f64, "accuracy": b.1 / b.2 as f64, "pairs": b.2}))
-        .collect();
-    json!({
-        "accuracy": accuracy,
-        "accuracy_std_error": (accuracy * (1.0 - accuracy) / n).sqrt(),
-        "loss": loss,
-        "calibration_error": error,
-        "calibration": table,
-        "pairs": margins.len(),
-    })
 }
 
 #[cfg(test)]
@@ -165,14 +165,6 @@ fn quality(margins: &[f64]) -> serde_json::Value {
 mod tests {
     use super::*;
     use crate::stage::reward_model::tests::{Golden, gradient};
-
-    #[test]
-    fn quality_of_known_margins() {
-        let report = quality(&[2.0, 2.0, 2.0, -2.0]);
-        assert_eq!(report["accuracy"], 0.75);
-        let confidence = sigmoid(2.0);
-        assert!((report["calibration_error"].as_f64().unwrap() - (confidence - 0.75)).abs() < 1e-12);
-    }
 
     /// Of each case of reward_losses.json.
     #[test]
