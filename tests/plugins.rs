@@ -248,7 +248,9 @@ fn a_loss_in_c_reads_log_probs_under_other_weights() {
         steps.filter_map(|m| m["contrast/margins"].as_f64()).collect::<Vec<f64>>()
     };
     let margins = run("sampled", "tasks.hh.optimizer.lr=3e-3");
-    assert!(margins.len() == 6 && margins[5] > margins[0] + 0.1, "{margins:?}");
+    // Steps are of 8 prompts, so that one alone may be below the first.
+    let last = &margins[3..];
+    assert!(margins.len() == 6 && last.iter().sum::<f64>() / 3.0 > margins[0] + 0.1, "{margins:?}");
     // Where all prompts have the same weights there are no others.
     let fixed = run("fixed", "tasks.hh.sampler={ name = \"fixed\", options = { weights = [0.5, 0.5] } }");
     assert!(fixed.is_empty(), "{fixed:?}");

@@ -6,7 +6,7 @@ use crate::names;
 use crate::plan::{Plan, Stage};
 use crate::session::{Cx, Session, obey};
 use crate::settle::settle;
-use crate::stage::{self, AnyWork, Makes, evaluate};
+use crate::stage::{self, AnyWork, Makes, front};
 use crate::time_left::TimeLeft;
 use crate::tokenizer::clock;
 use crate::train::log;
@@ -157,13 +157,16 @@ fn fronts(session: &Session) -> Result<Vec<Front>> {
     let mut all: Vec<Front> = Vec::new();
     for stage in session.plan.stages.iter().filter(|s| makes_front(s)) {
         let rewards = stage.rewards();
-        let (objectives, method) = evaluate::load(&session.stage_folder(&stage.id))?;
+        let (objectives, method) = front::load(&session.stage_folder(&stage.id))?;
         let at = all.iter().position(|f| f.of == rewards).unwrap_or_else(|| {
             let reference_point = vec![0.0; objectives.len()];
-            let fronts = Fronts { objectives, reference_point, methods: vec![] };
+            let fronts = Fronts { objectives, reference_point, methods: vec![], ceiling: None };
             all.push(Front { of: rewards.clone(), fronts, evaluations: vec![] });
             all.len() - 1
         });
+        if stage.work.makes().contains(&Makes::Ceiling) {
+            all[at].fronts.ceiling = Some(method.hypervolume);
+        }
         all[at].fronts.methods.push(method);
         all[at].evaluations.push(stage.id.clone());
     }

@@ -260,6 +260,7 @@ fn stage_sample(kind: &str) -> Value {
         "preference" => without(&["prompts"], json!({ "data": { "paths": ["d"] }, "loss": { "name": "dpo" } })),
         "soup" => json!({ "of": { "base": "m", "parts": ["a"] }, "weights": [1.0] }),
         "evaluate" => without(&["sampler"], json!({ "name": "e" })),
+        "ceiling" => without(&["policy", "sampler", "conditioner"], json!({ "name": "c" })),
         "compare" => json!({ "method": "a", "against": ["b"], "dimensions": [judged, judged] }),
         other => panic!("give a sample of stage {other}"),
     }

@@ -14,25 +14,32 @@ pub fn non_dominated(points: &[Vec<f64>]) -> Vec<usize> {
 
 /// The volume that the points dominate above a reference point, by slicing along the last objective.
 pub fn hypervolume(points: &[Vec<f64>], reference: &[f64]) -> f64 {
-    let above: Vec<&[f64]> =
-        points.iter().map(Vec::as_slice).filter(|p| p.iter().zip(reference).all(|(x, r)| x > r)).collect();
-    volume(above, reference)
+    hypervolume_of_other_half(points, points, reference)
 }
 
-fn volume(mut points: Vec<&[f64]>, reference: &[f64]) -> f64 {
+/// The same of points that are measured twice: `chosen` say which point is where on the front, `measured` how far it reaches. Noise raises the
+/// volume of points that say both, since those that it carried outwards are the ones that count; two measurements with noise of their own keep
+/// it out. A point must be above the reference point in `chosen`.
+pub fn hypervolume_of_other_half(chosen: &[Vec<f64>], measured: &[Vec<f64>], reference: &[f64]) -> f64 {
+    let both = chosen.iter().zip(measured).map(|(c, m)| (c.as_slice(), m.as_slice()));
+    volume(both.filter(|(c, _)| c.iter().zip(reference).all(|(x, r)| x > r)).collect(), reference)
+}
+
+fn volume(mut points: Vec<(&[f64], &[f64])>, reference: &[f64]) -> f64 {
     let Some(last) = reference.len().checked_sub(1) else {
         return 0.0;
     };
     if last == 0 {
-        return points.iter().map(|p| p[0] - reference[0]).fold(0.0, f64::max);
+        let farthest = points.iter().max_by(|(a, _), (b, _)| a[0].total_cmp(&b[0]));
+        return farthest.map_or(0.0, |(_, measured)| measured[0] - reference[0]);
     }
-    points.sort_by(|a, b| b[last].total_cmp(&a[last]));
+    points.sort_by(|(a, _), (b, _)| b[last].total_cmp(&a[last]));
     let mut total = 0.0;
     for i in 0..points.len() {
-        let below = points.get(i + 1).map_or(reference[last], |p| p[last]);
-        let height = points[i][last] - below;
-        if height > 0.0 {
-            let slice = points[..=i].iter().map(|p| &p[..last]).collect();
+        let below = points.get(i + 1).map_or(reference[last], |(_, measured)| measured[last]);
+        let height = points[i].1[last] - below;
+        if height != 0.0 {
+            let slice = points[..=i].iter().map(|(c, m)| (&c[..last], &m[..last])).collect();
             total += height * volume(slice, &reference[..last]);
         }
     }

@@ -1,12 +1,14 @@
 //! `front.json`: what an evaluation found, with intervals.
 
 use super::front;
-use super::stats::{bootstrap, covariances, determinant, kendall, mean, resamples, spearman};
+use super::stats::{bootstrap, covariances, determinant, kendall, mean, quantile, resamples, spearman};
 use crate::Weights;
+use crate::rng::permutation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const RESAMPLES: usize = 1000;
+const SPLITS: u64 = 50;
 
 /// One point of a front: mean rewards at one weight vector.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,10 +33,15 @@ pub struct Method {
     pub name: String,
     /// One per weight vector, in the order of the grid.
     pub points: Vec<Point>,
-    /// Above the reference point, of the mean rewards.
+    /// Above the reference point, without what noise adds: one half of the prompts says which points stand where on the front, the other how
+    /// far they reach ([`front::hypervolume_of_other_half`]), mean over halves. Of fewer than four prompts, `hypervolume_plain`.
     pub hypervolume: f64,
     /// 95 % bootstrap interval over prompts.
     pub hypervolume_ci: [f64; 2],
+    /// Above the reference point, of the mean rewards as they are, as others report it. Absent from the fronts of a motrain before, whose
+    /// `hypervolume` is this one.
+    #[serde(default)]
+    pub hypervolume_plain: Option<f64>,
     /// Mean inner product of weights and rewards.
     pub mip: f64,
     /// Mean over weights of what the best point of all would score more than the weight's own.
@@ -71,6 +78,9 @@ pub struct Fronts {
     pub reference_point: Vec<f64>,
     /// One per evaluation.
     pub methods: Vec<Method>,
+    /// The hypervolume of the best of all answers that a `ceiling` stage was given, which the others can be read as shares of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<f64>,
 }
 
 /// Scores of one weight vector: `rewards[objective][prompt]` scaled, `watched[name][prompt]` raw.
@@ -103,10 +113,14 @@ pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64)
     let weights: Vec<Vec<f64>> = points.iter().map(|p| p.weights.values().to_vec()).collect();
     let column = |rows: &[Vec<f64>], k: usize| rows.iter().map(|r| r[k]).collect::<Vec<f64>>();
     let objectives = reference_point.len();
-    let hypervolume_ci = bootstrap(&resamples, |r| {
-        let points: Vec<Vec<f64>> = scored.iter().map(|s| s.rewards.iter().map(|x| at(x, r)).collect()).collect();
-        front::hypervolume(&points, reference_point)
-    });
+    let of = |r: &[usize]| -> Vec<Vec<f64>> {
+        scored.iter().map(|s| s.rewards.iter().map(|x| at(x, r)).collect()).collect()
+    };
+    let plain = front::hypervolume(&rewards, reference_point);
+    let hypervolume = if prompts < 4 { plain } else { split(prompts, seed, &of, reference_point) };
+    let volumes: Vec<f64> = resamples.iter().map(|r| front::hypervolume(&of(r), reference_point)).collect();
+    // Resampling adds noise, and so volume, of its own: its spread counts, not its place.
+    let hypervolume_ci = [0.025, 0.975].map(|q| hypervolume + quantile(&volumes, q) - mean(&volumes));
     let watched_names: Vec<String> = points.first().map_or(vec![], |p| p.watched.keys().cloned().collect());
     let spearman_watched = watched_names
         .into_iter()
@@ -118,8 +132,9 @@ pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64)
         .collect();
     Method {
         name: name.into(),
-        hypervolume: front::hypervolume(&rewards, reference_point),
+        hypervolume,
         hypervolume_ci,
+        hypervolume_plain: Some(plain),
         mip: front::mean_inner_product(&weights, &rewards),
         steering_regret: front::steering_regret(&weights, &rewards),
         spearman: (0..objectives).map(|k| spearman(&column(&weights, k), &column(&rewards, k))).collect(),
@@ -134,6 +149,18 @@ pub fn method(name: &str, scored: &[Scored], reference_point: &[f64], seed: u64)
     }
 }
 
+/// The hypervolume by halves of the prompts; `of` gives the points of some.
+fn split(prompts: usize, seed: u64, of: &dyn Fn(&[usize]) -> Vec<Vec<f64>>, reference_point: &[f64]) -> f64 {
+    let one = |i: u64| {
+        let order = permutation(prompts, seed, "halves", i);
+        let (a, b) = order.split_at(prompts / 2);
+        let (a, b) = (of(a), of(b));
+        let volume = |chosen, measured| front::hypervolume_of_other_half(chosen, measured, reference_point);
+        (volume(&a, &b) + volume(&b, &a)) / 2.0
+    };
+    mean(&(0..SPLITS).map(one).collect::<Vec<_>>())
+}
+
 fn agreement(scored: &[Scored], objectives: usize) -> Vec<Vec<f64>> {
     let all = |k: usize| scored.iter().flat_map(|s| s.rewards[k].iter().copied()).collect::<Vec<f64>>();
     let scores: Vec<Vec<f64>> = (0..objectives).map(all).collect();
@@ -143,6 +170,7 @@ fn agreement(scored: &[Scored], objectives: usize) -> Vec<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::Rng as _;
 
     fn scored(w: f64, rewards: [&[f64]; 2]) -> Scored {
         let weights = Weights::new(vec![w, 1.0 - w]).unwrap();
@@ -169,9 +197,59 @@ mod tests {
     fn a_front_of_before_is_read() {
         let now = method("m", &[scored(0.5, [&[1.0, 2.0], &[2.0, 1.0]])], &[0.0, 0.0], 1);
         let mut before = serde_json::to_value(&now).unwrap();
-        ["kendall", "crd", "agreement"].iter().for_each(|key| drop(before.as_object_mut().unwrap().remove(*key)));
+        ["kendall", "crd", "agreement", "hypervolume_plain"]
+            .iter()
+            .for_each(|key| drop(before.as_object_mut().unwrap().remove(*key)));
         let read: Method = serde_json::from_value(before).unwrap();
-        assert_eq!(read, Method { kendall: vec![], crd: None, agreement: vec![], ..now });
+        assert_eq!(read, Method { kendall: vec![], crd: None, agreement: vec![], hypervolume_plain: None, ..now });
+    }
+
+    /// Fronts of eleven weights, measured on 64 prompts with a deviation of 0.2: the mean volume over many is the true one, whether the points
+    /// are one, three or lie on an arc, and intervals hold it about as often as they say. Of the plain volumes some are a tenth too large.
+    #[test]
+    fn noise_adds_no_volume() {
+        let points: [fn(f64) -> [f64; 2]; 3] = [
+            |_| [0.48, 0.48],
+            |w| {
+                if w < 0.35 {
+                    [0.2, 0.9]
+                } else if w < 0.65 {
+                    [0.5, 0.6]
+                } else {
+                    [0.9, 0.2]
+                }
+            },
+            |w| [(w * std::f64::consts::FRAC_PI_2).sin(), (w * std::f64::consts::FRAC_PI_2).cos()],
+        ];
+        let mut excess = Vec::new();
+        for (case, place) in points.iter().enumerate() {
+            let at = |i: u32| place(f64::from(i) / 10.0).to_vec();
+            let truth = front::hypervolume(&(0..=10).map(at).collect::<Vec<_>>(), &[0.0, 0.0]);
+            let found: Vec<Method> = (0..40)
+                .map(|set| {
+                    let mut rng = crate::rng::rng(set, "fronts", case as u64);
+                    let mut noise = || 0.2 * rng.sample::<f64, _>(rand_distr::StandardNormal);
+                    let scored = |(i, weights): (usize, Weights)| Scored {
+                        weights,
+                        rewards: at(i as u32).iter().map(|x| (0..64).map(|_| x + noise()).collect()).collect(),
+                        watched: BTreeMap::new(),
+                    };
+                    let all: Vec<Scored> = Weights::grid(2, 10).into_iter().enumerate().map(scored).collect();
+                    method("m", &all, &[0.0, 0.0], set)
+                })
+                .collect();
+            let of = |f: fn(&Method) -> f64| mean(&found.iter().map(f).collect::<Vec<_>>());
+            assert!(
+                (of(|m| m.hypervolume) - truth).abs() < 0.012,
+                "case {case}: {}, not {truth}",
+                of(|m| m.hypervolume)
+            );
+            let held = found.iter().filter(|m| m.hypervolume_ci[0] < truth && truth < m.hypervolume_ci[1]).count();
+            assert!(held >= 32, "case {case}: {held} of 40 intervals hold {truth}");
+            assert!(found.iter().all(|m| m.hypervolume_ci[0] < m.hypervolume && m.hypervolume < m.hypervolume_ci[1]));
+            excess.push(of(|m| m.hypervolume_plain.unwrap()) / truth - 1.0);
+        }
+        assert!(excess[0] > 0.1 && excess[1] > 0.06 && excess[2].abs() < 0.02, "{excess:?}");
     }
 
     #[test]

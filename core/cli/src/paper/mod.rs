@@ -17,7 +17,7 @@ use motrain_engine::names;
 use motrain_engine::plan::Plan;
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::compare::{Compare, Match};
-use motrain_engine::stage::evaluate;
+use motrain_engine::stage::front;
 use serde::Serialize;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ fn read(run: &Path) -> Result<Seed> {
     for stage in &plan.stages {
         let folder = folder::stage(run, &stage.id);
         if stage.work.makes().contains(&Makes::Front) {
-            methods.insert(stage.id.clone(), evaluate::load(&folder).with_context(unfinished)?);
+            methods.insert(stage.id.clone(), front::load(&folder).with_context(unfinished)?);
         }
         if stage.work.downcast_ref::<Compare>().is_some() {
             let text = std::fs::read_to_string(folder.join(names::MATCHES)).with_context(unfinished)?;
@@ -131,9 +131,18 @@ fn panel(seeds: &[Seed], figure: String, task: String, stages: Vec<String>) -> R
         methods.push(averaged(&all));
     }
     let reference_point = vec![0.0; objectives.len()];
-    let fronts = Fronts { objectives, reference_point, methods };
+    let fronts = Fronts { objectives, reference_point, methods, ceiling: ceiling(seeds, &stages[0]) };
     let svg = plot::front(&fronts)?;
     Ok(Panel { figure, task, fronts, stages, svg })
+}
+
+/// The hypervolume, mean over seeds, of the best of all answers on the scales of this stage.
+fn ceiling(seeds: &[Seed], stage: &str) -> Option<f64> {
+    let plan = &seeds[0].plan;
+    let scales = plan.stage(stage)?.rewards();
+    let best = plan.stages.iter().find(|s| s.work.makes().contains(&Makes::Ceiling) && s.rewards() == scales)?;
+    let volumes: Vec<f64> = seeds.iter().filter_map(|s| Some(s.methods.get(&best.id)?.1.hypervolume)).collect();
+    (volumes.len() == seeds.len()).then(|| mean(&volumes))
 }
 
 /// Means over seeds, with 95 % intervals over seeds where there are several.
@@ -155,6 +164,7 @@ fn averaged(all: &[&Method]) -> Method {
     Method {
         hypervolume: mean(&volumes),
         hypervolume_ci: mean_interval(&volumes).unwrap_or(out.hypervolume_ci),
+        hypervolume_plain: averages(all, |m| m.hypervolume_plain.into_iter().collect()).first().copied(),
         mip: mean(&over(&|m| m.mip)),
         steering_regret: mean(&over(&|m| m.steering_regret)),
         sparsity: mean(&over(&|m| m.sparsity)),

@@ -26,11 +26,12 @@ pub fn table(fronts: &Fronts) -> String {
     for method in &fronts.methods {
         let listed = |list: &[f64]| list.iter().map(|r| format!("{r:.2}")).collect::<Vec<_>>().join(" ");
         out += &format!(
-            "\n{}   hypervolume {:.3} [{:.3}, {:.3}]   mean inner product {:.3}   steering regret {:.3}   Spearman {}{}\n",
+            "\n{}   hypervolume {:.3} [{:.3}, {:.3}]{}   mean inner product {:.3}   steering regret {:.3}   Spearman {}{}\n",
             printable(&method.name),
             method.hypervolume,
             method.hypervolume_ci[0],
             method.hypervolume_ci[1],
+            fronts.ceiling.map_or_else(String::new, |all| format!(", {:.2} of the ceiling", method.hypervolume / all)),
             method.mip,
             method.steering_regret,
             listed(&method.spearman),

@@ -179,6 +179,7 @@ mod tests {
             objectives: vec![name.into(), "B".into()],
             reference_point: vec![0.0, 0.0],
             methods: vec![method],
+            ceiling: None,
         };
         let raw = |text: &str| text.contains(|c: char| c.is_control() && c != '\n');
         let svg = front(&fronts).unwrap();

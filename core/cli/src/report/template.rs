@@ -51,6 +51,7 @@ mod tests {
             objectives: vec![name.into(), "B".into()],
             reference_point: vec![0.0, 0.0],
             methods: vec![method(name, &[scored(0.0), scored(1.0)], &[0.0, 0.0], 0)],
+            ceiling: Some(0.5),
         };
         let answers = match template {
             "report.html.j2" => json!({ "weights": [name], "rows": [[name, [name]]] }),

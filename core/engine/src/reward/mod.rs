@@ -43,6 +43,25 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// One completion's of each of several batches, as one batch.
+    pub fn picked<'a>(from: impl IntoIterator<Item = (&'a Self, usize)>) -> Self {
+        let mut out = Self::default();
+        for (scores, i) in from {
+            out.objectives.push(scores.objectives[i].clone());
+            for (name, raw) in &scores.raw {
+                out.raw.entry(name.clone()).or_default().push(raw[i]);
+            }
+            for (k, ensemble) in scores.ensembles.iter().enumerate() {
+                let Ensemble { objective, name, scores } = ensemble;
+                if out.ensembles.len() == k {
+                    out.ensembles.push(Ensemble { objective: *objective, name: name.clone(), scores: vec![] });
+                }
+                out.ensembles[k].scores.push(scores[i].clone());
+            }
+        }
+        out
+    }
+
     /// Takes `penalty` off every scaled score of the completions that their policy did not finish, as TRL does of their one score: weights add
     /// up to 1, so a weighted score loses as much.
     pub fn penalise_cut(&mut self, completions: &[Completion], penalty: f64) {
@@ -178,8 +197,12 @@ impl RewardSet {
 
     /// Scores the completions of `rows`.
     pub fn score(&self, rows: &[&Row], completions: &Completions) -> Result<Scores> {
-        let samples: Vec<Sample> = completions.with(rows).map(|(row, c)| c.sample(row)).collect();
-        let raw = self.score_raw(&samples)?;
+        self.score_samples(&completions.with(rows).map(|(row, c)| c.sample(row)).collect::<Vec<_>>())
+    }
+
+    /// Scores any answers.
+    pub fn score_samples(&self, samples: &[Sample]) -> Result<Scores> {
+        let raw = self.score_raw(samples)?;
         let objectives = self.scaled(&self.objectives, &raw, samples.len())?;
         let ensembles = self.ensembles(&raw, samples.len())?;
         Ok(Scores { objectives, raw, ensembles })

@@ -24,16 +24,16 @@ impl Asked<'_> {
         self.tokenizer.encode_prompt(&self.steering.prompt(weights, &row.prompt)?)
     }
 
-    /// The answer to each prompt at `weights`, and its scores; `seed` by prompt.
+    /// So many answers to each prompt at `weights`, and their scores; `seed` by prompt and answer.
     pub fn answer(
         &self,
         weights: &Weights,
-        sampling: &GenerationConfig,
-        seed: impl Fn(usize) -> u64,
+        (completions, sampling): (usize, &GenerationConfig),
+        seed: impl Fn(usize, usize) -> u64,
     ) -> Result<(Completions, Scores)> {
         let decoder = self.policy.decoder(&[self.policy.route(weights)?])?;
         let prompts = self.rows.iter().map(|row| self.encode(weights, row)).collect::<Result<Vec<_>>>()?;
-        let answers = rollout(decoder.as_ref(), self.tokenizer, &prompts, 1, |prompt, _| seed(prompt), sampling)?;
+        let answers = rollout(decoder.as_ref(), self.tokenizer, &prompts, completions, seed, sampling)?;
         let scores = self.set.score(&self.rows.iter().collect::<Vec<_>>(), &answers)?;
         Ok((answers, scores))
     }

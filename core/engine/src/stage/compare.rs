@@ -2,7 +2,7 @@
 //! and along the other at weights that favour that, each asked in both orders.
 
 use super::evaluate::Evaluate;
-use super::{Makes, Ref, Work, evaluate};
+use super::{Makes, Ref, Work, front};
 use crate::memory::{Footprint, Known, Parts};
 use crate::model::write_json;
 use crate::names;
@@ -149,14 +149,16 @@ fn run(stage: Cx, options: &Compare) -> Result<()> {
 
 fn compare(stage: Cx, options: &Compare, other: &str) -> Result<Match> {
     let mut asked: Vec<Vec<Option<Asked>>> = Vec::new();
+    let mut prompts = Vec::new();
     for d in &options.dimensions {
         let judge = stage.session.registry.judges.build(&d.judge.name, &d.judge.options)?;
-        let ours = evaluate::answers(stage.session, &options.method, &d.weights)?;
-        let theirs = evaluate::answers(stage.session, other, &d.weights)?;
+        let ours = front::answers(stage.session, &options.method, &d.weights)?;
+        let theirs = front::answers(stage.session, other, &d.weights)?;
         if ours.len() != theirs.len() || ours.iter().zip(&theirs).any(|(a, b)| a.prompt != b.prompt) {
             let both = format!("\"{}\" and \"{other}\"", options.method);
             return Err(Error::invalid(format!("compare: {both} were not evaluated on the same prompts")));
         }
+        prompts = ours.chunk_by(|a, b| a.prompt == b.prompt).map(<[_]>::len).collect();
         let duels: Vec<Duel> = ours
             .iter()
             .zip(&theirs)
@@ -170,8 +172,9 @@ fn compare(stage: Cx, options: &Compare, other: &str) -> Result<Match> {
     if winners.iter().all(Option::is_none) {
         return Err(Error::invalid(format!("compare: the judges gave no verdict on any of {} prompts", winners.len())));
     }
-    let name = |id: &str| Ok::<_, Error>(evaluate::load(&stage.session.stage_folder(id))?.1.name);
-    Ok(tally(name(&options.method)?, name(other)?, &winners, along(options, &asked), stage.session.plan.seed))
+    let name = |id: &str| Ok::<_, Error>(front::load(&stage.session.stage_folder(id))?.1.name);
+    let names = [name(&options.method)?, name(other)?];
+    Ok(tally(names, &winners, &prompts, along(options, &asked), stage.session.plan.seed))
 }
 
 fn along(options: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
@@ -190,33 +193,44 @@ fn along(options: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {
     options.dimensions.iter().zip(asked).map(one).collect()
 }
 
-fn tally(method: String, against: String, winners: &[Option<Verdict>], dimensions: Vec<Along>, seed: u64) -> Match {
+/// `prompts` are how many of the duels, in their order, each prompt has.
+fn tally(
+    [method, against]: [String; 2],
+    winners: &[Option<Verdict>],
+    prompts: &[usize],
+    dimensions: Vec<Along>,
+    seed: u64,
+) -> Match {
     let unjudged = winners.iter().filter(|w| w.is_none()).count();
-    let winners: Vec<Verdict> = winners.iter().flatten().copied().collect();
-    let count = |v: Verdict| winners.iter().filter(|w| **w == v).count();
+    let count = |v: Verdict| winners.iter().flatten().filter(|w| **w == v).count();
     let (wins, losses, none) = (count(Verdict::First), count(Verdict::Second), count(Verdict::Tie));
-    let points: Vec<f64> = winners
-        .iter()
-        .map(|w| match w {
-            Verdict::First => 1.0,
-            Verdict::Second => 0.0,
-            Verdict::Tie => 0.5,
-        })
-        .collect();
-    let resamples = resamples(points.len(), RESAMPLES, seed);
-    let ci = bootstrap(&resamples, |r| mean(&r.iter().map(|&i| points[i]).collect::<Vec<_>>()));
+    let point = |w: &Verdict| match w {
+        Verdict::First => 1.0,
+        Verdict::Second => 0.0,
+        Verdict::Tie => 0.5,
+    };
+    let mut left = winners;
+    let mut by_prompt: Vec<Vec<f64>> = Vec::new();
+    for &duels in prompts {
+        let (own, others) = left.split_at(duels.min(left.len()));
+        by_prompt.push(own.iter().flatten().map(point).collect());
+        left = others;
+    }
+    by_prompt.retain(|points| !points.is_empty());
+    let resamples = resamples(by_prompt.len(), RESAMPLES, seed);
+    let ci = bootstrap(&resamples, |r| mean(&r.iter().flat_map(|&i| by_prompt[i].iter().copied()).collect::<Vec<_>>()));
     let decided = wins + losses;
     let win_rate = if decided == 0 { 0.5 } else { wins as f64 / decided as f64 };
     Match {
         method,
         against,
-        prompts: winners.len(),
+        prompts: by_prompt.len(),
         wins,
         losses,
         none,
         unjudged,
         win_rate,
-        win_rate_half: mean(&points),
+        win_rate_half: mean(&by_prompt.concat()),
         ci,
         dimensions,
     }
@@ -228,7 +242,18 @@ mod tests {
     use Verdict::{First, Second, Tie};
 
     fn of(winners: &[Option<Verdict>]) -> Match {
-        tally("ours".into(), "theirs".into(), winners, vec![], 3)
+        tally(["ours", "theirs"].map(str::to_owned), winners, &vec![1; winners.len()], vec![], 3)
+    }
+
+    /// Duels of one prompt are no evidence of their own: four of each give an interval twice as wide as as many prompts would.
+    #[test]
+    fn intervals_are_over_prompts() {
+        let known: Vec<_> = (0..200).flat_map(|i| [Some(if i % 2 == 0 { First } else { Second }); 4]).collect();
+        let m = tally(["ours", "theirs"].map(str::to_owned), &known, &[4; 200], vec![], 3);
+        assert_eq!((m.prompts, m.wins, m.losses), (200, 400, 400));
+        assert!((m.win_rate_half - 0.5).abs() < 1e-9);
+        let half = 1.96 * 0.5 / 200f64.sqrt();
+        assert!([0.5 - m.ci[0], m.ci[1] - 0.5].iter().all(|s| (s / half - 1.0).abs() < 0.2), "{:?}", m.ci);
     }
 
     #[test]

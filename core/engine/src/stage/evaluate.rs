@@ -1,6 +1,7 @@
 //! A steerable policy over a grid of weights on held-out prompts: mean rewards, intervals and metrics, and samples to read.
 
 use super::asked::Asked;
+use super::front::Front;
 use super::rows::{Told, load_prompts, plain, widest};
 use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
@@ -8,18 +9,16 @@ use crate::memory::{Drawing, Footprint, Known, Part, longest_prompt};
 use crate::model::write_json;
 use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, Stage, StageId, objectives};
-use crate::reward::{Ensemble, Scores};
-use crate::session::{Cx, Session, obey};
+use crate::session::{Cx, obey};
 use crate::steer::prompted::Prompted;
 use crate::steer::{By, Judged, Steer, Steering};
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, json_lines};
-use motrain_core::metrics::report::{Method, Scored, method};
+use motrain_core::data::DataSpec;
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry::Kind;
 use motrain_core::weights::{grid_of, steps_of};
-use motrain_core::{Prompt, Weights, stop};
+use motrain_core::{Prompt, Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -48,6 +47,18 @@ pub struct Evaluate {
     pub weights: Option<Vec<Weights>>,
     #[serde(default)]
     pub generate: GenerationConfig,
+    /// Answers to each prompt at each weight. Of several, a prompt's scores are their means.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    #[schemars(range(min = 1, max = 10_000))]
+    pub completions: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 fn tenth() -> f64 {
@@ -144,7 +155,7 @@ impl Work for Evaluate {
         let drawing = Drawing {
             prompts: prompts.count,
             longest: prompts.longest + policy.room,
-            completions: 1.0,
+            completions: self.completions as f64,
             sampling: &self.generate,
         };
         let (held, steered) = (scorers.held(machine), self.by.0.taken(&models, machine));
@@ -172,22 +183,8 @@ impl Work for Evaluate {
     }
 }
 
-/// Prompts whose answers are kept for reading.
-const SHOWN: usize = 6;
 /// Times that serving is measured, after once to warm up.
 const MEASURED: usize = 5;
-
-/// An answer to a plain prompt, as answers.jsonl keeps it.
-#[derive(Serialize, Deserialize)]
-pub struct Answer {
-    pub weights: Weights,
-    pub prompt: Prompt,
-    pub completion: String,
-    /// Whether the policy ended it, rather than the length limit.
-    #[serde(default)]
-    pub finished: Option<bool>,
-    pub scores: Option<Vec<f64>>,
-}
 
 fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     let session = stage.session;
@@ -204,22 +201,13 @@ fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     set.check_rows(&options.prompts, &rows)?;
     let asked = Asked { policy: policy.as_ref(), tokenizer: &tokenizer, steering: &steering, rows: &rows, set: &set };
     let bar = stage.progress(grid.len());
-    let (mut answered, mut lines, mut samples) = (Vec::new(), String::new(), Vec::new());
+    let mut front = Front::of(options.completions);
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
-        let seed = |i: usize| session.seed("evaluation", (at * rows.len() + i) as u64);
-        let (answers, scores) = asked.answer(weights, &options.generate, seed)?;
+        let seed = |i: usize, n: usize| session.seed("evaluation", ((n * grid.len() + at) * rows.len() + i) as u64);
+        let (answers, scores) = asked.answer(weights, (options.completions, &options.generate), seed)?;
         tokens += answers.tokens();
-        for (i, answer) in answers.into_iter().enumerate() {
-            let (prompt, scores) = (rows[i].prompt.clone(), scores.objectives[i].clone());
-            let finished = Some(answer.finished);
-            let line = json!(Answer { weights: weights.clone(), prompt, completion: answer.text, finished, scores });
-            lines += &format!("{line}\n");
-            if i < SHOWN {
-                samples.push(line);
-            }
-        }
-        answered.push((weights.clone(), scores));
+        front.add(weights, &rows, answers.into_iter().map(|a| (a.text, a.finished)), scores);
         bar.set_position(at as u64 + 1);
         bar.set_message(format!("weights {:?}", weights.values()));
         obey()?;
@@ -227,19 +215,9 @@ fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     bar.finish();
     let seconds = clock.elapsed().as_secs_f64();
     let serving = serving(stage, &asked, &grid, &options.generate)?;
-    let scored = complete(answered, objectives, rows.len(), &options.name)?;
-    let reference_point = vec![0.0; objectives.len()];
-    let (name, seed) = (options.name.clone(), session.plan.seed);
-    // Many objectives make hypervolumes slow.
-    let found = stop::unless_asked(move || method(&name, &scored, &reference_point, seed))?;
-    let folder = stage.folder();
-    std::fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, e))?;
-    std::fs::write(folder.join(names::ANSWERS), lines).map_err(|e| Error::io(&folder, e))?;
-    write_json(&folder.join(names::SHOWN), &Value::Array(samples))?;
+    front.save(stage, &options.name, objectives)?;
     let speed = json!({ "new_tokens": tokens, "seconds": seconds, "serving": serving });
-    write_json(&folder.join(names::SPEED), &speed)?;
-    let found = serde_json::to_value(found).map_err(|e| Error::invalid(e.to_string()))?;
-    write_json(&folder.join(names::METHOD), &json!({ "objectives": objectives, "method": found }))
+    write_json(&stage.folder().join(names::SPEED), &speed)
 }
 
 /// How fast queries are answered of which each brings its own weights: together where the same parameters answer, one by one where they are
@@ -275,66 +253,4 @@ fn serving(stage: Cx, asked: &Asked, grid: &[Weights], sampling: &GenerationConf
         "measured": measured,
         "parameters": parameters,
     }))
-}
-
-/// The answers of a finished evaluation at some weights of its grid.
-pub fn answers(session: &Session, id: &str, weights: &Weights) -> Result<Vec<Answer>> {
-    let path = session.stage_folder(id).join(names::ANSWERS);
-    let mut out = Vec::new();
-    for (line, row) in json_lines(&path)? {
-        let answer: Answer = serde_json::from_value(row)
-            .map_err(|e| Error::file(&path, format!("line {line} is no answer of an evaluation: {e}")))?;
-        if answer.weights.is_near(weights) {
-            out.push(answer);
-        }
-    }
-    if out.is_empty() {
-        return Err(Error::invalid(format!(
-            "evaluation \"{id}\" was not done at the weights {:?}; add them to it",
-            weights.values()
-        )));
-    }
-    Ok(out)
-}
-
-/// Scores by weight over the prompts that have all their scores at every weight, so that weights stay comparable.
-fn complete(
-    answered: Vec<(Weights, Scores)>,
-    objectives: &[String],
-    prompts: usize,
-    name: &str,
-) -> Result<Vec<Scored>> {
-    let whole = |i: &usize| answered.iter().all(|(_, s)| s.raw.values().all(|scores| scores[*i].is_some()));
-    let kept: Vec<usize> = (0..prompts).filter(whole).collect();
-    if kept.is_empty() {
-        return Err(Error::invalid(format!(
-            "{name}: no prompt has all its scores: a reward left out an answer to each; one that asks a server says above why"
-        )));
-    }
-    if kept.len() < prompts {
-        tracing::warn!("{name}: left out {} of {prompts} prompts with missing scores", prompts - kept.len());
-    }
-    let one = |(weights, scores): (Weights, Scores)| {
-        let objective =
-            |k: usize| kept.iter().filter_map(|&i| scores.objectives[i].as_ref().map(|s| s[k])).collect::<Vec<f64>>();
-        let raw = |name: &String| kept.iter().filter_map(|&i| scores.raw[name][i]).collect::<Vec<f64>>();
-        let watched = scores.raw.keys().filter(|n| !objectives.contains(n)).map(|n| (n.clone(), raw(n)));
-        let apart = scores.ensembles.iter().map(|e| {
-            let all = e.disagreement();
-            (Ensemble::metric(&e.name), kept.iter().filter_map(|&i| all[i]).collect())
-        });
-        let watched = watched.chain(apart).collect();
-        Scored { weights, rewards: (0..objectives.len()).map(objective).collect(), watched }
-    };
-    Ok(answered.into_iter().map(one).collect())
-}
-
-/// The result of a finished evaluation: objectives and method.
-pub fn load(stage_folder: &std::path::Path) -> Result<(Vec<String>, Method)> {
-    let path = stage_folder.join(names::METHOD);
-    let text = std::fs::read_to_string(&path).map_err(|e| Error::io(&path, e))?;
-    let json: Value = serde_json::from_str(&text).map_err(|e| Error::file(&path, e.to_string()))?;
-    let bad = |e: serde_json::Error| Error::file(&path, e.to_string());
-    let objectives = serde_json::from_value(json["objectives"].clone()).map_err(bad)?;
-    Ok((objectives, serde_json::from_value(json["method"].clone()).map_err(bad)?))
 }

@@ -128,8 +128,8 @@ impl<'a> Experience<'a> {
         let points = grid.len();
         let point = |(at, weights): (usize, Weights)| {
             let first = (t.state.step * points + at) * rows.len();
-            let seed = |i: usize| self.stage.seed("feedback", (first + i) as u64);
-            let (_, scores) = asked.answer(&weights, &self.options.generate, seed)?;
+            let seed = |i: usize, _| self.stage.seed("feedback", (first + i) as u64);
+            let (_, scores) = asked.answer(&weights, (1, &self.options.generate), seed)?;
             let column = |k: usize| scores.objectives.iter().flatten().map(|s| s[k]).collect::<Vec<f64>>();
             let rewards = (0..weights.len()).map(|k| mean(&column(k))).collect();
             Ok(FrontPoint { weights, rewards })

@@ -3,10 +3,12 @@
 mod ai_feedback;
 mod asked;
 pub mod best_of_n;
+pub mod ceiling;
 pub mod compare;
 pub mod drift;
 pub mod evaluate;
 pub mod experience;
+pub mod front;
 pub mod init_model;
 mod labelled;
 pub mod normalise;
@@ -43,6 +45,7 @@ pub const STAGES: &[StageKind] = &[
     StageKind::of::<reinforce::Reinforce>(),
     StageKind::of::<soup::Soup>(),
     StageKind::of::<evaluate::Evaluate>(),
+    StageKind::of::<ceiling::Ceiling>(),
     StageKind::of::<compare::Compare>(),
 ];
 

@@ -18,6 +18,7 @@ use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options, parse};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
+use motrain_core::rng::sub_seed;
 use motrain_core::scale::{Fit, Scale};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -139,7 +140,7 @@ impl Rewards {
 
 impl Work for Rewards {
     const KIND: &'static str = "rewards";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let sources = self.sources.iter_mut().map(|s| Ref::Component(Kind::Reward, &mut s.source));
@@ -201,7 +202,8 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let mut drawn = Vec::new();
     for (c, chunk) in chosen.chunks(AT_ONCE).enumerate() {
         let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
-        let seed = |i: usize, _| stage.seed("sample", (c * AT_ONCE + i) as u64);
+        // The same draws whatever the run's seed, so that the scores of several seeds are on one scale.
+        let seed = |i: usize, _| sub_seed(0, "scales", (c * AT_ONCE + i) as u64);
         drawn.extend(rollout(&net, &text, &prompts, 1, seed, &options.generate)?);
         bar.inc(chunk.len() as u64);
         obey()?;

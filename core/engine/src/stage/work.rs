@@ -121,6 +121,8 @@ pub enum Makes {
     /// Of an offline `ric_data` only.
     Statistics,
     Front,
+    /// A front that others are read as shares of.
+    Ceiling,
 }
 
 impl Makes {
@@ -136,6 +138,7 @@ impl Makes {
             Makes::ScoredSamples => "scored samples; name a ric_data stage",
             Makes::Statistics => "statistics; name a ric_data stage without goals",
             Makes::Front => "front; name an evaluate stage",
+            Makes::Ceiling => "ceiling; name a ceiling stage",
         }
     }
 }
