@@ -24,7 +24,7 @@ fn the_papers_page_is_drawn_from_finished_runs() {
         success(command.args(["--set", &format!("seed={seed}")]));
     }
     let said = success(motrain(f.path()).args(["paper", "paper"]));
-    assert!(said.contains("undecided  fig2      hh: MO-ODPO has a larger front than Rewarded Soups"), "{said}");
+    assert!(said.contains("undecided  undecided  fig2  hh: MO-ODPO's front dominates Rewarded Soups's"), "{said}");
     assert!(said.contains("2 seeds"), "{said}");
     let all = read_json(&f.path().join("paper/paper.json"));
     let costs = all["table1"].as_array().unwrap();

@@ -1,16 +1,22 @@
-//! What the paper says, as numbers that must be above 0, with their uncertainty over seeds. A claim is worded as what its number shows: the paper
-//! speaks of domination, of higher extremes and of a collapse to two modes.
+//! What the paper says, each sentence as a number that must be above 0, with its uncertainty over seeds. The claims are registered here, some twenty
+//! for two tasks; by chance alone one of twenty would be decided, so that beside each verdict stands the one that Holm's correction leaves.
 
 use super::{Seed, place};
-use motrain_core::metrics::front::{dominates, non_dominated};
-use motrain_core::metrics::report::Method;
-use motrain_core::metrics::stats::{mean, mean_interval};
+use motrain_core::Weights;
+use motrain_core::metrics::report::{Method, Point};
+use motrain_core::metrics::stats::{holm, mean, mean_interval, t_test};
+use motrain_engine::stage::rewards::Rewards;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::fmt;
 
 /// Seeds from which a claim is decided.
 const ENOUGH: usize = 3;
+/// The chance at which a claim is decided though nothing is behind it.
+const LEVEL: f64 = 0.05;
+/// What MO-ODPO is compared with: stages and names.
+const OTHERS: [(&str, &str); 4] =
+    [("rewarded_soups", "Rewarded Soups"), ("odpo_soups", "ODPO Soups"), ("p_morl", "P-MORL"), ("ric", "RiC")];
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -39,22 +45,28 @@ pub struct Claim {
     pub statistic: String,
     pub by_seed: Vec<f64>,
     pub mean: f64,
-    /// 95 % over seeds.
+    /// 95 % over seeds, within what the statistic can be.
     pub interval: Option<[f64; 2]>,
+    /// Two-sided, of a mean of 0.
+    pub p_value: Option<f64>,
     #[serde(rename = "verdict")]
     pub standing: Standing,
+    /// The verdict once all claims of the page are held against each other.
+    #[serde(rename = "verdict_holm")]
+    pub among_all: Standing,
 }
 
 impl Claim {
-    fn new(claim: String, figure: &str, statistic: &str, by_seed: Vec<f64>) -> Self {
-        let interval = mean_interval(&by_seed);
-        let standing = match interval {
-            Some([low, _]) if by_seed.len() >= ENOUGH && low > 0.0 => Standing::Held,
-            Some([_, high]) if by_seed.len() >= ENOUGH && high < 0.0 => Standing::NotHeld,
-            _ => Standing::Undecided,
-        };
+    /// `range` is what the statistic can be.
+    fn new(claim: String, figure: &str, statistic: &str, range: [f64; 2], by_seed: Vec<f64>) -> Self {
+        let within = |x: f64| x.clamp(range[0], range[1]);
+        let interval = mean_interval(&by_seed).map(|ends| ends.map(within));
+        let p_value = t_test(&by_seed);
         let mean = mean(&by_seed);
-        Self { claim, figure: figure.into(), statistic: statistic.into(), by_seed, mean, interval, standing }
+        let (figure, statistic) = (figure.into(), statistic.into());
+        let decided = by_seed.len() >= ENOUGH && p_value.is_some_and(|p| p < LEVEL);
+        let standing = Standing::of(decided, mean);
+        Self { claim, figure, statistic, by_seed, mean, interval, p_value, standing, among_all: standing }
     }
 
     pub fn measured(&self) -> String {
@@ -66,17 +78,31 @@ impl Claim {
     }
 }
 
-/// The share of `b`'s non-dominated points that some point of `a` dominates, minus the reverse.
-fn dominance(a: &Method, b: &Method) -> f64 {
-    let front = |m: &Method| {
-        let points: Vec<Vec<f64>> = m.points.iter().map(|p| p.rewards.clone()).collect();
-        non_dominated(&points).into_iter().map(|i| points[i].clone()).collect::<Vec<_>>()
+impl Standing {
+    fn of(decided: bool, mean: f64) -> Self {
+        match decided {
+            true if mean > 0.0 => Self::Held,
+            true if mean < 0.0 => Self::NotHeld,
+            _ => Self::Undecided,
+        }
+    }
+}
+
+const ANY: [f64; 2] = [f64::NEG_INFINITY, f64::INFINITY];
+
+/// By how much `a`'s best point is better than `b`'s at the weight where that is least: above 0, `a` dominates, whatever is asked for.
+fn domination(a: &Method, b: &Method) -> f64 {
+    let best = |m: &Method, weights: &Weights| {
+        m.points.iter().map(|p| weights.dot(&p.rewards)).fold(f64::NEG_INFINITY, f64::max)
     };
-    let (a, b) = (front(a), front(b));
-    let covered = |by: &[Vec<f64>], of: &[Vec<f64>]| {
-        of.iter().filter(|p| by.iter().any(|q| dominates(q, p))).count() as f64 / of.len() as f64
-    };
-    covered(&a, &b) - covered(&b, &a)
+    let gain = |w: &Weights| best(a, w) - best(b, w);
+    a.points.iter().map(|p| gain(&p.weights)).fold(f64::INFINITY, f64::min)
+}
+
+/// The highest reward of each objective, mean over objectives.
+fn highest(m: &Method) -> f64 {
+    let best = |k: usize| m.points.iter().map(|p| p.rewards[k]).fold(f64::NEG_INFINITY, f64::max);
+    mean(&(0..m.points[0].rewards.len()).map(best).collect::<Vec<_>>())
 }
 
 /// How far apart the extremes lie, summed over objectives.
@@ -89,12 +115,19 @@ fn extent(m: &Method) -> f64 {
     (0..m.points[0].rewards.len()).map(reach).sum()
 }
 
+/// The share of weights whose point lies at one of the two ends: within a tenth of the distance between the points of the first and the last weight.
+fn at_the_ends(m: &Method) -> f64 {
+    let distance = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| (x - y).powi(2)).sum::<f64>().sqrt();
+    let (Some(first), Some(last)) = (m.points.first(), m.points.last()) else { return 0.0 };
+    let near = distance(&first.rewards, &last.rewards) / 10.0;
+    let ends = |p: &&Point| distance(&p.rewards, &first.rewards) <= near || distance(&p.rewards, &last.rewards) <= near;
+    m.points.iter().filter(ends).count() as f64 / m.points.len() as f64
+}
+
 /// What an objective gains from weight 0 to weight 1, mean over objectives.
 fn steered(m: &Method) -> f64 {
     let gain = |k: usize| {
-        let by_weight = |a: &&motrain_core::metrics::report::Point, b: &&motrain_core::metrics::report::Point| {
-            a.weights.values()[k].total_cmp(&b.weights.values()[k])
-        };
+        let by_weight = |a: &&Point, b: &&Point| a.weights.values()[k].total_cmp(&b.weights.values()[k]);
         let most = m.points.iter().max_by(by_weight).map_or(0.0, |p| p.rewards[k]);
         most - m.points.iter().min_by(by_weight).map_or(0.0, |p| p.rewards[k])
     };
@@ -108,12 +141,15 @@ pub fn all(seeds: &[Seed]) -> Vec<Claim> {
     let ids: Vec<&String> = seeds[0].methods.keys().collect();
     let tasks: BTreeSet<&str> = ids.iter().filter_map(|id| place(id)).map(|(task, _)| task).collect();
     for task in &tasks {
-        for (figure, size) in [("fig2", ""), ("fig3", ", smaller policy")] {
-            fronts(seeds, task, figure, size, &mut out);
-        }
+        fronts(seeds, task, &mut out);
+        smaller(seeds, task, &mut out);
+        answers(seeds, task, &mut out);
         alphas(seeds, task, &mut out);
         epochs(seeds, task, &mut out);
-        win_rates(seeds, task, &mut out);
+    }
+    let p_values: Vec<f64> = out.iter().map(|c| c.p_value.unwrap_or(1.0)).collect();
+    for (claim, left) in out.iter_mut().zip(holm(&p_values, LEVEL)) {
+        claim.among_all = if left { claim.standing } else { Standing::Undecided };
     }
     out
 }
@@ -123,32 +159,72 @@ fn between(seeds: &[Seed], a: &str, b: &str, f: impl Fn(&Method, &Method) -> f64
     seeds.iter().map(|s| Some(f(&s.methods.get(a)?.1, &s.methods.get(b)?.1))).collect()
 }
 
-fn fronts(seeds: &[Seed], task: &str, figure: &str, size: &str, out: &mut Vec<Claim>) {
-    let id = |method: &str| format!("{task}_{figure}_{method}");
-    let ours = id("mo_odpo");
-    let others =
-        [("rewarded_soups", "Rewarded Soups"), ("odpo_soups", "ODPO Soups"), ("p_morl", "P-MORL"), ("ric", "RiC")];
-    for (method, name) in others {
-        let other = id(method);
-        if let Some(values) = between(seeds, &ours, &other, |a, b| a.hypervolume - b.hypervolume) {
-            let claim = format!("{task}{size}: MO-ODPO has a larger front than {name}");
-            out.push(Claim::new(claim, figure, "difference of hypervolumes", values));
-        }
-        if method != "odpo_soups"
-            && let Some(values) = between(seeds, &ours, &other, dominance)
-        {
-            let claim = format!("{task}{size}: MO-ODPO dominates more of {name}'s front than the reverse");
-            out.push(Claim::new(claim, figure, "share of points dominated, minus the reverse", values));
-        }
+/// Figure 2.
+fn fronts(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
+    let id = |method: &str| format!("{task}_fig2_{method}");
+    let mut claim = |what: String, statistic: &str, values: Option<Vec<f64>>| {
+        out.extend(values.map(|v| Claim::new(format!("{task}: {what}"), "fig2", statistic, ANY, v)));
+    };
+    for (method, name) in OTHERS.into_iter().filter(|(method, _)| *method != "odpo_soups") {
+        let values = between(seeds, &id("mo_odpo"), &id(method), domination);
+        claim(format!("MO-ODPO's front dominates {name}'s"), "gain at the weight where it is least", values);
     }
-    if let Some(values) = between(seeds, &id("odpo_soups"), &ours, |a, b| extent(a) - extent(b)) {
-        let claim = format!("{task}{size}: ODPO Soups' points lie further apart than MO-ODPO's");
-        out.push(Claim::new(claim, figure, "difference of extents", values));
+    let reached = between(seeds, &id("odpo_soups"), &id("mo_odpo"), |a, b| highest(a) - highest(b));
+    claim("ODPO Soups reach higher single rewards than MO-ODPO".into(), "difference of the highest rewards", reached);
+    let gained = between(seeds, &id("mo_odpo"), &id("p_morl"), |a, b| steered(a) - steered(b));
+    claim("P-MORL is less steerable than MO-ODPO".into(), "difference of gains from weight 0 to 1", gained);
+}
+
+/// The least over what MO-ODPO is compared with, by seed; nothing if a stage is missing.
+fn least(seeds: &[Seed], of: impl Fn(&Seed, &str) -> Option<f64>) -> Option<Vec<f64>> {
+    let over = |seed: &Seed| OTHERS.iter().try_fold(f64::INFINITY, |low, (m, _)| Some(low.min(of(seed, m)?)));
+    seeds.iter().map(over).collect()
+}
+
+/// Figure 3.
+fn smaller(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
+    let volume = |seed: &Seed, method: &str| Some(seed.methods.get(&format!("{task}_fig3_{method}"))?.1.hypervolume);
+    let values = least(seeds, |seed, method| Some(volume(seed, "mo_odpo")? - volume(seed, method)?));
+    let claim = format!("{task}, smaller policy: MO-ODPO has the largest front");
+    out.extend(values.map(|v| Claim::new(claim, "fig3", "hypervolume less the largest other one", ANY, v)));
+}
+
+/// Figure 4, by the paper's rule, and by the weighted gold scores of the same answers, where the task has some.
+fn answers(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
+    let stage = format!("{task}_fig4");
+    let rate = |seed: &Seed, method: &str| {
+        let (_, against) = seed.methods.get(&format!("{task}_fig2_{method}"))?;
+        Some(seed.matches.get(&stage)?.iter().find(|m| m.against == against.name)?.win_rate_half - 0.5)
+    };
+    let claim = format!("{task}: MO-ODPO wins more often than each other method");
+    let statistic = "lowest win rate (a tie is half) minus 0.5";
+    out.extend(least(seeds, rate).map(|v| Claim::new(claim, "fig4", statistic, [-0.5, 0.5], v)));
+    let gold = |seed: &Seed, method: &str| {
+        let of = |method: &str| weighted_gold(seed, &format!("{task}_fig2_{method}"));
+        Some(of("mo_odpo")? - of(method)?)
+    };
+    let claim = format!("{task}: MO-ODPO's answers have more weighted gold than each other method's");
+    let statistic = "least difference of w·gold, mean of w = (0.8, 0.2) and (0.2, 0.8)";
+    out.extend(least(seeds, gold).map(|v| Claim::new(claim, "fig4", statistic, ANY, v)));
+}
+
+/// The mean of the watched gold scores, weighted, at the weights of Figure 4; nothing where there is not one for each objective.
+fn weighted_gold(seed: &Seed, id: &str) -> Option<f64> {
+    let scales = seed.plan.stage(id)?.rewards()?;
+    let rewards = seed.plan.stage(&scales)?.work.downcast_ref::<Rewards>()?;
+    let gold: Vec<&String> =
+        rewards.sources.iter().filter(|s| s.watch && s.source.name == "gold").map(|s| &s.name).collect();
+    let (objectives, method) = seed.methods.get(id)?;
+    let at = |w: [f64; 2]| {
+        let near = |p: &&Point| p.weights.values().iter().zip(w).all(|(a, b)| (a - b).abs() < 1e-6);
+        let point = method.points.iter().find(near)?;
+        let scores: Option<Vec<f64>> = gold.iter().map(|name| point.watched.get(*name).copied()).collect();
+        Some(point.weights.dot(&scores?))
+    };
+    if gold.len() != objectives.len() || objectives.len() != 2 {
+        return None;
     }
-    if let Some(values) = between(seeds, &ours, &id("p_morl"), |a, b| steered(a) - steered(b)) {
-        let claim = format!("{task}{size}: P-MORL is less steerable than MO-ODPO");
-        out.push(Claim::new(claim, figure, "difference of gains from weight 0 to 1", values));
-    }
+    Some((at([0.8, 0.2])? + at([0.2, 0.8])?) / 2.0)
 }
 
 /// The first and the last of the numbered stages that begin with `prefix`.
@@ -170,17 +246,14 @@ fn alphas(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
             claim,
             "fig5",
             "extent at the lowest alpha minus at the highest",
+            ANY,
             values(&|a, b| extent(a) - extent(b)),
         ));
     } else {
-        let claim = format!("{task}: the lowest alpha spaces its points less evenly than the highest");
-        let uneven = |a: &Method, b: &Method| a.unevenness - b.unevenness;
-        out.push(Claim::new(
-            claim,
-            "fig5",
-            "unevenness of gaps (CV) at the lowest alpha minus at the highest",
-            values(&uneven),
-        ));
+        let claim = format!("{task}: the lowest alpha collapses to two modes, the highest does not");
+        let statistic = "share of weights at the two ends, at the lowest alpha minus at the highest";
+        let ends = |a: &Method, b: &Method| at_the_ends(a) - at_the_ends(b);
+        out.push(Claim::new(claim, "fig5", statistic, [-1.0, 1.0], values(&ends)));
     }
 }
 
@@ -192,36 +265,13 @@ fn epochs(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
     };
     if let Some(values) = growth("fig6", extent) {
         let claim = format!("{task}: MO-ODPO's front widens with epochs");
-        out.push(Claim::new(claim, "fig6", "extent after the last epoch minus after the first", values));
+        out.push(Claim::new(claim, "fig6", "extent after the last epoch minus after the first", ANY, values));
     }
     let volume = |m: &Method| m.hypervolume;
     if let (Some(ours), Some(ric)) = (growth("fig6", volume), growth("fig6ric", volume)) {
         let claim = format!("{task}: RiC plateaus while MO-ODPO goes on growing");
         let values = ours.iter().zip(&ric).map(|(a, b)| a - b).collect();
-        out.push(Claim::new(claim, "fig6", "growth of the hypervolume, MO-ODPO's minus RiC's", values));
-    }
-}
-
-fn win_rates(seeds: &[Seed], task: &str, out: &mut Vec<Claim>) {
-    let stage = format!("{task}_fig4");
-    let Some(first) = seeds[0].matches.get(&stage) else { return };
-    let rate = |seed: &Seed, against: &str| {
-        let found = seed.matches.get(&stage)?.iter().find(|m| m.against == against)?;
-        Some(found.win_rate_half)
-    };
-    for m in first {
-        let values: Option<Vec<f64>> = seeds.iter().map(|s| Some(rate(s, &m.against)? - 0.5)).collect();
-        let claim = format!("{task}: MO-ODPO wins more often than {}", m.against);
-        out.extend(values.map(|v| Claim::new(claim, "fig4", "win rate (a tie is half) minus 0.5", v)));
-    }
-    let least = |seed: &Seed| {
-        let others: Vec<f64> =
-            first.iter().filter(|m| m.against != "P-MORL").filter_map(|m| rate(seed, &m.against)).collect();
-        Some(others.into_iter().fold(f64::INFINITY, f64::min) - rate(seed, "P-MORL")?)
-    };
-    if let Some(values) = seeds.iter().map(least).collect::<Option<Vec<f64>>>() {
-        let claim = format!("{task}: MO-ODPO wins least often against P-MORL");
-        out.push(Claim::new(claim, "fig4", "lowest other win rate minus that against P-MORL", values));
+        out.push(Claim::new(claim, "fig6", "growth of the hypervolume, MO-ODPO's minus RiC's", ANY, values));
     }
 }
 

@@ -189,8 +189,11 @@ fn averages(all: &[&Method], list: impl Fn(&Method) -> Vec<f64>) -> Vec<f64> {
     (0..shortest).map(|k| mean(&lists.iter().map(|l| l[k]).collect::<Vec<_>>())).collect()
 }
 
-/// The claims as text.
+/// The claims as text: each with its verdict, and that among all of them.
 fn table(claims: &[Claim]) -> String {
-    let line = |c: &Claim| format!("{:<10} {:<9} {} ({})", c.standing.to_string(), c.figure, c.claim, c.measured());
+    let line = |c: &Claim| {
+        let verdicts = (c.standing.to_string(), c.among_all.to_string());
+        format!("{:<10} {:<10} {:<5} {} ({})", verdicts.0, verdicts.1, c.figure, c.claim, c.measured())
+    };
     claims.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -11,7 +11,7 @@ use motrain_engine::folder;
 use motrain_engine::names;
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::compare::Match;
-use motrain_engine::stage::evaluate::Answer;
+use motrain_engine::stage::front::Answer;
 
 /// Prompts of Table 2, and the weights at which they are answered.
 const SHOWN: usize = 3;
@@ -19,8 +19,9 @@ const SHOWN_WEIGHTS: [[f64; 2]; 2] = [[0.8, 0.2], [0.2, 0.8]];
 
 pub fn page(seeds: &[Seed], panels: &[Panel], claims: &[Claim], costs: &[Cost]) -> Result<String> {
     let claim = |c: &Claim| {
-        let (standing, measured) = (c.standing.to_string(), c.measured());
-        context! { claim => c.claim.as_str(), standing, figure => c.figure.as_str(), measured }
+        let (standing, among_all) = (c.standing.to_string(), c.among_all.to_string());
+        let measured = c.measured();
+        context! { claim => c.claim.as_str(), standing, among_all, figure => c.figure.as_str(), measured }
     };
     let panel = |p: &Panel| {
         let (figure, task, svg) = (p.figure.as_str(), p.task.as_str(), p.svg.as_str());

@@ -60,7 +60,7 @@ mod tests {
         let shown = json!({
             "title": name, "svg": "<svg></svg>", "fronts": fronts, "reference": "0, 0", "answers": answers, "plan": name, "manifest": name,
             "stages": [{ "id": name, "curves": ["<svg></svg>"], "times": [[name, 1.25, 0.0]] }], "seeds": [0],
-            "claims": [{ "claim": name, "standing": "held", "figure": "fig2", "measured": name }],
+            "claims": [{ "claim": name, "standing": "held", "among_all": "undecided", "figure": "fig2", "measured": name }],
             "panels": [{ "figure": "fig2", "task": name, "fronts": fronts, "svg": "<svg></svg>" }], "matches": [], "costs": [],
         });
         render(template, Serde(shown).into()).unwrap()

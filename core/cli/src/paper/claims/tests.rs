@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 
 #[test]
 fn three_seeds_decide_and_one_does_not() {
-    let standing = |values: &[f64]| Claim::new("c".into(), "fig2", "s", values.to_vec()).standing;
+    let claim = |values: &[f64]| Claim::new("c".into(), "fig2", "s", [-1.0, 1.0], values.to_vec());
+    let standing = |values: &[f64]| claim(values).standing;
     assert_eq!(standing(&[0.2]), Standing::Undecided);
     assert_eq!(standing(&[0.2, 0.21]), Standing::Undecided);
     assert_eq!(standing(&[0.2, 0.21, 0.19]), Standing::Held);
     assert_eq!(standing(&[-0.2, -0.21, -0.19]), Standing::NotHeld);
     assert_eq!(standing(&[0.2, -0.21, 0.3]), Standing::Undecided);
+    // What cannot be is in no interval.
+    assert_eq!(claim(&[0.9, -0.5, 0.8]).interval.unwrap()[1], 1.0);
 }
 
 /// A method whose points are these at evenly spaced weights.
@@ -41,14 +44,18 @@ const WRONG: [[f64; 2]; 5] = [[1.0, 0.0], [0.9, 0.4], [0.7, 0.7], [0.4, 0.9], [0
 #[test]
 fn statistics_of_known_fronts() {
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
-    near(dominance(&front(&ARC), &front(&LINE)), 1.0);
-    near(dominance(&front(&LINE), &front(&ARC)), -1.0);
-    near(dominance(&front(&ARC), &front(&ARC)), 0.0);
-    // The ends of one lie outside, the middle of the other.
+    // At equal weights: (0.7 + 0.7 − 0.9) / 2 = 0.25; at the ends 0.2; between, at (0.25, 0.75), 0.775 − 0.625.
+    near(domination(&front(&ARC), &front(&LINE)), 0.15);
+    near(domination(&front(&LINE), &front(&ARC)), -0.25);
+    near(domination(&front(&ARC), &front(&ARC)), 0.0);
+    // Farther out in the middle, but not at the ends.
     near(
-        dominance(&front(&[[0.0, 1.0], [0.4, 0.4], [1.0, 0.0]]), &front(&[[0.1, 0.9], [0.6, 0.6], [0.7, 0.1]])),
-        -1.0 / 3.0,
+        domination(&front(&[[0.1, 0.9], [0.8, 0.8], [0.9, 0.1]]), &front(&[[0.0, 1.0], [0.5, 0.5], [1.0, 0.0]])),
+        -0.1,
     );
+    near(highest(&front(&LINE)), 0.8);
+    near(at_the_ends(&front(&ENDS)), 1.0);
+    near(at_the_ends(&front(&LINE)), 0.4);
     near(extent(&front(&ARC)), 2.0);
     near(extent(&front(&LINE)), 1.4);
     near(steered(&front(&ARC)), 1.0);
@@ -84,30 +91,47 @@ fn standings(seeds: &[Seed], claims: &[&str]) -> Vec<Standing> {
 #[test]
 fn fronts_hold_claims_and_the_other_way_round_they_do_not() {
     let claims = [
-        "MO-ODPO has a larger front than Rewarded Soups",
-        "MO-ODPO dominates more of RiC's front",
-        "ODPO Soups' points lie further apart",
-        "P-MORL is less steerable",
+        "hh: MO-ODPO's front dominates Rewarded Soups's",
+        "hh: MO-ODPO's front dominates RiC's",
+        "hh: ODPO Soups reach higher single rewards",
+        "hh: P-MORL is less steerable",
+        "hh, smaller policy: MO-ODPO has the largest front",
     ];
     let stages = |ours, others, wide, blind| {
-        runs(&[
-            ("hh_fig2_mo_odpo", ours),
-            ("hh_fig2_rewarded_soups", others),
-            ("hh_fig2_ric", others),
-            ("hh_fig2_odpo_soups", wide),
-            ("hh_fig2_p_morl", blind),
-        ])
+        let of = |figure: &str| {
+            [("mo_odpo", ours), ("rewarded_soups", others), ("ric", others), ("odpo_soups", wide), ("p_morl", blind)]
+                .map(|(method, points)| (format!("hh_{figure}_{method}"), points))
+        };
+        let all: Vec<Stage> = [of("fig2"), of("fig3")].concat();
+        runs(&all.iter().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
     };
-    assert_eq!(standings(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Standing::Held; 4]);
-    assert_eq!(standings(&stages(&INNER, &LINE, &POINT, &ARC), &claims[..2]), [Standing::NotHeld; 2]);
-    assert_eq!(standings(&stages(&ARC, &LINE, &POINT, &ARC), &claims[2..3]), [Standing::NotHeld]);
-    assert_eq!(standings(&stages(&POINT, &LINE, &POINT, &ARC), &claims[3..]), [Standing::NotHeld]);
+    use Standing::{Held, NotHeld};
+    assert_eq!(standings(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Held, Held, Held, Held, NotHeld]);
+    assert_eq!(standings(&stages(&LINE, &ARC, &POINT, &ARC), &claims), [NotHeld; 5]);
+    assert_eq!(standings(&stages(&ARC, &LINE, &POINT, &INNER), &claims), [Held, Held, NotHeld, Held, Held]);
+}
+
+/// A verdict that would be there alone is not there among others that are as likely by chance.
+#[test]
+fn many_claims_are_held_to_more() {
+    let mut seeds = runs(&[("hh_fig2_mo_odpo", &LINE), ("hh_fig2_p_morl", &INNER), ("hh_fig2_ric", &INNER)]);
+    // Gains of 0.5, 1 and 2 times that of INNER: p = 0.075 alone; of 0.8, 1 and 1.2 times: 0.013.
+    let grown = |by: f64| front(&INNER.map(|p| p.map(|r| r * by)));
+    for (seed, by) in seeds.iter_mut().zip([1.45, 1.5, 1.62]) {
+        seed.methods.get_mut("hh_fig2_p_morl").unwrap().1 = grown(by);
+    }
+    let all = all(&seeds);
+    let found = all.iter().find(|c| c.claim.contains("less steerable")).unwrap();
+    assert!((0.02..0.05).contains(&found.p_value.unwrap()), "{:?}", found.p_value);
+    assert_eq!((found.standing, found.among_all), (Standing::Held, Standing::Undecided));
+    let certain = all.iter().find(|c| c.claim.contains("dominates RiC")).unwrap();
+    assert_eq!(certain.among_all, Standing::Held);
 }
 
 /// With more than ten alphas or epochs the last is not the last as text: "9" comes after "11".
 #[test]
 fn figures_compare_the_first_with_the_last_by_number() {
-    let even = "hh: the lowest alpha spaces its points less evenly";
+    let modes = "hh: the lowest alpha collapses to two modes";
     let point = "tldr: the highest alpha's points lie closer together";
     let wider = "tldr: MO-ODPO's front widens with epochs";
     let growth = "tldr: RiC plateaus while MO-ODPO goes on growing";
@@ -127,9 +151,9 @@ fn figures_compare_the_first_with_the_last_by_number() {
         runs(&figures.iter().flatten().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
     };
     let hh = [of(&ENDS, &ENDS, &ARC, "hh_fig5")];
-    assert_eq!(standings(&made(&hh), &[even]), [Standing::Held]);
+    assert_eq!(standings(&made(&hh), &[modes]), [Standing::Held]);
     let other = [of(&ARC, &ARC, &ENDS, "hh_fig5")];
-    assert_eq!(standings(&made(&other), &[even]), [Standing::NotHeld]);
+    assert_eq!(standings(&made(&other), &[modes]), [Standing::NotHeld]);
     let tldr = [
         of(&ARC, &ARC, &POINT, "tldr_fig5"),
         of(&POINT, &POINT, &ARC, "tldr_fig6"),
@@ -146,13 +170,17 @@ fn figures_compare_the_first_with_the_last_by_number() {
 }
 
 #[test]
-fn win_rates_are_held_against_a_half_and_against_each_other() {
-    let compared = |rates: [(&str, f64); 3]| {
-        let mut seeds = runs(&[("hh_fig4_x", &POINT)]);
+fn the_lowest_win_rate_decides() {
+    let compared = |rates: [f64; 4]| {
+        let stages = ["mo_odpo", "rewarded_soups", "odpo_soups", "p_morl", "ric"].map(|m| format!("hh_fig2_{m}"));
+        let mut seeds = runs(&stages.each_ref().map(|id| (id.as_str(), POINT.as_slice())));
         for seed in &mut seeds {
-            let one = |(against, rate): &(&str, f64)| Match {
+            for (id, (_, method)) in &mut seed.methods {
+                method.name = id.clone();
+            }
+            let one = |(against, rate): (&String, f64)| Match {
                 method: "MO-ODPO".into(),
-                against: (*against).into(),
+                against: against.clone(),
                 prompts: 10,
                 wins: 0,
                 losses: 0,
@@ -163,14 +191,55 @@ fn win_rates_are_held_against_a_half_and_against_each_other() {
                 ci: [0.0, 1.0],
                 dimensions: vec![],
             };
-            seed.matches.insert("hh_fig4".into(), rates.iter().map(one).collect());
+            seed.matches.insert("hh_fig4".into(), stages[1..].iter().zip(rates).map(one).collect());
         }
-        standings(
-            &seeds,
-            &["wins more often than RiC", "wins more often than P-MORL", "wins least often against P-MORL"],
-        )
+        standings(&seeds, &["wins more often than each other method"])
     };
-    use Standing::{Held, NotHeld};
-    assert_eq!(compared([("RiC", 0.7), ("P-MORL", 0.6), ("ODPO Soups", 0.8)]), [Held, Held, Held]);
-    assert_eq!(compared([("RiC", 0.3), ("P-MORL", 0.4), ("ODPO Soups", 0.8)]), [NotHeld, NotHeld, NotHeld]);
+    assert_eq!(compared([0.7, 0.6, 0.8, 0.55]), [Standing::Held]);
+    assert_eq!(compared([0.7, 0.3, 0.8, 0.9]), [Standing::NotHeld]);
+}
+
+/// Gold scores by the order of the objectives, whatever their names.
+#[test]
+fn weighted_gold_decides_beside_the_rule() {
+    let sources = serde_json::json!([
+        { "name": "A", "source": { "name": "length" } }, { "name": "B", "source": { "name": "length" } },
+        { "name": "z gold first", "source": { "name": "gold", "options": { "score": "hh_helpful" } }, "watch": true },
+        { "name": "a gold second", "source": { "name": "gold", "options": { "score": "hh_harmless" } }, "watch": true },
+    ]);
+    let rewards = serde_json::json!({
+        "id": "scales", "kind": "rewards", "sources": sources, "policy": "p", "prompts": { "paths": ["x"] },
+    });
+    let stage = |id: &str| {
+        serde_json::json!({ "id": id, "kind": "evaluate", "name": "m", "policy": "p", "rewards": "scales",
+            "conditioner": { "name": "none" }, "prompts": { "paths": ["x"] } })
+    };
+    let stages = ["mo_odpo", "rewarded_soups", "odpo_soups", "p_morl", "ric"].map(|m| format!("hh_fig2_{m}"));
+    let made = |ours: f64| {
+        let mut seeds = runs(&stages.each_ref().map(|id| (id.as_str(), ARC.as_slice())));
+        for seed in &mut seeds {
+            let list: Vec<_> = std::iter::once(rewards.clone()).chain(stages.iter().map(|id| stage(id))).collect();
+            let plan = serde_json::json!({ "name": "p", "seed": 0, "device": "cpu", "dtype": "f32", "stages": list });
+            seed.plan = serde_json::from_value(plan).unwrap();
+            for (id, (objectives, method)) in &mut seed.methods {
+                *objectives = vec!["A".into(), "B".into()];
+                let better = if id.ends_with("mo_odpo") { ours } else { 0.0 } + seed.seed as f64 * 1e-4;
+                method.points = [0.2, 0.8]
+                    .map(|w| {
+                        let watched = [("z gold first".to_owned(), w + better), ("a gold second".to_owned(), 1.0 - w)];
+                        Point {
+                            weights: Weights::new(vec![w, 1.0 - w]).unwrap(),
+                            watched: watched.into(),
+                            ..method.points[0].clone()
+                        }
+                    })
+                    .into();
+            }
+        }
+        let of = weighted_gold(&seeds[0], "hh_fig2_ric").unwrap();
+        // (0.2 · 0.2 + 0.8 · 0.8 + 0.8 · 0.8 + 0.2 · 0.2) / 2
+        assert!((of - 0.68).abs() < 1e-12, "{of}");
+        standings(&seeds, &["more weighted gold than each other method's"])
+    };
+    assert_eq!((made(0.1), made(-0.1)), (vec![Standing::Held], vec![Standing::NotHeld]));
 }
