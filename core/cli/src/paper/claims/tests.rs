@@ -44,8 +44,7 @@ const WRONG: [[f64; 2]; 5] = [[1.0, 0.0], [0.9, 0.4], [0.7, 0.7], [0.4, 0.9], [0
 #[test]
 fn statistics_of_known_fronts() {
     let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
-    // At equal weights: (0.7 + 0.7 − 0.9) / 2 = 0.25; at the ends 0.2; between, at (0.25, 0.75), 0.775 − 0.625.
-    near(domination(&front(&ARC), &front(&LINE)), 0.15);
+    near(domination(&front(&ARC), &front(&LINE)), 0.2);
     near(domination(&front(&LINE), &front(&ARC)), -0.25);
     near(domination(&front(&ARC), &front(&ARC)), 0.0);
     // Farther out in the middle, but not at the ends.
@@ -54,7 +53,9 @@ fn statistics_of_known_fronts() {
         -0.1,
     );
     near(highest(&front(&LINE)), 0.8);
+    near(highest(&front(&WRONG)), 0.0);
     near(at_the_ends(&front(&ENDS)), 1.0);
+    near(at_the_ends(&front(&POINT)), 0.0);
     near(at_the_ends(&front(&LINE)), 0.4);
     near(extent(&front(&ARC)), 2.0);
     near(extent(&front(&LINE)), 1.4);
@@ -105,9 +106,10 @@ fn fronts_hold_claims_and_the_other_way_round_they_do_not() {
         let all: Vec<Stage> = [of("fig2"), of("fig3")].concat();
         runs(&all.iter().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
     };
-    use Standing::{Held, NotHeld};
-    assert_eq!(standings(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Held, Held, Held, Held, NotHeld]);
-    assert_eq!(standings(&stages(&LINE, &ARC, &POINT, &ARC), &claims), [NotHeld; 5]);
+    use Standing::{Held, NotHeld, Undecided};
+    assert_eq!(standings(&stages(&LINE, &INNER, &ARC, &POINT), &claims), [Held, Held, Held, Held, Undecided]);
+    let otherwise = [Undecided, Undecided, NotHeld, NotHeld, Undecided];
+    assert_eq!(standings(&stages(&LINE, &ARC, &POINT, &ARC), &claims), otherwise);
     assert_eq!(standings(&stages(&ARC, &LINE, &POINT, &INNER), &claims), [Held, Held, NotHeld, Held, Held]);
 }
 
@@ -115,7 +117,7 @@ fn fronts_hold_claims_and_the_other_way_round_they_do_not() {
 #[test]
 fn many_claims_are_held_to_more() {
     let mut seeds = runs(&[("hh_fig2_mo_odpo", &LINE), ("hh_fig2_p_morl", &INNER), ("hh_fig2_ric", &INNER)]);
-    // Gains of 0.5, 1 and 2 times that of INNER: p = 0.075 alone; of 0.8, 1 and 1.2 times: 0.013.
+    // P-MORL gains 1.45, 1.5 and 1.62 times what INNER does: a difference from LINE that is clear alone.
     let grown = |by: f64| front(&INNER.map(|p| p.map(|r| r * by)));
     for (seed, by) in seeds.iter_mut().zip([1.45, 1.5, 1.62]) {
         seed.methods.get_mut("hh_fig2_p_morl").unwrap().1 = grown(by);
@@ -131,10 +133,10 @@ fn many_claims_are_held_to_more() {
 /// With more than ten alphas or epochs the last is not the last as text: "9" comes after "11".
 #[test]
 fn figures_compare_the_first_with_the_last_by_number() {
-    let modes = "hh: the lowest alpha collapses to two modes";
+    let modes = "hh: the lowest alpha has more of its weights in two modes";
     let point = "tldr: the highest alpha's points lie closer together";
     let wider = "tldr: MO-ODPO's front widens with epochs";
-    let growth = "tldr: RiC plateaus while MO-ODPO goes on growing";
+    let growth = "tldr: RiC's front grows less with epochs";
     let of = |first: &'static [[f64; 2]], between: &'static [[f64; 2]], last: &'static [[f64; 2]], id: &str| {
         let at = |i: usize| {
             if i == 0 {
@@ -151,9 +153,11 @@ fn figures_compare_the_first_with_the_last_by_number() {
         runs(&figures.iter().flatten().map(|(id, points)| (id.as_str(), *points)).collect::<Vec<_>>())
     };
     let hh = [of(&ENDS, &ENDS, &ARC, "hh_fig5")];
-    assert_eq!(standings(&made(&hh), &[modes]), [Standing::Held]);
+    let share = |seeds: &[Seed]| all(seeds).iter().find(|c| c.claim.contains(modes)).unwrap().mean;
+    // All five at the ends, against two of five.
+    assert!((share(&made(&hh)) - 0.6).abs() < 1e-9);
     let other = [of(&ARC, &ARC, &ENDS, "hh_fig5")];
-    assert_eq!(standings(&made(&other), &[modes]), [Standing::NotHeld]);
+    assert!((share(&made(&other)) + 0.6).abs() < 1e-9);
     let tldr = [
         of(&ARC, &ARC, &POINT, "tldr_fig5"),
         of(&POINT, &POINT, &ARC, "tldr_fig6"),
@@ -196,7 +200,7 @@ fn the_lowest_win_rate_decides() {
         standings(&seeds, &["wins more often than each other method"])
     };
     assert_eq!(compared([0.7, 0.6, 0.8, 0.55]), [Standing::Held]);
-    assert_eq!(compared([0.7, 0.3, 0.8, 0.9]), [Standing::NotHeld]);
+    assert_eq!(compared([0.7, 0.3, 0.8, 0.9]), [Standing::Undecided]);
 }
 
 /// Gold scores by the order of the objectives, whatever their names.
@@ -241,5 +245,5 @@ fn weighted_gold_decides_beside_the_rule() {
         assert!((of - 0.68).abs() < 1e-12, "{of}");
         standings(&seeds, &["more weighted gold than each other method's"])
     };
-    assert_eq!((made(0.1), made(-0.1)), (vec![Standing::Held], vec![Standing::NotHeld]));
+    assert_eq!((made(0.1), made(-0.1)), (vec![Standing::Held], vec![Standing::Undecided]));
 }
