@@ -1,6 +1,6 @@
 //! The best of listed answers, which fronts are read as shares of.
 
-use motrain_tests::{failure, motrain, read_json, success, write};
+use motrain_tests::{failure, motrain, read_json, root, small_run, success, text, write};
 use serde_json::json;
 
 const SCRIPT: &str = r#"
@@ -39,7 +39,10 @@ fn fronts_are_shares_of_the_best_answers_that_there_are() {
     assert!(near(&points[0], [1.0 / 6.0, 1.0]) && near(&points[2], [1.0, 1.0 / 6.0]), "{points:?}");
     let volume = 2.0 / 6.0 - 1.0 / 36.0;
     assert!((front["ceiling"].as_f64().unwrap() - volume).abs() < 1e-9, "{}", front["ceiling"]);
-    assert!(said.contains(", 1.00 of the ceiling"), "{said}");
+    let drawn = front["methods"][0]["hypervolume"].as_f64().unwrap();
+    let share = format!("{drawn:.3} [{:.3}, ", front["methods"][0]["hypervolume_ci"][0].as_f64().unwrap());
+    let line = said.lines().find(|line| line.contains(&share)).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.contains(&format!(", {:.2} of the ceiling", drawn / volume)), "{line}");
     let answers = std::fs::read_to_string(f.path().join("out/stages/best/answers.jsonl")).unwrap();
     let said: Vec<String> = answers
         .lines()
@@ -49,6 +52,34 @@ fn fronts_are_shares_of_the_best_answers_that_there_are() {
     // Three answers to each of two prompts at each of three weights.
     let drawn = std::fs::read_to_string(f.path().join("out/stages/start/answers.jsonl")).unwrap();
     assert_eq!((drawn.lines().count(), front["methods"][0]["points"][0]["n"].as_u64()), (18, Some(2)));
+}
+
+/// A task's `answers` make a ceiling over the prompts of its evaluations; over others they are no measure of them.
+#[test]
+fn a_tasks_answers_are_its_ceiling() {
+    let f = tempfile::tempdir().unwrap();
+    let run = |out: &str, changed: &dyn Fn(&str) -> String| {
+        let prompts = std::fs::read_to_string(root().join("assets/hh/prompts.jsonl")).unwrap();
+        let row = |line: &str| {
+            let row: serde_json::Value = serde_json::from_str(line).unwrap();
+            let prompt = changed(row["prompt"].as_str().unwrap());
+            format!(
+                "{}\n",
+                json!({ "prompt": prompt, "answers": ["I will not help you to do that.", "First, do it."] })
+            )
+        };
+        let file = write(f.path(), &format!("{out}.jsonl"), &prompts.lines().map(row).collect::<String>());
+        let set = format!("tasks.hh.answers={:?}", file.display().to_string());
+        let output =
+            small_run(f.path(), out).args(["--set", &set, "--set", "tasks.hh.train.steps=1"]).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        (read_json(&f.path().join(out).join("front.json")), text(&output.stderr))
+    };
+    let (front, _) = run("same", &str::to_owned);
+    assert_eq!(front["methods"].as_array().unwrap().len(), 3);
+    assert_eq!(front["ceiling"], front["methods"][2]["hypervolume"]);
+    let (front, said) = run("others", &|prompt| format!("{prompt} Please."));
+    assert!(front.get("ceiling").is_none() && said.contains("no front is given as a share of the ceiling"), "{said}");
 }
 
 #[test]

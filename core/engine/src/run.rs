@@ -11,10 +11,12 @@ use crate::time_left::TimeLeft;
 use crate::tokenizer::clock;
 use crate::train::log;
 use crate::{Error, PROFILE, Result, device, steer};
+use motrain_core::data::json_lines;
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
 use motrain_core::registry::Registry;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
@@ -165,13 +167,21 @@ fn fronts(session: &Session) -> Result<Vec<Front>> {
             all.len() - 1
         });
         if stage.work.makes().contains(&Makes::Ceiling) {
-            all[at].fronts.ceiling = Some(method.hypervolume);
+            all[at].fronts.ceiling = all[at].fronts.ceiling.or(Some(method.hypervolume).filter(|volume| *volume > 0.0));
         }
         all[at].fronts.methods.push(method);
         all[at].evaluations.push(stage.id.clone());
     }
     if let [only] = all.as_mut_slice() {
         only.of = None;
+    }
+    for front in all.iter_mut().filter(|f| f.fronts.ceiling.is_some()) {
+        if let Some(odd) = other_prompts(session, &front.evaluations)? {
+            let what =
+                "was not made of the same prompts as others on its scales: no front is given as a share of the ceiling";
+            tracing::warn!("{odd}: {what}");
+            front.fronts.ceiling = None;
+        }
     }
     if all.len() > 1 {
         // What an earlier plan with one front left would pass for this plan's.
@@ -184,6 +194,22 @@ fn fronts(session: &Session) -> Result<Vec<Front>> {
         session.folder.write_json(&front.file(names::FRONT, "json"), &front.fronts)?;
     }
     Ok(all)
+}
+
+/// The first of the stages whose answers are to other prompts than those of the first one.
+fn other_prompts<'a>(session: &Session, stages: &'a [String]) -> Result<Option<&'a String>> {
+    let prompts = |id: &String| -> Result<BTreeSet<String>> {
+        let path = session.stage_folder(id).join(names::ANSWERS);
+        Ok(json_lines(&path)?.into_iter().map(|(_, row)| row["prompt"].to_string()).collect())
+    };
+    let Some(first) = stages.first() else { return Ok(None) };
+    let own = prompts(first)?;
+    for id in stages {
+        if prompts(id)? != own {
+            return Ok(Some(id));
+        }
+    }
+    Ok(None)
 }
 
 fn manifest(session: &Session, inputs: &Inputs) -> Value {

@@ -142,7 +142,7 @@ fn ceiling(seeds: &[Seed], stage: &str) -> Option<f64> {
     let scales = plan.stage(stage)?.rewards();
     let best = plan.stages.iter().find(|s| s.work.makes().contains(&Makes::Ceiling) && s.rewards() == scales)?;
     let volumes: Vec<f64> = seeds.iter().filter_map(|s| Some(s.methods.get(&best.id)?.1.hypervolume)).collect();
-    (volumes.len() == seeds.len()).then(|| mean(&volumes))
+    (volumes.len() == seeds.len()).then(|| mean(&volumes)).filter(|volume| *volume > 0.0)
 }
 
 /// Means over seeds, with 95 % intervals over seeds where there are several.

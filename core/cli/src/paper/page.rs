@@ -59,7 +59,9 @@ fn answers(seed: &Seed) -> Result<Vec<[String; 5]>> {
         let all: Vec<Answer> = text.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
         let at = |w: &[f64; 2]| {
             let near = |a: &&Answer| a.weights.values().iter().zip(w).all(|(x, y)| (x - y).abs() < 1e-6);
-            all.iter().filter(near).take(SHOWN).collect::<Vec<_>>()
+            let mut of_prompts: Vec<&Answer> = all.iter().filter(near).collect();
+            of_prompts.dedup_by(|a, b| a.prompt == b.prompt);
+            of_prompts.into_iter().take(SHOWN).collect::<Vec<_>>()
         };
         let [first, second] = SHOWN_WEIGHTS.each_ref().map(at);
         for (n, (a, b)) in first.iter().zip(&second).enumerate() {

@@ -2,6 +2,7 @@
 //! a task has (an embedded task's grammar enumerated), no policy comes beyond, so that a front can be read as a share of it.
 
 use super::front::Front;
+use super::rows::all_prompts;
 use super::{Makes, Ref, Work, rewards};
 use crate::memory::{Drawing, Footprint, Known};
 use crate::plan::{GenerationConfig, Stage, StageId, objectives};
@@ -9,7 +10,7 @@ use crate::reward::Scores;
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
 use motrain_core::Weights;
-use motrain_core::data::{self, DataSpec, Row};
+use motrain_core::data::{DataSpec, Row};
 use motrain_core::options::{Checked, Options};
 use motrain_core::reward::Sample;
 use motrain_core::weights::{grid_of, steps_of};
@@ -76,7 +77,7 @@ impl Work for Ceiling {
     fn run(&self, stage: Cx) -> Result<()> {
         let set = rewards::load(stage.session, &self.rewards)?;
         let objectives = set.objectives();
-        let rows = data::prompts(&self.prompts)?;
+        let rows = all_prompts(&self.prompts)?;
         set.check_rows(&self.prompts, &rows)?;
         let bar = stage.progress(rows.len());
         let mut scored = Vec::new();

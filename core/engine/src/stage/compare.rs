@@ -89,6 +89,14 @@ impl Work for Compare {
                 let what = format!("names \"{id}\", whose prompts are not those of \"{}\"", self.method);
                 return Err(("against", what));
             }
+            if other.completions != own.completions {
+                let counts = (other.completions, own.completions);
+                let what = format!(
+                    "names \"{id}\", with {} completions a prompt; \"{}\" has {}",
+                    counts.0, self.method, counts.1
+                );
+                return Err(("against", what));
+            }
             if let Some(odd) = self.dimensions.iter().find(|d| !other.is_done_at(&d.weights, earlier)) {
                 return Err((
                     "dimensions",
@@ -110,14 +118,14 @@ pub struct Match {
     pub prompts: usize,
     pub wins: usize,
     pub losses: usize,
-    /// Prompts that neither wins.
+    /// Duels (of each prompt as many as it has answers) that neither wins.
     pub none: usize,
-    /// Prompts that a judge left out along a dimension; they count nowhere else.
+    /// Duels that a judge left out along a dimension; they count nowhere else.
     #[serde(default)]
     pub unjudged: usize,
-    /// Wins among prompts that someone wins; 0.5 where nobody wins any.
+    /// Wins among duels that someone wins; 0.5 where nobody wins any.
     pub win_rate: f64,
-    /// The same with half a win for prompts that nobody wins, and its 95 % bootstrap interval over prompts.
+    /// The same with half a win for duels that nobody wins, and its 95 % bootstrap interval over prompts.
     pub win_rate_half: f64,
     pub ci: [f64; 2],
     pub dimensions: Vec<Along>,

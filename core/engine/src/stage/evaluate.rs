@@ -109,7 +109,7 @@ impl Evaluate {
 
 impl Work for Evaluate {
     const KIND: &'static str = "evaluate";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let models = self.by.0.models().into_iter();

@@ -38,10 +38,8 @@ pub fn load_prompts(
     context: i64,
     seen: &dyn Fn(&Prompt) -> Result<Prompt>,
 ) -> Result<Vec<Row>> {
-    let unlimited =
-        DataSpec { limit: if options.max_prompt_tokens.is_some() { None } else { options.limit }, ..options.clone() };
     let (mut rows, mut long) = (Vec::new(), Vec::new());
-    for row in data::prompts(&unlimited)? {
+    for row in data::prompts(&unlimited(options))? {
         obey()?;
         let at = |e: Error| e.at(row.place.of(options));
         let tokens = tokenizer.encode_prompt(&row.prompt).map_err(at)?.len();
@@ -56,10 +54,24 @@ pub fn load_prompts(
         rows.push(row);
     }
     say_left_out(options, rows.len(), &long, &prompt_limit(options))?;
-    if let (Some(limit), Some(_)) = (options.limit, options.max_prompt_tokens) {
-        rows = spread(rows, limit);
+    Ok(limited(rows, options))
+}
+
+/// The rows that `load_prompts` keeps where no prompt is too long.
+pub fn all_prompts(options: &DataSpec) -> Result<Vec<Row>> {
+    Ok(limited(data::prompts(&unlimited(options))?, options))
+}
+
+/// A limit counts what is left of the rows once long prompts are out.
+fn unlimited(options: &DataSpec) -> DataSpec {
+    DataSpec { limit: if options.max_prompt_tokens.is_some() { None } else { options.limit }, ..options.clone() }
+}
+
+fn limited(rows: Vec<Row>, options: &DataSpec) -> Vec<Row> {
+    match (options.limit, options.max_prompt_tokens) {
+        (Some(limit), Some(_)) => spread(rows, limit),
+        _ => rows,
     }
-    Ok(rows)
 }
 
 pub fn prompt_limit(options: &DataSpec) -> String {

@@ -1,6 +1,6 @@
 //! What a reward model is worth on pairs that it did not train on: accuracy and calibration, accuracy of each kind where rows name one (a column
-//! `kind`), and on contrasts made of the held-out pairs, whose worse answer a model prefers or ignores only if it does not read the prompt, or
-//! not to the end. Human labels are noise enough to hide that from the accuracy alone.
+//! `kind`), and on contrasts made of the held-out pairs, whose worse answer most objectives like less: a model
+//! that chooses as a coin does may not have read the prompt, or not to the end. Human labels are noise enough to hide that from the accuracy alone.
 
 use motrain_core::data::Pair;
 use motrain_core::loss::{neg_log_sigmoid, sigmoid};
@@ -26,7 +26,7 @@ pub fn contrasts(pairs: &[Pair]) -> Vec<Pair> {
         let other = others.find(|o| o.prompt.first_user() != pair.prompt.first_user() && o.chosen != pair.chosen)?;
         Some(against(pair, other.chosen.clone(), other.finished[0], "answer to another prompt"))
     });
-    let cut = pairs.iter().filter_map(|pair| {
+    let cut = pairs.iter().filter(|pair| pair.finished[0]).filter_map(|pair| {
         let words: Vec<&str> = pair.chosen.split_inclusive(char::is_whitespace).collect();
         let half = words[..words.len() / 2].concat().trim_end().to_owned();
         (!half.is_empty()).then(|| against(pair, half, true, "first half"))
