@@ -49,7 +49,9 @@ fn fronts_are_shares_of_the_best_answers_that_there_are() {
         .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["completion"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!((said.len(), said[0].as_str(), said[4].as_str()), (6, "a", "a b c d e f"));
-    // Three answers to each of two prompts at each of three weights.
+    // Three answers to each of two prompts at each of three weights, of which one each is shown.
+    let shown = read_json(&f.path().join("out/stages/start").join("samples.json"));
+    assert_eq!(shown.as_array().unwrap().len(), 6);
     let drawn = std::fs::read_to_string(f.path().join("out/stages/start/answers.jsonl")).unwrap();
     assert_eq!((drawn.lines().count(), front["methods"][0]["points"][0]["n"].as_u64()), (18, Some(2)));
 }

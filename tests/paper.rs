@@ -13,6 +13,7 @@ fn the_papers_page_is_drawn_from_finished_runs() {
         "paper.tasks=[\"hh\"]",
         "paper.only=[\"fig2\", \"fig4\", \"fig6\"]",
         "paper.epochs=[1.0, 2.0]",
+        "tasks.hh.evaluation_completions=2",
         "tasks.hh.train={ steps = 2, batch_size = 4 }",
         "tasks.hh.ric={ prompts = 16, completions = 1, offline_steps = 2, rounds = 1, online_steps = 1 }",
     ];
@@ -23,9 +24,17 @@ fn the_papers_page_is_drawn_from_finished_runs() {
         }
         success(command.args(["--set", &format!("seed={seed}")]));
     }
+    let scales = |seed: u64| read_json(&f.path().join(format!("paper/seed-{seed}/stages/hh_rewards/scales.json")));
+    assert_eq!(scales(0), scales(1), "two seeds are on two scales");
     let said = success(motrain(f.path()).args(["paper", "paper"]));
     assert!(said.contains("undecided  undecided  fig2  hh: MO-ODPO's front dominates Rewarded Soups's"), "{said}");
     assert!(said.contains("2 seeds"), "{said}");
+    // Table 2 has an answer to each of its prompts, though evaluations have two.
+    let page = std::fs::read_to_string(f.path().join("paper/paper.html")).unwrap();
+    let table = page.split("Table 2, answers").nth(1).unwrap();
+    let shown = table.lines().filter(|line| line.contains("<td>MO-ODPO</td>"));
+    let prompts: std::collections::BTreeSet<_> = shown.map(|line| line.split("</td>").nth(1).unwrap()).collect();
+    assert_eq!(prompts.len(), 3, "{prompts:?}");
     let all = read_json(&f.path().join("paper/paper.json"));
     let costs = all["table1"].as_array().unwrap();
     let cost =

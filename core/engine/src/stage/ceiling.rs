@@ -30,13 +30,9 @@ pub struct Ceiling {
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     /// Distance of neighbouring weights; 0.1 gives the paper's 11 points for two objectives.
-    #[serde(default = "tenth")]
+    #[serde(default = "super::evaluate::tenth")]
     #[schemars(range(min = 1e-5, max = 1))]
     pub step: f64,
-}
-
-fn tenth() -> f64 {
-    0.1
 }
 
 impl Options for Ceiling {

@@ -61,7 +61,7 @@ fn is_one(count: &usize) -> bool {
     *count == 1
 }
 
-fn tenth() -> f64 {
+pub(super) fn tenth() -> f64 {
     0.1
 }
 
