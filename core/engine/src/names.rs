@@ -31,6 +31,10 @@ pub const REPORT: &str = "report";
 pub const STATUS: &str = "stage.json";
 /// The Hugging Face folder of the model that a stage made.
 pub const MODEL: &str = "model";
+/// That of the model, or of what it was after so many epochs.
+pub fn model(epoch: Option<f64>) -> String {
+    epoch.map_or_else(|| MODEL.to_owned(), |epoch| format!("{MODEL}-after-{epoch}"))
+}
 /// Where a checkpoint's training stands.
 pub const STATE: &str = "state.json";
 /// A checkpoint's optimiser.

@@ -3,7 +3,7 @@
 use crate::folder::RunFolder;
 use crate::model::Model;
 use crate::names;
-use crate::plan::{Component, Lora, ModelRef, Plan};
+use crate::plan::{Component, Lora, ModelRef, Plan, stage_ref};
 use crate::steer::Loader;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ use motrain_core::durable;
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
 use motrain_core::stop;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tch::{Device, Kind};
@@ -82,9 +82,9 @@ impl<'a> Cx<'a> {
         Ok((base, tokenizer))
     }
 
-    /// Saves the stage's model, replacing a half-written one.
-    pub fn save_model(&self, model: &Model, tokenizer: &Tokenizer) -> Result<()> {
-        let folder = self.folder().join(names::MODEL);
+    /// Saves the stage's model, in the end or after an epoch, replacing a half-written one.
+    pub fn save_model(&self, model: &Model, tokenizer: &Tokenizer, epoch: Option<f64>) -> Result<()> {
+        let folder = self.folder().join(names::model(epoch));
         let partial = durable::beside(&folder, "partial");
         durable::remove(&partial).map_err(|e| Error::io(&partial, e))?;
         model.save(&partial, tokenizer)?;
@@ -125,19 +125,20 @@ impl Session<'_> {
     pub fn model_folder(&self, model: &ModelRef) -> PathBuf {
         match model {
             ModelRef::Path(path) => PathBuf::from(path),
-            ModelRef::Stage { stage } => self.stage_folder(stage).join(names::MODEL),
+            ModelRef::Stage { stage, epoch } => self.stage_folder(stage).join(names::model(*epoch)),
         }
     }
 
-    /// Replaces `{"stage": id}` in a component's options by what that stage says it stands for.
+    /// Replaces `{"stage": id}` in a component's options by what that stage says it stands for, and with an `epoch` by its model after it.
     pub fn resolve(&self, options: &Value) -> Result<Value> {
         Ok(match options {
-            Value::Object(map) => match map.get("stage") {
-                Some(Value::String(id)) if map.len() == 1 => match self.plan.stage(id) {
-                    Some(stage) => stage.work.value(self, id)?,
-                    None => return Err(Error::invalid(format!("there is no stage \"{id}\""))),
+            Value::Object(map) => match stage_ref(map) {
+                Some((id, epoch)) => match (self.plan.stage(id), epoch) {
+                    (Some(_), Some(_)) => json!(self.stage_folder(id).join(names::model(epoch))),
+                    (Some(stage), None) => stage.work.value(self, id)?,
+                    (None, _) => return Err(Error::invalid(format!("there is no stage \"{id}\""))),
                 },
-                _ => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
+                None => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
             },
             Value::Array(list) => list.iter().map(|v| self.resolve(v)).collect::<Result<_>>()?,
             other => other.clone(),

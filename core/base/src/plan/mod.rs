@@ -20,6 +20,10 @@ pub enum ModelRef {
         /// The stage's id.
         #[schemars(length(min = 1, max = 100))]
         stage: String,
+        /// What it was after so many epochs, one of those that its `train.keep` has; without it, what it is in the end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(range(max = 1_000_000), extend("exclusiveMinimum" = 0))]
+        epoch: Option<f64>,
     },
     /// A Hugging Face folder.
     Path(#[schemars(length(min = 1, max = 4096))] String),
@@ -48,7 +52,8 @@ impl std::fmt::Display for ModelRef {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Path(path) => f.write_str(path),
-            Self::Stage { stage } => write!(f, "stage \"{stage}\""),
+            Self::Stage { stage, epoch: None } => write!(f, "stage \"{stage}\""),
+            Self::Stage { stage, epoch: Some(epoch) } => write!(f, "stage \"{stage}\" after {epoch} epochs"),
         }
     }
 }

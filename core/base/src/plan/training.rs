@@ -1,5 +1,6 @@
 //! How long a stage trains, and in what portions.
 
+use crate::options::Checked;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,11 @@ pub struct Training {
     /// Steps between checkpoints.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub checkpoint_every: usize,
+    /// Epochs after which the model is kept as it is then: `{ stage, epoch }` names it. Of a stage that `steps` ends, the last step ends its
+    /// `epochs`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000), inner(range(min = 0, max = 1_000_000)))]
+    pub keep: Vec<f64>,
     /// Keep the layers' inputs only, and compute each layer again for its gradient: less memory, for one forward pass more.
     #[serde(skip_serializing_if = "is_false")]
     pub gradient_checkpointing: bool,
@@ -49,6 +55,7 @@ impl Default for Training {
             micro_batch_size: 8,
             micro_batch_tokens: 0,
             checkpoint_every: 50,
+            keep: vec![],
             gradient_checkpointing: false,
         }
     }
@@ -59,6 +66,19 @@ impl Training {
     pub fn total_steps(&self, rows: usize) -> usize {
         let by_epochs = ((rows as f64 * self.epochs) / self.batch_size as f64).floor().max(1.0) as usize;
         if self.steps > 0 { self.steps } else { by_epochs }
+    }
+
+    /// Whether what is to be kept is trained at all.
+    pub fn check_kept(&self) -> Checked {
+        match self.keep.iter().find(|&&epoch| !(epoch > 0.0 && epoch <= self.epochs)) {
+            Some(epoch) => Err(("train.keep", format!("has {epoch}, and training lasts {} epochs", self.epochs))),
+            None => Ok(()),
+        }
+    }
+
+    /// The step, of `total`, after which each epoch of `keep` is over.
+    pub fn kept_at(&self, total: usize) -> impl Iterator<Item = (usize, f64)> {
+        self.keep.iter().map(move |&epoch| (((total as f64 * epoch / self.epochs) as usize).clamp(1, total), epoch))
     }
 
     /// Rows in portions whose gradients are computed at once, in their order: as many as both bounds allow, and at least one. `tokens` are those

@@ -98,8 +98,8 @@ impl Evaluate {
     /// What a stage of the run made, as a path.
     fn own(&self, model: &ModelRef) -> ModelRef {
         match model {
-            ModelRef::Stage { stage } => {
-                let folder = folder::stage(&self.run, stage).join(names::MODEL);
+            ModelRef::Stage { stage, epoch } => {
+                let folder = folder::stage(&self.run, stage).join(names::model(*epoch));
                 ModelRef::Path(folder.to_string_lossy().into_owned())
             }
             path => path.clone(),

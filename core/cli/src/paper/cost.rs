@@ -53,7 +53,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
     let (mut gains, mut data) = (0, BTreeSet::new());
     for stage in seed.plan.stages.iter().filter(own) {
         // A stage that goes on with a policy makes no further one.
-        let starts = stage.work.trains().is_none_or(|(model, _)| model.path().is_some());
+        let starts = stage.work.trains().is_none_or(|trains| trains.model.path().is_some());
         if stage.work.makes().contains(&Makes::Policy) && starts {
             policies += 1;
             parameters += trained_parameters(&folder(&stage.id))?;
@@ -93,7 +93,7 @@ fn adapters(seed: &Seed, spec: &Evaluate) -> Result<Option<u64>> {
     let mut by = spec.by.0.boxed();
     let place = |model: &ModelRef| match model {
         ModelRef::Path(path) => PathBuf::from(path),
-        ModelRef::Stage { stage } => motrain_engine::folder::stage(&seed.run, stage).join(names::MODEL),
+        ModelRef::Stage { stage, epoch } => motrain_engine::folder::stage(&seed.run, stage).join(names::model(*epoch)),
     };
     let folders: Vec<PathBuf> = by.models().into_iter().map(|(_, model)| place(model)).collect();
     let own: Vec<&PathBuf> = folders.iter().filter(|folder| Adapter::is_one(folder)).collect();

@@ -55,7 +55,7 @@ impl<'a> Known<'a> {
     pub fn model(&self, model: &ModelRef) -> Result<Shaped> {
         match model {
             ModelRef::Path(path) => Shaped::read(Path::new(path)),
-            ModelRef::Stage { stage } => self.models.get(stage).cloned().ok_or_else(|| {
+            ModelRef::Stage { stage, .. } => self.models.get(stage).cloned().ok_or_else(|| {
                 Error::invalid(format!("the shape of what stage \"{stage}\" makes is not known before it has run"))
             }),
         }

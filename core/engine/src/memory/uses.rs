@@ -5,6 +5,7 @@ use crate::Result;
 use crate::decode::MAX_ROWS;
 use crate::model::{Batch, Trained};
 use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
+use crate::reward::PACKED;
 use crate::train::state_numbers;
 
 /// Of the activations and logits of a backward pass, what glibc keeps of freed blocks between them: before 2.38 a freed aligned block serves no other of its
@@ -194,8 +195,10 @@ impl Scorers {
         let new = drawn.sampling.max_new_tokens as f64;
         let one = |scorer: &Scorer| {
             let most = scorer.max_tokens.min(scorer.model.config.shape.context as f64);
-            let width = (drawn.longest + new).min(most) + (drawn.completions - 1.0) * new.min(most);
-            let batch = Batch { rows: drawn.prompts.min(scorer.batch_size), width, targets: 0.0 };
+            let together = drawn.completions.min(PACKED as f64);
+            let width = (drawn.longest + new).min(most) + (together - 1.0) * new.min(most);
+            let groups = drawn.prompts * (drawn.completions / together).ceil();
+            let batch = Batch { rows: groups.min(scorer.batch_size), width, targets: 0.0 };
             machine.passes(&scorer.model.config).plain(batch)
         };
         Parts::default().with(Part::Activations, self.all.iter().map(one).fold(0.0, f64::max))

@@ -92,6 +92,7 @@ impl Plan {
             let found = earlier.iter().find(|s| s.id == needed);
             let what = match (found, makes) {
                 (None, _) => format!("needs \"{needed}\", which is no earlier stage"),
+                (Some(found), Some(Makes::Policy)) if is_scored(found) && stage.work.takes_scored() => continue,
                 (Some(found), Some(makes)) if !found.work.makes().contains(&makes) => {
                     format!("refers to \"{needed}\", which makes no {}", makes.words())
                 }
@@ -103,9 +104,18 @@ impl Plan {
             };
             faults.push(Error::Invalid(format!("stage \"{id}\" {what}")));
         }
+        for (needed, epoch) in stage.kept() {
+            let trains = earlier.iter().find(|s| s.id == needed).and_then(|s| s.work.trains());
+            if trains.is_none_or(|trains| !trains.train.keep.contains(&epoch)) {
+                faults.push(Error::Invalid(format!(
+                    "stage \"{id}\" takes \"{needed}\" after {epoch} epochs, which it does not keep; add {epoch} to its `train.keep`"
+                )));
+            }
+        }
         faults.extend(stage.void_data().into_iter().map(Error::Invalid));
         Error::all(faults)?;
-        stage.work.check_among(earlier).map_err(|(option, what)| Error::BadOption {
+        let kept = stage.work.trains().map_or(Ok(()), |trains| trains.train.check_kept());
+        kept.and_then(|()| stage.work.check_among(earlier)).map_err(|(option, what)| Error::BadOption {
             owner: format!("stage \"{id}\""),
             option: option.into(),
             what,
@@ -135,9 +145,13 @@ impl Plan {
     }
 }
 
+fn is_scored(stage: &Stage) -> bool {
+    stage.work.makes().contains(&Makes::RewardModel)
+}
+
 /// Whether the policy that a stage trains is steered by its parameters.
 fn is_steered(stage: &Stage) -> bool {
-    stage.work.trains().is_some_and(|(_, lora)| lora.is_some_and(crate::plan::Lora::is_steered))
+    stage.work.trains().is_some_and(|trains| trains.lora.is_some_and(crate::plan::Lora::is_steered))
 }
 
 impl Stage {
@@ -227,6 +241,10 @@ mod tests {
             let (parent, key) = pointer.rsplit_once('/').unwrap();
             all.pointer_mut(parent).unwrap()[key] = value;
         }
+        said_of(all)
+    }
+
+    fn said_of(all: Value) -> String {
         let plan = json!({"name": "t", "seed": 1, "device": "cpu", "dtype": "auto", "stages": all});
         let checked = serde_json::from_value::<Plan>(plan).map_err(|e| e.to_string());
         let mut registry = Registry::builtin();
@@ -271,6 +289,17 @@ mod tests {
             let message = said(pointer, value);
             assert!(message.contains(expected), "{pointer}: {message}");
         }
+    }
+
+    #[test]
+    fn a_reward_model_may_begin_with_the_layers_of_another() {
+        let of_another =
+            json!({"id": "more", "kind": "reward_model", "model": {"stage": "rm"}, "data": {"paths": ["pairs"]}});
+        let with = |stage: Value| said_of(json!([&stages()[..1], &[stage], &stages()[1..]].concat()));
+        assert_eq!(with(of_another), "");
+        let tuned = json!({"id": "tuned", "kind": "sft", "model": {"stage": "rm"}, "data": {"paths": ["rows"]}});
+        let message = with(tuned);
+        assert!(message.contains("stage \"tuned\" refers to \"rm\", which makes no policy"), "{message}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub use motrain_core::plan::{
     Component, Gains, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile,
     Schedule, ScriptSource, StageId, Targets, Training, lora, named,
 };
-pub use stage::{Stage, stage_refs};
+pub use stage::{Stage, stage_ref, stage_refs};
 
 use crate::stage::AnyWork;
 use motrain_core::error::Result;

@@ -3,6 +3,7 @@
 
 use super::{ModelRef, Plan, Stage};
 use crate::model::{Adapter, Config, GAINS_BEGIN, Trained, check_stored};
+use crate::stage::Trains;
 use crate::steer::text_folder;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -51,7 +52,7 @@ impl Plan {
 
     /// Whether the adapter that a stage trains changes anything of its model.
     fn adapts(&self, at: usize, stage: &Stage) -> Result<()> {
-        let Some((model, Some(lora))) = stage.work.trains() else { return Ok(()) };
+        let Some(Trains { model, lora: Some(lora), .. }) = stage.work.trains() else { return Ok(()) };
         let start = model.path().map(Path::new).filter(|folder| is_adapter(folder));
         if lora.is_steered() && (start.is_some() || self.is_made_as_adapter(at, model)) {
             return Err(Error::invalid(GAINS_BEGIN));
@@ -64,19 +65,19 @@ impl Plan {
 
     /// Whether a stage before `at` saves the model as an adapter.
     fn is_made_as_adapter(&self, at: usize, model: &ModelRef) -> bool {
-        let ModelRef::Stage { stage } = model else { return false };
+        let ModelRef::Stage { stage, .. } = model else { return false };
         let made = self.stages[..at].iter().find(|earlier| earlier.id == *stage);
-        made.and_then(|made| made.work.trains()?.1.map(|lora| !lora.merge)).unwrap_or(false)
+        made.and_then(|made| made.work.trains()?.lora.map(|lora| !lora.merge)).unwrap_or(false)
     }
 
     /// The configuration of a model, or of that which the stages before `at` made it of, if it can be read.
     fn config(&self, at: usize, model: &ModelRef) -> Option<Config> {
         match model {
             ModelRef::Path(path) => Config::of(Path::new(path)).ok(),
-            ModelRef::Stage { stage } => {
+            ModelRef::Stage { stage, .. } => {
                 let at = self.stages[..at].iter().position(|earlier| earlier.id == *stage)?;
                 let work = &self.stages[at].work;
-                let from = work.trains().map(|(model, _)| model).or_else(|| work.common_base())?;
+                let from = work.trains().map(|trains| trains.model).or_else(|| work.common_base())?;
                 self.config(at, from)
             }
         }

@@ -7,7 +7,7 @@ use motrain_core::error::{Error, Result, did_you_mean};
 use motrain_core::registry::{Kind, Registry};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A stage's id is the name of its folder.
 #[derive(Debug, Deserialize)]
@@ -111,7 +111,7 @@ impl Stage {
     /// The stages that this one needs, with what they must make; plugins may take what they like.
     pub fn wants(&self) -> Vec<(Option<Makes>, String)> {
         let wanted = self.refer(|r| match r {
-            Ref::Model(ModelRef::Stage { stage }) => Some(vec![(Some(Makes::Policy), stage.clone())]),
+            Ref::Model(ModelRef::Stage { stage, .. }) => Some(vec![(Some(Makes::Policy), stage.clone())]),
             Ref::Stage(makes, id) => Some(vec![(Some(makes), id.to_string())]),
             Ref::Component(_, component) => {
                 let makes = match component.name.as_str() {
@@ -120,11 +120,24 @@ impl Stage {
                     "rewards_in_context" => Some(Makes::Statistics),
                     _ => None,
                 };
-                Some(stage_refs(&component.options).into_iter().map(|id| (makes, id.to_owned())).collect())
+                Some(stage_refs(&component.options).into_iter().map(|(id, _)| (makes, id.to_owned())).collect())
             }
             _ => None,
         });
         wanted.into_iter().flatten().collect()
+    }
+
+    /// The stages whose model it takes as it was after some epochs.
+    pub fn kept(&self) -> Vec<(String, f64)> {
+        let kept = self.refer(|r| match r {
+            Ref::Model(ModelRef::Stage { stage, epoch: Some(epoch) }) => Some(vec![(stage.clone(), *epoch)]),
+            Ref::Component(_, component) => {
+                let after = |(id, epoch): (&str, Option<f64>)| Some((id.to_owned(), epoch?));
+                Some(stage_refs(&component.options).into_iter().filter_map(after).collect())
+            }
+            _ => None,
+        });
+        kept.into_iter().flatten().collect()
     }
 
     /// The id of the `rewards` stage that it refers to.
@@ -201,14 +214,24 @@ fn folders_of<'a>(kind: Kind, component: &'a mut Component, plugins: &[PluginFil
     named.filter_map(|(_, value)| if let Value::String(path) = value { Some(path) } else { None }).collect()
 }
 
-/// The ids in `{"stage": id}` values of a component's options.
-pub fn stage_refs(options: &Value) -> Vec<&str> {
+/// The stages that a component's options refer to, each with the epoch after which its model is meant.
+pub fn stage_refs(options: &Value) -> Vec<(&str, Option<f64>)> {
     match options {
-        Value::Object(map) => match map.get("stage") {
-            Some(Value::String(id)) if map.len() == 1 => vec![id],
-            _ => map.values().flat_map(stage_refs).collect(),
+        Value::Object(map) => match stage_ref(map) {
+            Some(found) => vec![found],
+            None => map.values().flat_map(stage_refs).collect(),
         },
         Value::Array(list) => list.iter().flat_map(stage_refs).collect(),
         _ => vec![],
+    }
+}
+
+/// What `{"stage": id}` or `{"stage": id, "epoch": number}` refers to.
+pub fn stage_ref(map: &Map<String, Value>) -> Option<(&str, Option<f64>)> {
+    let id = map.get("stage")?.as_str()?;
+    match (map.len(), map.get("epoch").and_then(Value::as_f64)) {
+        (1, _) => Some((id, None)),
+        (2, Some(epoch)) => Some((id, Some(epoch))),
+        _ => None,
     }
 }

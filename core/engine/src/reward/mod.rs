@@ -6,7 +6,7 @@ mod model;
 mod reading;
 
 pub use ensemble::Ensemble;
-pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
+pub use model::{ModelSource, PACKED, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
 pub use reading::{Label, Output, Reading, ReadingOptions};
 
 use crate::decode::{Completion, Completions};

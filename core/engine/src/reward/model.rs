@@ -38,11 +38,14 @@ pub struct RewardModelOptions {
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 2, max = 10_000_000))]
     pub max_tokens: usize,
-    /// Prompts scored at once.
+    /// Prompts scored at once, each with up to eight of its completions.
     #[serde(default = "batch_size")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_size: usize,
 }
+
+/// Completions at most that share their prompt in one pass: each attends to the others' places too, if only to be masked there.
+pub const PACKED: usize = 8;
 
 fn max_tokens() -> usize {
     512
@@ -104,7 +107,7 @@ pub fn check_folder(options: &Value) -> std::result::Result<(), String> {
 /// Whether the model that a stage is to make, of whose labels `labels_of` knows, can score as a `reward_model`'s options say.
 pub fn check_made(options: &Value, labels_of: impl Fn(&str) -> Option<Labels>) -> std::result::Result<(), String> {
     let options: RewardModelOptions = serde_json::from_value(options.clone()).map_err(|e| e.to_string())?;
-    let ModelRef::Stage { stage } = &options.model else { return Ok(()) };
+    let ModelRef::Stage { stage, .. } = &options.model else { return Ok(()) };
     let Some(labels) = labels_of(stage) else { return Ok(()) };
     Reading::of(&options.reading, Head::Score, &labels).map(|_| ()).map_err(|what| format!("stage \"{stage}\" {what}"))
 }
@@ -187,7 +190,7 @@ impl ModelSource {
         let mut groups: Vec<Vec<usize>> = Vec::new();
         for (i, (prompt, _)) in encoded.iter().enumerate() {
             match groups.last_mut() {
-                Some(g) if encoded[g[0]].0 == *prompt => g.push(i),
+                Some(g) if g.len() < PACKED && encoded[g[0]].0 == *prompt => g.push(i),
                 _ => groups.push(vec![i]),
             }
         }

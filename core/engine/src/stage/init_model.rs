@@ -135,7 +135,7 @@ fn run(stage: Cx, options: &InitModel) -> Result<()> {
     let model = Model::init(config, stage.seed("weights", 0), stage.session.device)?;
     tracing::info!("{} parameters, {} tokens", model.parameter_count(), model.config.shape.vocab_size);
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    stage.save_model(&model, &tokenizer)
+    stage.save_model(&model, &tokenizer, None)
 }
 
 /// All texts of a row, those in messages too.

@@ -28,7 +28,7 @@ pub mod soup;
 mod step_report;
 mod work;
 
-pub use work::{AnyWork, Makes, Ref, StageKind, Work};
+pub use work::{AnyWork, Makes, Ref, StageKind, Trains, Work};
 
 /// Every kind of stage.
 pub const STAGES: &[StageKind] = &[

@@ -6,10 +6,10 @@ use super::experience::{Batch, Experience};
 use super::labelled::{Counts, choose};
 use super::normalise::Normalise;
 use super::online::Online;
-use super::{Makes, Ref, Work};
+use super::{Makes, Ref, Trains, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
-use crate::plan::{Component, Lora, ModelRef, Stage, objectives};
+use crate::plan::{Component, Stage, objectives};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::{Drawn, Elsewhere, PairStep, TokenPair};
@@ -111,8 +111,8 @@ impl Work for OnlinePreference {
         }
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
-        Some((&self.online.policy, self.online.lora.as_ref()))
+    fn trains(&self) -> Option<Trains<'_>> {
+        Some(Trains { model: &self.online.policy, lora: self.online.lora.as_ref(), train: &self.online.train })
     }
 
     fn makes(&self) -> &'static [Makes] {

@@ -4,11 +4,11 @@
 use super::experience::{Batch, Experience};
 use super::normalise::{Normalise, by_batch};
 use super::online::Online;
-use super::{Makes, Ref, Work};
+use super::{Makes, Ref, Trains, Work};
 use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Net;
-use crate::plan::{Component, Lora, ModelRef, Named, Stage, named, objectives};
+use crate::plan::{Component, Named, Stage, named, objectives};
 use crate::session::Cx;
 use crate::train::log::Metrics;
 use crate::train::logprob::to_vec;
@@ -83,8 +83,8 @@ impl Work for Reinforce {
         self.online.refs().into_iter().chain([own]).collect()
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
-        Some((&self.online.policy, self.online.lora.as_ref()))
+    fn trains(&self) -> Option<Trains<'_>> {
+        Some(Trains { model: &self.online.policy, lora: self.online.lora.as_ref(), train: &self.online.train })
     }
 
     fn makes(&self) -> &'static [Makes] {

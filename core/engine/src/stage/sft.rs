@@ -1,7 +1,7 @@
 //! Supervised fine-tuning: mean cross-entropy of the completions' tokens, prompts masked.
 
 use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
-use super::{Makes, Ref, Work, rewards, short};
+use super::{Makes, Ref, Trains, Work, rewards, short};
 use crate::memory::{Footprint, Known, Trainee, longest_row};
 use crate::plan::{Component, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use crate::session::{Cx, obey};
@@ -73,8 +73,8 @@ impl Work for Sft {
             .collect()
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
-        Some((&self.model, self.lora.as_ref()))
+    fn trains(&self) -> Option<Trains<'_>> {
+        Some(Trains { model: &self.model, lora: self.lora.as_ref(), train: &self.train })
     }
 
     fn makes(&self) -> &'static [Makes] {

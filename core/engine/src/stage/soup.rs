@@ -65,5 +65,5 @@ impl Work for Soup {
 fn run(stage: Cx, options: &Soup) -> Result<()> {
     let (mix, text) = options.of.mix(&stage.session.loader())?;
     std::fs::create_dir_all(stage.folder()).map_err(|e| Error::io(&stage.folder(), e))?;
-    stage.save_model(&mix.at(&options.weights)?, &text)
+    stage.save_model(&mix.at(&options.weights)?, &text, None)
 }

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Labels;
 use crate::names;
-use crate::plan::{Component, Lora, ModelRef, Stage, StageId};
+use crate::plan::{Component, Lora, ModelRef, Stage, StageId, Training};
 use crate::session::{Cx, Session};
 use crate::steer::Judged;
 use motrain_core::data::DataSpec;
@@ -48,8 +48,8 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
         Ok(())
     }
 
-    /// The model that it goes on training, and the adapter of it that is trained.
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+    /// What it goes on training, if it trains.
+    fn trains(&self) -> Option<Trains<'_>> {
         None
     }
 
@@ -65,6 +65,11 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
 
     /// Whether what it reads as a policy may be steered by its parameters, so that no one model of it answers.
     fn takes_steered(&self) -> bool {
+        false
+    }
+
+    /// Whether a reward model is as good as a policy where it refers to a model: it takes the layers alone.
+    fn takes_scored(&self) -> bool {
         false
     }
 
@@ -92,6 +97,15 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
     fn value(&self, session: &Session, id: &str) -> Result<Value> {
         Ok(json!(session.stage_folder(id).join(names::MODEL)))
     }
+}
+
+/// What a stage trains.
+pub struct Trains<'a> {
+    /// What it begins with.
+    pub model: &'a ModelRef,
+    /// The adapter of it that is trained, if that is all.
+    pub lora: Option<&'a Lora>,
+    pub train: &'a Training,
 }
 
 /// Something that options refer to.
@@ -154,11 +168,12 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn footprint(&self, known: &Known) -> Result<Footprint>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
     fn check_with(&self, registry: &Registry) -> Checked;
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)>;
+    fn trains(&self) -> Option<Trains<'_>>;
     fn common_base(&self) -> Option<&ModelRef>;
     fn adapters_stay(&self) -> bool;
     fn same_tokens(&self) -> Vec<&ModelRef>;
     fn takes_steered(&self) -> bool;
+    fn takes_scored(&self) -> bool;
     fn objectives(&self) -> Option<Vec<String>>;
     fn labels(&self) -> Option<Labels>;
     fn judged(&self) -> Option<Judged<'_>>;
@@ -204,7 +219,7 @@ impl<T: Work> AnyWork for T {
         Work::check_with(self, registry)
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
+    fn trains(&self) -> Option<Trains<'_>> {
         Work::trains(self)
     }
 
@@ -222,6 +237,10 @@ impl<T: Work> AnyWork for T {
 
     fn takes_steered(&self) -> bool {
         Work::takes_steered(self)
+    }
+
+    fn takes_scored(&self) -> bool {
+        Work::takes_scored(self)
     }
 
     fn objectives(&self) -> Option<Vec<String>> {

@@ -28,6 +28,8 @@ pub struct Trainer<'a> {
     moved: bool,
     total: usize,
     checkpoint_every: usize,
+    /// Steps after which the model is kept, with the epochs that end there.
+    kept: Vec<(usize, f64)>,
     recompute: bool,
     pub log: Log,
     bar: ProgressBar,
@@ -67,6 +69,7 @@ impl<'a> Trainer<'a> {
             state,
             total,
             checkpoint_every: train.checkpoint_every,
+            kept: train.kept_at(total).collect(),
             recompute: train.gradient_checkpointing,
             log,
             bar,
@@ -158,6 +161,7 @@ impl<'a> Trainer<'a> {
             tracing::info!("{} step {step}/{} {message}", self.stage.id, self.total);
         }
         self.whole = self.state.clone();
+        self.keep(|at| at == step)?;
         if step.is_multiple_of(self.checkpoint_every) || !self.running() {
             self.save()?;
         }
@@ -172,10 +176,17 @@ impl<'a> Trainer<'a> {
         checkpoint::save(&self.stage.folder(), &self.model, &self.tokenizer, self.optim.as_ref(), &self.whole)
     }
 
-    /// Saves the result as the stage's model.
+    /// Keeps the model for the epochs that end at such a step.
+    fn keep(&self, due: impl Fn(usize) -> bool) -> Result<()> {
+        let due = self.kept.iter().filter(|(at, _)| due(*at));
+        due.into_iter().try_for_each(|(_, epoch)| self.stage.save_model(&self.model, &self.tokenizer, Some(*epoch)))
+    }
+
+    /// Saves the result as the stage's model, which is also that of epochs that a stop did not let begin.
     pub fn finish(self) -> Result<()> {
         self.bar.finish();
-        self.stage.save_model(&self.model, &self.tokenizer)
+        self.keep(|at| at > self.state.step)?;
+        self.stage.save_model(&self.model, &self.tokenizer, None)
     }
 }
 

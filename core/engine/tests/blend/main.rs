@@ -322,11 +322,11 @@ fn models_of_other_rows_are_refused() {
     wide.save(saved.path(), &tokenizer).unwrap();
     let config = saved.path().join("config.json");
     let said = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, said.replace("\"vocab_size\": 1262", "\"vocab_size\": 1264")).unwrap();
+    std::fs::write(&config, said.replace("\"vocab_size\": 1514", "\"vocab_size\": 1516")).unwrap();
     let told = steered(json!({ "parts": [place(&folder), place(saved.path())] })).err().unwrap().to_string();
     assert_eq!(
         told,
-        "blend: one of its models has 1264 tokens and another 1262; bring them to one number with transformers: model.resize_token_embeddings(n)"
+        "blend: one of its models has 1516 tokens and another 1514; bring them to one number with transformers: model.resize_token_embeddings(n)"
     );
 }
 

@@ -54,37 +54,36 @@ impl LlamaSizes {
     /// The configuration, or what of it makes no model.
     pub fn config(&self) -> Said<Config> {
         let one_eos = self.eos.len() == 1;
-        let labels = if self.head == Head::Score { json!({"0": "reward"}) } else { json!(null) };
-        let config = Config::parse(
-            &json!({
-                "architectures": [if self.head == Head::Score { "LlamaForSequenceClassification" } else { "LlamaForCausalLM" }],
-                "attention_bias": false,
-                "attention_dropout": 0.0,
-                "bos_token_id": self.bos,
-                "eos_token_id": if one_eos { json!(self.eos[0]) } else { json!(self.eos) },
-                "head_dim": self.head_dim,
-                "hidden_act": "silu",
-                "hidden_size": self.hidden_size,
-                "id2label": labels,
-                "initializer_range": 0.02,
-                "intermediate_size": self.intermediate_size,
-                "max_position_embeddings": self.context,
-                "mlp_bias": false,
-                "model_type": "llama",
-                "num_attention_heads": self.heads,
-                "num_hidden_layers": self.layers,
-                "num_key_value_heads": self.kv_heads,
-                "pad_token_id": self.pad,
-                "rms_norm_eps": self.rms_norm_eps,
-                "rope_scaling": null,
-                "rope_theta": self.rope_theta,
-                "tie_word_embeddings": self.head != Head::Lm,
-                "torch_dtype": "float32",
-                "use_cache": true,
-                "vocab_size": self.vocab_size,
-            })
-            .to_string(),
-        );
-        Ok(config?.0)
+        let scores = self.head == Head::Score;
+        let mut fields = json!({
+            "architectures": [if scores { "LlamaForSequenceClassification" } else { "LlamaForCausalLM" }],
+            "attention_bias": false,
+            "attention_dropout": 0.0,
+            "bos_token_id": self.bos,
+            "eos_token_id": if one_eos { json!(self.eos[0]) } else { json!(self.eos) },
+            "head_dim": self.head_dim,
+            "hidden_act": "silu",
+            "hidden_size": self.hidden_size,
+            "initializer_range": 0.02,
+            "intermediate_size": self.intermediate_size,
+            "max_position_embeddings": self.context,
+            "mlp_bias": false,
+            "model_type": "llama",
+            "num_attention_heads": self.heads,
+            "num_hidden_layers": self.layers,
+            "num_key_value_heads": self.kv_heads,
+            "pad_token_id": self.pad,
+            "rms_norm_eps": self.rms_norm_eps,
+            "rope_scaling": null,
+            "rope_theta": self.rope_theta,
+            "tie_word_embeddings": self.head != Head::Lm,
+            "torch_dtype": "float32",
+            "use_cache": true,
+            "vocab_size": self.vocab_size,
+        });
+        if scores {
+            fields["id2label"] = json!({ "0": "reward" });
+        }
+        Ok(Config::parse(&fields.to_string())?.0)
     }
 }

@@ -4,7 +4,7 @@
 mod weighing;
 
 use super::rows::{Told, batch_rows, plain, samples};
-use super::{Makes, Ref, Work, rewards, short};
+use super::{Makes, Ref, Trains, Work, rewards, short};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Trainee, longest_pair};
 use crate::plan::{self, Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
@@ -123,8 +123,8 @@ impl Work for Preference {
         }
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
-        Some((&self.policy, self.lora.as_ref()))
+    fn trains(&self) -> Option<Trains<'_>> {
+        Some(Trains { model: &self.policy, lora: self.lora.as_ref(), train: &self.train })
     }
 
     fn makes(&self) -> &'static [Makes] {

@@ -7,7 +7,7 @@ mod report;
 
 use super::ratings::{Ratings, rows};
 use super::rows::{batch_rows, prompt_limit, say_left_out};
-use super::{Makes, Ref, Work};
+use super::{Makes, Ref, Trains, Work};
 use crate::memory::{Footprint, Known, Shaped, Trainee};
 use crate::model::{Labels, Model, Net};
 use crate::plan::{Lora, LoraChoice, ModelRef, Optimizer, Stage, StageId, Training, lora, objectives};
@@ -111,8 +111,12 @@ impl Work for RewardModel {
         std::iter::once(Ref::Model(&mut self.model)).chain(data).chain(ratings).collect()
     }
 
-    fn trains(&self) -> Option<(&ModelRef, Option<&Lora>)> {
-        Some((&self.model, self.lora.as_ref()))
+    fn trains(&self) -> Option<Trains<'_>> {
+        Some(Trains { model: &self.model, lora: self.lora.as_ref(), train: &self.train })
+    }
+
+    fn takes_scored(&self) -> bool {
+        true
     }
 
     fn makes(&self) -> &'static [Makes] {
