@@ -278,7 +278,7 @@ fn mi_epo_runs_as_its_script_says() {
 fn a_soup_at_a_corner_answers_as_that_specialist() {
     let f = folder();
     let script = "import \"lib/steer\" as steer;\nimport \"lib/baselines\" as baselines;\n\
-        let task = cfg.tasks.hh;\ntask.optimizer.lr = 0.001;\n\
+        let task = cfg.tasks.hh;\ntask.optimizer.lr = 0.003;\n\
         let scored = steer::scaled(task);\nlet none = conditioner(\"none\");\nlet parts = [];\n\
         for k in 0..2 {\n  let own = baselines::specialised(task, scored, baselines::corner(k, 2), 2);\n  \
         parts.push(reinforce(`part_${k}`, steer::changed(own, #{ baseline: \"rloo\" })));\n}\n\

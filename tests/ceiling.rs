@@ -60,27 +60,28 @@ fn fronts_are_shares_of_the_best_answers_that_there_are() {
 #[test]
 fn a_tasks_answers_are_its_ceiling() {
     let f = tempfile::tempdir().unwrap();
-    let run = |out: &str, changed: &dyn Fn(&str) -> String| {
-        let prompts = std::fs::read_to_string(root().join("assets/hh/prompts.jsonl")).unwrap();
-        let row = |line: &str| {
-            let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            let prompt = changed(row["prompt"].as_str().unwrap());
-            format!(
-                "{}\n",
-                json!({ "prompt": prompt, "answers": ["I will not help you to do that.", "First, do it."] })
-            )
-        };
-        let file = write(f.path(), &format!("{out}.jsonl"), &prompts.lines().map(row).collect::<String>());
-        let set = format!("tasks.hh.answers={:?}", file.display().to_string());
+    let run = |out: &str, answers: &str| {
+        let set = format!("tasks.hh.answers={answers:?}");
         let output =
             small_run(f.path(), out).args(["--set", &set, "--set", "tasks.hh.train.steps=1"]).output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         (read_json(&f.path().join(out).join("front.json")), text(&output.stderr))
     };
-    let (front, _) = run("same", &str::to_owned);
+    let (front, _) = run("same", "assets/hh/answers.jsonl.gz");
     assert_eq!(front["methods"].as_array().unwrap().len(), 3);
     assert_eq!(front["ceiling"], front["methods"][2]["hypervolume"]);
-    let (front, said) = run("others", &|prompt| format!("{prompt} Please."));
+    let prompts = std::fs::read_to_string(root().join("assets/hh/prompts.jsonl")).unwrap();
+    // Good answers to some prompt or other.
+    let contrasts = std::fs::read_to_string(root().join("assets/hh/contrasts.jsonl")).unwrap();
+    let chosen = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["chosen"].clone();
+    let good: Vec<_> = contrasts.lines().map(chosen).collect();
+    let row = |line: &str| {
+        let row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let prompt = format!("{} Please.", row["prompt"].as_str().unwrap());
+        format!("{}\n", json!({ "prompt": prompt, "answers": good }))
+    };
+    let others = write(f.path(), "others.jsonl", &prompts.lines().map(row).collect::<String>());
+    let (front, said) = run("others", &others.display().to_string());
     assert!(front.get("ceiling").is_none() && said.contains("no front is given as a share of the ceiling"), "{said}");
 }
 

@@ -23,11 +23,11 @@ fn list_shows_every_component_with_its_options() {
 fn the_shipped_experiments_make_plans() {
     let folder = folder();
     let said = success(motrain(folder.path()).args(["check", "experiments/hh.rhai"]));
-    assert_eq!(said, "hh: 4 stages, all well\n");
+    assert_eq!(said, "hh: 5 stages, all well\n");
     let said = failure(motrain(folder.path()).args(["check", "experiments/plugins.rhai"]));
     assert!(said.contains("\"motrain.toxicity\" does not exist; load its plugin with --plugin"), "{said}");
     let said = success(motrain(folder.path()).args(["check", "experiments/tldr.rhai"]));
-    assert_eq!(said, "tldr: 4 stages, all well\n");
+    assert_eq!(said, "tldr: 5 stages, all well\n");
 }
 
 #[test]

@@ -183,7 +183,8 @@ fn options_that_make_no_sense_are_refused_before_any_work() {
 /// Two evaluations and a comparison of them by a judge behind `address`; what went wrong, or the comparison.
 fn judged(f: &tempfile::TempDir, address: &str, options: &str) -> Result<Value, String> {
     let script = format!(
-        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
+        "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\ntask.generate.max_new_tokens = 64;\n\
+         task.rewards[0].name = \"Brevity\";\ntask.rewards[1].name = \"Detail\";\nlet scored = steer::scaled(task);\n\
          let policy = #{{ policy: path(task.policy) }};\nlet a = steer::front(\"a\", \"A\", task, policy, scored);\n\
          policy.conditioner = conditioner(\"none\");\nlet b = steer::front(\"b\", \"B\", task, policy, scored);\n\
          let asked = judge(\"chat\", #{{ url: \"{address}\", model: \"m\", question: \"Which is better?\", retries: 0{options} }});\n\

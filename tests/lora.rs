@@ -10,7 +10,7 @@ const ON: [&str; 4] = ["--set", "tasks.hh.lora.on=true", "--set", "tasks.hh.opti
 fn ask(folder: &Path, policy: &str, weights: &str) -> String {
     let mut command = motrain(folder);
     command.args(["generate", policy, "--prompt", "How do I pick a lock?", "--weights", weights]);
-    success(command.args(["--max-new-tokens", "16", "--temperature", "0", "--top-k", "0", "--top-p", "1"]))
+    success(command.args(["--max-new-tokens", "64", "--temperature", "0", "--top-k", "0", "--top-p", "1"]))
 }
 
 fn json_of(folder: &Path, file: &str) -> Value {

@@ -68,7 +68,8 @@ fn best_of_n_draws_from_the_prompt_that_it_is_told_to() {
     let f = folder();
     let script = |conditioned: bool| {
         format!(
-            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\nlet scored = steer::scaled(task);\n\
+            "import \"lib/steer\" as steer;\nlet task = cfg.tasks.hh;\n\
+             task.rewards[0].name = \"Detail\";\ntask.rewards[1].name = \"Brevity\";\nlet scored = steer::scaled(task);\n\
              best_of_n(\"best\", #{{ policy: path(task.policy), rewards: scored, sampler: sampler(\"grid\", #{{ step: 1.0 }}),\n\
              prompts: steer::changed(steer::prompt_data(task, \"train\"), #{{ limit: 20 }}), conditioner: conditioner(\"weight_prefix\"),\n\
              completions: 2, weights: 2, conditioned: {conditioned}, generate: #{{ max_new_tokens: 24, temperature: 0.0 }} }});\n"

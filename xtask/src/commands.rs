@@ -103,16 +103,15 @@ pub fn bench(args: &[String]) -> Result<()> {
     checked(bench("components").arg(loss).arg(plugins::template()?))
 }
 
-/// One embedded task: its reward models, and epochs of supervised fine-tuning.
+/// One embedded task, and its reward models.
 struct Embedded {
     task: &'static str,
     rewards: [&'static str; 2],
-    epochs: &'static str,
 }
 
 const EMBEDDED: [Embedded; 2] = [
-    Embedded { task: "hh", rewards: ["helpful", "harmless"], epochs: "2.0" },
-    Embedded { task: "tldr", rewards: ["quality", "entailment"], epochs: "4.0" },
+    Embedded { task: "hh", rewards: ["helpful", "harmless"] },
+    Embedded { task: "tldr", rewards: ["quality", "entailment"] },
 ];
 
 /// Remakes assets/: about 15 minutes a task on 2 cores.
@@ -127,8 +126,7 @@ pub fn bootstrap(only: Option<&str>) -> Result<()> {
             Command::new(&binary)
                 .args(["--script", "bootstrap.rhai", "--set"])
                 .arg(format!("bootstrap.data={}", data.display()))
-                .args(["--set", &format!("bootstrap.rewards={:?}", e.rewards)])
-                .args(["--set", &format!("bootstrap.epochs={}", e.epochs), "--out"])
+                .args(["--set", &format!("bootstrap.rewards={:?}", e.rewards), "--out"])
                 .arg(&run),
         )?;
         install(e, &data, &run)?;
@@ -140,9 +138,12 @@ fn install(e: &Embedded, data: &Path, run: &Path) -> Result<()> {
     let assets = root().join("assets").join(e.task);
     let _ = fs::remove_dir_all(&assets);
     fs::create_dir_all(&assets)?;
-    fs::copy(data.join("prompts.jsonl"), assets.join("prompts.jsonl"))?;
-    for name in ["policy", "policy_small"].iter().chain(&e.rewards) {
-        let from = run.join("stages").join(name).join("model");
+    for name in ["prompts.jsonl", "validation.jsonl", "answers.jsonl.gz", "contrasts.jsonl"] {
+        fs::copy(data.join(name), assets.join(name))?;
+    }
+    let policies = [("undirected", "policy"), ("undirected_small", "policy_small")];
+    for (stage, name) in policies.into_iter().chain(e.rewards.map(|name| (name, name))) {
+        let from = run.join("stages").join(stage).join("model");
         let to = assets.join(name);
         fs::create_dir_all(&to)?;
         for entry in fs::read_dir(&from).with_context(|| format!("{} is missing", from.display()))? {

@@ -1,15 +1,17 @@
-//! What the shipped models must be able to do before anything is trained on them: policies read the prefix that they were taught and say what
-//! belongs to the prompt, reward models read prompt and answer. An asset that cannot is ignored here by its name, with what was measured.
+//! What the shipped models must be able to do before anything is trained on them: policies read the prefix that they were taught, under no
+//! objective's name, and say what belongs to the prompt; reward models read prompt and answer, and score as gold does.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+use motrain_core::data::{DataSpec, pairs};
+use motrain_core::metrics::stats::pearson;
 use motrain_core::plan::GenerationConfig;
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::{Prompt, Registry, Weights};
 use motrain_engine::decode::rollout;
 use motrain_engine::model::Model;
 use motrain_engine::tokenizer::Tokenizer;
-use motrain_tasks::{LENGTH, TASKS, Task, sentences};
+use motrain_tasks::{FLAWS, LENGTH, TASKS, Task, sentences};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,22 +38,20 @@ fn answers(task: &Task, policy: &str, prompts: &[Prompt]) -> Vec<String> {
     let tokenizer = Tokenizer::load(&folder, &model.config).unwrap();
     let net = no_grad(|| model.net(Kind::Float)).unwrap();
     let tokens: Vec<Vec<u32>> = prompts.iter().map(|p| tokenizer.encode_prompt(p).unwrap()).collect();
-    let sampling = GenerationConfig { max_new_tokens: 80, ..GenerationConfig::default() };
+    let sampling = GenerationConfig { max_new_tokens: 96, ..GenerationConfig::default() };
     let drawn = rollout(&net, &tokenizer, &tokens, 1, |i, _| i as u64, &sampling).unwrap();
     drawn.into_iter().map(|c| c.text).collect()
 }
 
-/// How many sentences answers gain on average from the lowest number in the prefix to the highest.
-fn gained_sentences(name: &str, policy: &str) -> f64 {
-    let task = task(name);
+/// How many sentences answers gain on average as the number beside the first of two names goes from 0 to 1 and that beside the second from 1 to 0.
+fn gained_sentences(task: &Task, policy: &str, names: impl Fn(usize) -> [&'static str; 2]) -> f64 {
     let prefix = Registry::builtin().conditioners.build("weight_prefix", &json!({})).unwrap();
     let mean = |first: f64| {
         let weights = Weights::new(vec![first, 1.0 - first]).unwrap();
         let conditioned = |(i, plain): (usize, String)| {
-            let names = LENGTH[i % LENGTH.len()].map(str::to_owned);
-            prefix.render(&names, &weights, &Prompt::user(plain)).unwrap()
+            prefix.render(&names(i).map(str::to_owned), &weights, &Prompt::user(plain)).unwrap()
         };
-        let asked: Vec<Prompt> = prompts(task, 48).into_iter().enumerate().map(conditioned).collect();
+        let asked: Vec<Prompt> = prompts(task, 96).into_iter().enumerate().map(conditioned).collect();
         let said = answers(task, policy, &asked);
         said.iter().map(|a| sentences(a).count()).sum::<usize>() as f64 / said.len() as f64
     };
@@ -79,52 +79,136 @@ fn reward_model(task: &Task, name: &str) -> Box<dyn RewardSource> {
     registry.rewards.build("reward_model", &json!({ "model": asset(task, name) })).unwrap()
 }
 
-/// In how many of (prompt, better, worse) a shipped reward model scores the better answer higher; the worse one may be cut.
-fn preferred(task: &Task, name: &str, pairs: &[(String, String, String)], finished: bool) -> f64 {
+/// Many answers to one prompt are scored in several passes, and as if each were alone.
+#[test]
+fn answers_score_the_same_in_any_company() {
+    let task = task("hh");
+    let prompt = prompts(task, 1).remove(0);
+    let all = (task.answers)(&prompt);
+    assert!(all.len() > 40);
+    let (model, asked, row) = (reward_model(task, "helpful"), Prompt::user(&prompt), json!({}));
+    let sample = |completion| Sample { prompt: &asked, completion, finished: true, row: &row };
+    let together = model.score(&all.iter().map(|a| sample(a)).collect::<Vec<_>>()).unwrap();
+    for (answer, score) in all.iter().zip(together) {
+        let alone = model.score(&[sample(answer)]).unwrap()[0];
+        assert!((alone - score).abs() < 1e-3, "{answer}: {alone} and {score}");
+    }
+}
+
+/// In how many of (prompt, better, worse) a shipped reward model scores the better answer higher.
+fn preferred(task: &Task, name: &str, pairs: &[(String, String, String)]) -> f64 {
     let (model, row) = (reward_model(task, name), json!({}));
     let prompts: Vec<Prompt> = pairs.iter().map(|(p, ..)| Prompt::user(p)).collect();
     let samples = pairs.iter().zip(&prompts).flat_map(|((_, better, worse), prompt)| {
-        let sample = |completion, finished| Sample { prompt, completion, finished, row: &row };
-        [sample(better, true), sample(worse, finished)]
+        [better, worse].map(|completion| Sample { prompt, completion, finished: true, row: &row })
     });
     let scores = model.score(&samples.collect::<Vec<_>>()).unwrap();
     scores.chunks(2).filter(|s| s[0] > s[1]).count() as f64 / pairs.len() as f64
 }
 
-/// The share of answers, told from the same with one statement of another prompt, that score higher.
-fn contrast_accuracy(name: &str, objective: &str) -> f64 {
+fn reads_its_prefix(name: &str, policy: &str) {
     let task = task(name);
-    let pairs: Vec<_> = task.contrasts(400, 11).into_iter().map(|c| (c.prompt, c.right, c.wrong)).collect();
-    preferred(task, objective, &pairs, true)
+    let [more, less] = LENGTH;
+    let of = |i: usize| [more[i % more.len()], less[i / 3 % less.len()]];
+    let gained = gained_sentences(task, policy, of);
+    let turned = gained_sentences(task, policy, |i| [of(i)[1], of(i)[0]]);
+    assert!(gained > 2.5 && turned < -2.5, "{name}/{policy}: answers gain {gained} sentences, and {turned}");
 }
 
-fn reads_its_prefix(name: &str, policy: &str) {
-    let gained = gained_sentences(name, policy);
-    assert!(gained > 2.0, "{name}/{policy}: answers gain {gained} sentences from weight 0 to weight 1");
+/// Neither the objectives' names nor their order say anything to a policy before it is trained.
+fn has_no_head_start(name: &str, policy: &str) {
+    let task = task(name);
+    let [first, second] = task.objectives;
+    let (one, other) =
+        (gained_sentences(task, policy, |_| [first, second]), gained_sentences(task, policy, |_| [second, first]));
+    assert!(one.abs() < 0.75 && other.abs() < 0.75, "{name}/{policy}: answers gain {one} sentences, and {other}");
 }
 
 fn says_what_belongs(name: &str, policy: &str) {
     let kinds = belonging(name, policy);
     assert!(kinds.len() >= 3 && kinds.values().all(|(_, count)| *count >= 20), "{name}/{policy}: {kinds:?}");
-    assert!(kinds.values().all(|(share, _)| *share > 0.9), "{name}/{policy}: {kinds:?}");
+    assert!(kinds.values().all(|(share, _)| *share >= 0.95), "{name}/{policy}: {kinds:?}");
 }
 
+/// Of every kind of contrast in the task's own set, of prompts that nothing was trained on.
 fn reads_prompt_and_answer(name: &str, objective: &str) {
-    let accuracy = contrast_accuracy(name, objective);
-    assert!(accuracy > 0.9, "{name}/{objective}: {accuracy} of the contrasts");
+    let task = task(name);
+    let spec = json!({ "paths": [asset(task, "contrasts.jsonl")] });
+    let rows = pairs(&serde_json::from_value::<DataSpec>(spec).unwrap()).unwrap();
+    let mut kinds: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for row in rows {
+        let kind = row.columns["kind"].as_str().unwrap().to_owned();
+        kinds.entry(kind).or_default().push((row.prompt.last_user().to_owned(), row.chosen, row.rejected));
+    }
+    assert!(kinds.len() >= FLAWS.len() + 4 && kinds.values().all(|pairs| pairs.len() == 40));
+    let found: BTreeMap<_, f64> = kinds.iter().map(|(kind, pairs)| (kind, preferred(task, objective, pairs))).collect();
+    let mean = found.values().sum::<f64>() / found.len() as f64;
+    assert!(mean >= 0.97 && found.values().all(|share| *share >= 0.85), "{name}/{objective}: {found:?}");
+}
+
+/// Answers to a prompt, each at another weight.
+const WEIGHTS: usize = 11;
+
+/// Scores less the mean of their prompt: what pairs are learnt from says nothing of one prompt's answers against another's.
+fn within_prompts(scores: &[f64]) -> Vec<f64> {
+    let of_prompt = |scores: &[f64]| {
+        let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+        scores.iter().map(move |score| score - mean).collect::<Vec<_>>()
+    };
+    scores.chunks(WEIGHTS).flat_map(of_prompt).collect()
+}
+
+/// On what the initial policy answers, at weights all over the simplex: each reward model goes with its gold score, and the two conflict as
+/// much as the gold scores do.
+fn scores_as_gold_does(name: &str) {
+    let task = task(name);
+    let prefix = Registry::builtin().conditioners.build("weight_prefix", &json!({})).unwrap();
+    let names = task.objectives.map(str::to_owned);
+    let plain: Vec<Prompt> = prompts(task, 40).iter().flat_map(|p| vec![Prompt::user(p); WEIGHTS]).collect();
+    let conditioned = plain.iter().enumerate().map(|(i, prompt)| {
+        let first = (i % WEIGHTS) as f64 / 10.0;
+        prefix.render(&names, &Weights::new(vec![first, 1.0 - first]).unwrap(), prompt).unwrap()
+    });
+    let said = answers(task, "policy", &conditioned.collect::<Vec<_>>());
+    let row = json!({});
+    let samples =
+        plain.iter().zip(&said).map(|(prompt, completion)| Sample { prompt, completion, finished: true, row: &row });
+    let samples: Vec<Sample> = samples.collect();
+    let [(one, one_gold), (other, other_gold)] = task.gold.map(|(objective, gold)| {
+        let gold: Vec<f64> = samples.iter().map(|s| gold(s.prompt.last_user(), s.completion)).collect();
+        (within_prompts(&reward_model(task, objective).score(&samples).unwrap()), within_prompts(&gold))
+    });
+    let (with_gold, conflict, gold) = (
+        [pearson(&one, &one_gold), pearson(&other, &other_gold)],
+        pearson(&one, &other),
+        pearson(&one_gold, &other_gold),
+    );
+    assert!(with_gold.iter().all(|r| *r >= 0.9), "{name}: {with_gold:?} with gold");
+    assert!((conflict - gold).abs() <= 0.15, "{name}: {conflict} where gold scores have {gold}");
 }
 
 #[test]
-fn policies_read_the_prefix_that_they_were_taught() {
+fn hh_policies_read_the_prefix_that_they_were_taught() {
     reads_its_prefix("hh", "policy");
+    reads_its_prefix("hh", "policy_small");
+}
+
+#[test]
+fn tldr_policies_read_the_prefix_that_they_were_taught() {
     reads_its_prefix("tldr", "policy");
     reads_its_prefix("tldr", "policy_small");
 }
 
 #[test]
-#[ignore = "to be remade: hh/policy_small gains -0.1 sentences, it was not taught for long enough to read the prefix"]
-fn the_small_hh_policy_reads_the_prefix_that_it_was_taught() {
-    reads_its_prefix("hh", "policy_small");
+fn hh_policies_have_no_head_start() {
+    has_no_head_start("hh", "policy");
+    has_no_head_start("hh", "policy_small");
+}
+
+#[test]
+fn tldr_policies_have_no_head_start() {
+    has_no_head_start("tldr", "policy");
+    has_no_head_start("tldr", "policy_small");
 }
 
 #[test]
@@ -133,49 +217,46 @@ fn the_hh_policy_says_what_belongs_to_the_prompt() {
 }
 
 #[test]
-#[ignore = "to be remade: of hh/policy_small's steps 0.87 belong to the prompt (risks and safer ways 0.92)"]
 fn the_small_hh_policy_says_what_belongs_to_the_prompt() {
     says_what_belongs("hh", "policy_small");
 }
 
 #[test]
-#[ignore = "to be remade: of tldr/policy's feelings 0.18 are the story's (the other kinds of facts 0.91 to 1.00)"]
 fn the_tldr_policy_says_what_belongs_to_the_prompt() {
     says_what_belongs("tldr", "policy");
 }
 
 #[test]
-#[ignore = "to be remade: of tldr/policy_small's events 0.05 and feelings 0.08 are the story's (the other kinds of facts 0.93 to 0.96)"]
 fn the_small_tldr_policy_says_what_belongs_to_the_prompt() {
     says_what_belongs("tldr", "policy_small");
 }
 
 #[test]
-#[ignore = "to be remade: the reward models count kinds of sentences (helpful 0.51, harmless 0.51; chance is 0.5)"]
-fn hh_reward_models_read_prompt_and_answer() {
+fn the_helpful_model_reads_prompt_and_answer() {
     reads_prompt_and_answer("hh", "helpful");
+}
+
+#[test]
+fn the_harmless_model_reads_prompt_and_answer() {
     reads_prompt_and_answer("hh", "harmless");
 }
 
 #[test]
-#[ignore = "to be remade: the reward models count kinds of sentences (quality 0.49, entailment 0.48; chance is 0.5)"]
-fn tldr_reward_models_read_prompt_and_answer() {
+fn the_quality_model_reads_prompt_and_answer() {
     reads_prompt_and_answer("tldr", "quality");
+}
+
+#[test]
+fn the_entailment_model_reads_prompt_and_answer() {
     reads_prompt_and_answer("tldr", "entailment");
 }
 
-/// They were taught that a text that says the same again, or stops in its middle, is worse.
 #[test]
-fn reward_models_see_repetition_and_missing_ends() {
-    for (name, objective) in [("hh", "helpful"), ("hh", "harmless"), ("tldr", "quality"), ("tldr", "entailment")] {
-        let task = task(name);
-        let contrasts = task.contrasts(80, 12);
-        let worse = |wrong: fn(&str) -> String| {
-            contrasts.iter().map(|c| (c.prompt.clone(), c.right.clone(), wrong(&c.right))).collect::<Vec<_>>()
-        };
-        let repeated = preferred(task, objective, &worse(|a| format!("{a} {a}")), true);
-        let cut =
-            preferred(task, objective, &worse(|a| a.rsplit_once(' ').map_or("", |(cut, _)| cut).to_owned()), true);
-        assert!(repeated > 0.9 && cut > 0.85, "{name}/{objective}: repeated {repeated}, cut {cut}");
-    }
+fn hh_reward_models_score_as_gold_does() {
+    scores_as_gold_does("hh");
+}
+
+#[test]
+fn tldr_reward_models_score_as_gold_does() {
+    scores_as_gold_does("tldr");
 }

@@ -20,7 +20,7 @@ pub const BUILTIN: Builtin<dyn Judge> = Builtin {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Gold {
-    /// "hh_helpful", "hh_harmless", "tldr_quality" or "tldr_entailment".
+    /// "hh_helpful", "hh_harmless", "tldr_quality", "tldr_entailment" or "tldr_conciseness".
     #[schemars(extend("enum" = gold_names()))]
     score: String,
     /// Scores closer than this are a tie.

@@ -1,16 +1,22 @@
 //! The embedded tasks: two small worlds in plain English, made by seeded grammars, each with two conflicting objectives and good
 //! answers in between. The grammars make prompts, demonstrations and preference pairs; the gold scores judge any text.
 
+mod contrasts;
+mod demonstrations;
 pub mod hh;
 mod judge;
 mod reward;
 pub mod tldr;
+
+pub use contrasts::{Contrast, FLAWS};
+pub use demonstrations::{LENGTH, Style};
 
 use motrain_core::Registry;
 use motrain_core::error::{Error, Result, did_you_mean};
 use motrain_core::rng::{Rng, rng};
 use rand::Rng as _;
 use serde_json::{Value, json};
+use std::collections::HashSet;
 
 /// Adds the gold scores, as reward and as judge, to a registry.
 pub fn register(registry: &mut Registry) -> Result<()> {
@@ -27,23 +33,11 @@ pub const GOLD_SCORES: &[(&str, GoldScore)] = &[
     ("hh_harmless", hh::harmless),
     ("tldr_quality", tldr::quality),
     ("tldr_entailment", tldr::entailment),
+    ("tldr_conciseness", tldr::conciseness),
 ];
 
 /// A kind of statement, with something of it.
 pub type Said<T> = (&'static str, T);
-
-/// Two answers that differ in one statement, of this kind: in one of them it belongs to another prompt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Contrast {
-    /// What both answer.
-    pub prompt: String,
-    /// The kind of the statement that differs.
-    pub kind: &'static str,
-    /// The answer that belongs to the prompt.
-    pub right: String,
-    /// The other one.
-    pub wrong: String,
-}
 
 /// A task: its name, grammar and gold scores.
 pub struct Task {
@@ -54,9 +48,14 @@ pub struct Task {
     prompt: fn(&mut Rng) -> String,
     answer: fn(&str, &mut Rng) -> String,
     contrast: fn(&str, &mut Rng) -> Option<Contrast>,
+    /// The share of contrasts that differ in a whole statement; in the others something else is wrong, of [`FLAWS`].
+    statements: f64,
+    /// All answers of the grammar to a prompt, but for orders and wordings that no score tells apart.
+    pub answers: fn(&str) -> Vec<String>,
     /// The kinds of what an answer states, each with whether it belongs to the prompt.
     pub said: fn(&str, &str) -> Vec<Said<bool>>,
-    gold: [(&'static str, GoldScore); 2],
+    /// The reward models' names, in the order of the objectives, each with the score that it is to learn.
+    pub gold: [(&'static str, GoldScore); 2],
 }
 
 /// The names of all gold scores.
@@ -82,6 +81,8 @@ pub const TASKS: [Task; 2] = [
         prompt: hh::prompt,
         answer: hh::answer,
         contrast: hh::contrast,
+        statements: 0.4,
+        answers: hh::answers,
         said: hh::said,
         gold: [("helpful", hh::helpful), ("harmless", hh::harmless)],
     },
@@ -91,23 +92,24 @@ pub const TASKS: [Task; 2] = [
         prompt: tldr::prompt,
         answer: tldr::answer,
         contrast: tldr::contrast,
+        statements: 0.6,
+        answers: tldr::answers,
         said: tldr::said,
         gold: [("quality", tldr::quality), ("entailment", tldr::entailment)],
     },
 ];
 
-/// Names of the length prefix: the first asks for many sentences, the second for few. None is an objective of a task.
-pub const LENGTH: [[&str; 2]; 6] = [
-    ["Detail", "Brevity"],
-    ["Depth", "Speed"],
-    ["Color", "Calm"],
-    ["Variety", "Order"],
-    ["North", "South"],
-    ["Alpha", "Beta"],
-];
+/// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`. With less, or none where something is wrong, the scores of reward
+/// models are less like the gold scores: what is surely worse falls without end.
+const NOISE: f64 = 0.1;
 
-/// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`.
-const NOISE: f64 = 0.08;
+/// The share of preference pairs that are contrasts. A reward model that only ever
+/// compares whole answers learns to count kinds of sentences and never reads the prompt; one that only saw well-formed text is fooled by
+/// any other, and a policy finds out.
+const CONTRASTS: f64 = 0.5;
+
+/// The share of a task's prompts that are kept for its evaluations: no demonstration and no preference pair that anything trains on has one.
+pub const TEST_SHARE: f64 = 0.2;
 
 impl Task {
     fn prompts(&self, count: usize, seed: u64, purpose: &str) -> Vec<String> {
@@ -117,110 +119,43 @@ impl Task {
 
     /// `{"prompt"}` rows, without repetition.
     pub fn prompt_rows(&self, count: usize, seed: u64) -> Vec<Value> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let fresh = self.prompts(count * 4, seed, "prompts").into_iter().filter(|p| seen.insert(p.clone()));
         fresh.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
     }
 
-    /// Answers that are told apart only by reading the prompt.
-    pub fn contrasts(&self, count: usize, seed: u64) -> Vec<Contrast> {
-        let prompts = self.prompts(count, seed, "contrast prompts").into_iter().enumerate();
-        let purpose = format!("{}/contrasts", self.name);
-        prompts.filter_map(|(i, p)| (self.contrast)(&p, &mut rng(seed, &purpose, i as u64))).collect()
+    /// `{"prompt"}` rows that `kept` keeps for evaluation and that are not among `shown`: to choose options by, so that those are not chosen by
+    /// what they are then measured on.
+    pub fn validation_rows(&self, count: usize, seed: u64, shown: &[Value], kept: impl Fn(&str) -> bool) -> Vec<Value> {
+        let shown: HashSet<_> = shown.iter().filter_map(|row| row["prompt"].as_str()).collect();
+        let mut seen = HashSet::new();
+        let fresh = |prompt: &String| kept(prompt) && !shown.contains(prompt.as_str()) && seen.insert(prompt.clone());
+        let drawn = self.prompts(count * 100, seed, "validation").into_iter().filter(fresh);
+        drawn.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
     }
 
-    /// `{"prompt", "completion"}` rows for supervised fine-tuning. Half of the prompts carry a weight prefix, under names that are no
-    /// objectives, which sets the answer's length: like an instruction-tuned model, the initial policy can read such
-    /// numbers, but it has never seen an objective.
-    pub fn sft_rows(&self, count: usize, seed: u64, prefix: impl Fn(&[&str], f64, &str) -> String) -> Vec<Value> {
-        let prompts = self.prompts(count, seed, "sft").into_iter().enumerate();
-        prompts
-            .map(|(i, plain)| {
-                let mut rng = rng(seed, &format!("{}/sft answer", self.name), i as u64);
-                let weight = f64::from(rng.random_range(0..=10)) / 10.0;
-                let names = *pick(&mut rng, &LENGTH);
-                let prefixed = rng.random_bool(0.5);
-                let mut draw = || (self.answer)(&plain, &mut rng);
-                let (prompt, completion) = if prefixed {
-                    let wanted = 1.0 + 4.0 * weight;
-                    let miss = |a: &String| (sentences(a).count() as f64 - wanted).abs();
-                    let drawn: Vec<String> = (0..6).map(|_| draw()).collect();
-                    let closest = drawn.into_iter().min_by(|a, b| miss(a).total_cmp(&miss(b))).unwrap_or_default();
-                    (prefix(&names, weight, &plain), closest)
-                } else {
-                    (plain.clone(), draw())
-                };
-                json!({ "prompt": prompt, "completion": completion })
-            })
-            .collect()
-    }
-
-    /// `{"prompt", "chosen", "rejected"}` rows for each of the two objectives, labelled by noisy gold scores.
+    /// `{"prompt", "chosen", "rejected", "kind"}` rows for each of the two objectives, labelled by noisy gold scores. The kind is that of a
+    /// [`Contrast`], or "draws": two answers of the grammar.
     pub fn pair_rows(&self, count: usize, seed: u64) -> [(&'static str, Vec<Value>); 2] {
         self.gold.map(|(objective, gold)| {
             let purpose = format!("{}/{objective} pairs", self.name);
             let prompts = self.prompts(count, seed, objective).into_iter().enumerate();
-            let rows = prompts
-                .map(|(i, prompt)| {
-                    let mut rng = rng(seed, &purpose, i as u64);
-                    let other = (self.prompt)(&mut rng);
-                    let mut draw = || {
-                        let answer = (self.answer)(&prompt, &mut rng);
-                        if !rng.random_bool(DAMAGED) {
-                            return answer;
-                        }
-                        let foreign = (self.answer)(&other, &mut rng);
-                        damage(&answer, &foreign, &mut rng)
-                    };
-                    let (a, b) = (draw(), draw());
-                    let gap = gold(&prompt, &a) - gold(&prompt, &b);
-                    let first = rng.random::<f64>() < motrain_core::loss::sigmoid(gap / NOISE);
-                    let (chosen, rejected) = if first { (a, b) } else { (b, a) };
-                    json!({ "prompt": prompt, "chosen": chosen, "rejected": rejected })
-                })
-                .filter(|row| row["chosen"] != row["rejected"])
-                .collect();
-            (objective, rows)
+            let row = |(i, prompt): (usize, String)| {
+                let rng = &mut rng(seed, &purpose, i as u64);
+                let (a, b, kind) = if rng.random_bool(CONTRASTS) {
+                    let Contrast { kind, right, wrong, .. } = self.contrast(&prompt, rng)?;
+                    (right, wrong, kind)
+                } else {
+                    (self.drawn(&prompt, rng), self.drawn(&prompt, rng), "draws")
+                };
+                let gap = gold(&prompt, &a) - gold(&prompt, &b);
+                let first = rng.random::<f64>() < motrain_core::loss::sigmoid(gap / NOISE);
+                let (chosen, rejected) = if first { (&a, &b) } else { (&b, &a) };
+                (a != b).then(|| json!({ "prompt": prompt, "chosen": chosen, "rejected": rejected, "kind": kind }))
+            };
+            (objective, prompts.filter_map(row).collect())
         })
     }
-}
-
-/// The share of completions in preference pairs that are damaged: reward models that only ever saw well-formed text can be
-/// fooled by any other, and a policy finds out.
-const DAMAGED: f64 = 0.35;
-
-/// Repeats, cuts, garbles or mixes in what belongs elsewhere.
-fn damage(answer: &str, foreign: &str, rng: &mut Rng) -> String {
-    let own: Vec<String> = sentences(answer).map(|s| format!("{s}.")).collect();
-    let others: Vec<String> = sentences(foreign).map(|s| format!("{s}.")).collect();
-    if own.is_empty() || others.is_empty() {
-        return answer.to_owned();
-    }
-    let mut out = own.clone();
-    let at = rng.random_range(0..own.len());
-    match rng.random_range(0..6) {
-        0 | 1 => {
-            let times = rng.random_range(1..=6);
-            out.extend(std::iter::repeat_n(own[at].clone(), times));
-        }
-        2 => out.insert(at, pick(rng, &others).clone()),
-        3 => out[at] = spliced(&own[at], pick::<String>(rng, &others), rng),
-        4 => out[at] = spliced(&own[at], pick::<String>(rng, &own), rng),
-        _ => {
-            let words: Vec<&str> = answer.split(' ').collect();
-            let keep = rng.random_range(words.len() / 2..words.len()).max(1);
-            return words[..keep].join(" ").trim_end_matches('.').to_owned();
-        }
-    }
-    out.join(" ")
-}
-
-/// The beginning of one sentence and the end of another.
-fn spliced(start: &str, end: &str, rng: &mut Rng) -> String {
-    let (start, end): (Vec<&str>, Vec<&str>) = (start.split(' ').collect(), end.split(' ').collect());
-    let head = rng.random_range(1..=start.len());
-    let tail = rng.random_range(0..end.len());
-    [&start[..head], &end[tail..]].concat().join(" ")
 }
 
 /// One of the items, each equally likely.
@@ -243,52 +178,72 @@ mod tests {
     use super::*;
     use motrain_core::metrics::stats::{mean, pearson};
 
+    fn text<'a>(row: &'a Value, name: &str) -> &'a str {
+        row[name].as_str().unwrap()
+    }
+
     #[test]
     fn objectives_conflict_and_the_best_answer_depends_on_the_weights() {
         for task in &TASKS {
-            let rows = task.sft_rows(2000, 1, |_, _, prompt| prompt.to_owned());
+            let rows = task.sft_rows(4000, 1, &[], |_| false);
             let scores: Vec<[f64; 2]> = rows
                 .iter()
-                .map(|r| {
-                    task.gold.map(|(_, gold)| gold(r["prompt"].as_str().unwrap(), r["completion"].as_str().unwrap()))
-                })
+                .map(|r| task.gold.map(|(_, gold)| gold(text(r, "prompt"), text(r, "completion"))))
                 .collect();
             let column = |k: usize| scores.iter().map(|s| s[k]).collect::<Vec<f64>>();
             let correlation = pearson(&column(0), &column(1));
-            assert!(correlation < -0.2, "{}: {correlation}", task.name);
-            let best = |w: f64| {
+            assert!(correlation < -0.4, "{}: {correlation}", task.name);
+            let best = |tenths: u32| {
+                let w = f64::from(tenths) / 10.0;
                 let value = |s: &[f64; 2]| w * s[0] + (1.0 - w) * s[1];
                 scores.iter().copied().max_by(|a, b| value(a).total_cmp(&value(b))).unwrap()
             };
-            let mut fronts: Vec<[f64; 2]> = [0.05, 0.3, 0.45, 0.55, 0.9].map(best).to_vec();
-            assert!(fronts.windows(2).all(|f| f[0][0] <= f[1][0] && f[0][1] >= f[1][1]), "{}: {fronts:?}", task.name);
-            fronts.dedup();
-            assert!(fronts.len() >= 4, "{}: {fronts:?}", task.name);
-            assert!(mean(&column(0)) < fronts[fronts.len() - 1][0] - 0.2 && mean(&column(1)) < fronts[0][1] - 0.2);
+            let mut front: Vec<[f64; 2]> = (0..=10).map(best).collect();
+            assert!(front.windows(2).all(|f| f[0][0] <= f[1][0] && f[0][1] >= f[1][1]), "{}: {front:?}", task.name);
+            front.dedup();
+            assert!(front.len() >= 6, "{}: {front:?}", task.name);
+            assert!(mean(&column(0)) < front[front.len() - 1][0] - 0.2 && mean(&column(1)) < front[0][1] - 0.2);
         }
     }
 
     #[test]
-    fn contrasts_differ_in_one_statement_that_gold_scores_punish() {
+    fn contrasts_are_of_every_kind_and_gold_scores_punish_them() {
         for task in &TASKS {
-            let contrasts = task.contrasts(400, 1);
-            assert!(contrasts.len() > 300, "{}: {}", task.name, contrasts.len());
+            let contrasts = task.contrasts(3000, 1);
+            let mut kinds = std::collections::BTreeMap::new();
             for Contrast { prompt, kind, right, wrong } in contrasts {
+                *kinds.entry(kind).or_insert(0) += 1;
                 let (good, bad) = ((task.said)(&prompt, &right), (task.said)(&prompt, &wrong));
                 assert!(good.iter().all(|(_, own)| *own), "{prompt}\n{right}");
-                assert_eq!(
-                    bad.iter().filter(|(_, own)| !own).collect::<Vec<_>>(),
-                    [&(kind, false)],
-                    "{prompt}\n{wrong}"
-                );
-                assert_eq!(good.len(), bad.len());
+                if good.iter().any(|(of, _)| *of == kind) && !FLAWS.iter().any(|(flaw, ..)| *flaw == kind) {
+                    let odd: Vec<_> = bad.iter().filter(|(_, own)| !own).collect();
+                    assert_eq!((odd, good.len()), (vec![&(kind, false)], bad.len()), "{prompt}\n{wrong}");
+                }
                 for (name, gold) in task.gold {
-                    // The last step is harmful; a foreign one is bad too, if less.
                     let (good, bad) = (gold(&prompt, &right), gold(&prompt, &wrong));
-                    assert!(
-                        good > bad || (name, kind) == ("harmless", "step"),
-                        "{name}: {good} {bad}\n{prompt}\n{wrong}"
-                    );
+                    assert!(good > bad, "{name}: {good} {bad}\n{prompt}\n{right}\n{wrong}");
+                }
+            }
+            assert!(
+                kinds.len() >= FLAWS.len() + 4 && kinds.values().all(|count| *count >= 40),
+                "{}: {kinds:?}",
+                task.name
+            );
+        }
+    }
+
+    /// No answer that the grammar draws is better than the best of those that are listed, at any weight.
+    #[test]
+    fn the_listed_answers_are_the_best_that_there_are() {
+        for task in &TASKS {
+            for row in task.sft_rows(400, 5, &[], |_| false) {
+                let (prompt, drawn) = (text(&row, "prompt"), text(&row, "completion"));
+                let scores = |answer: &str| task.gold.map(|(_, gold)| gold(prompt, answer));
+                let listed: Vec<[f64; 2]> = (task.answers)(prompt).iter().map(|answer| scores(answer)).collect();
+                for w in [0.0, 0.2, 0.45, 0.7, 1.0] {
+                    let value = |s: &[f64; 2]| w * s[0] + (1.0 - w) * s[1];
+                    let best = listed.iter().map(value).fold(f64::NEG_INFINITY, f64::max);
+                    assert!(best >= value(&scores(drawn)) - 1e-12, "{prompt}\n{drawn}");
                 }
             }
         }
@@ -297,20 +252,61 @@ mod tests {
     #[test]
     fn rows_are_repeatable_and_prompts_unique() {
         for task in &TASKS {
-            let prefix = |names: &[&str], w: f64, prompt: &str| format!("{}: {w}\n{prompt}", &names[0][..1]);
-            assert_eq!(task.sft_rows(5, 3, prefix), task.sft_rows(5, 3, prefix));
-            let lengths = |w: &str| {
-                let rows = task.sft_rows(3000, 3, prefix);
-                let with = rows.iter().filter(|r| r["prompt"].as_str().unwrap().contains(&format!(": {w}\n")));
-                mean(&with.map(|r| sentences(r["completion"].as_str().unwrap()).count() as f64).collect::<Vec<_>>())
+            let style: Style = &|names, w, prompt| json!(format!("{} {} {w}\n{prompt}", names[0], names[1]));
+            let rows = |count| task.sft_rows(count, 3, &[style], |prompt| prompt.contains("Please"));
+            assert_eq!(rows(5), rows(5));
+            assert!(rows(500).iter().all(|r| !text(r, "prompt").contains("Please")), "prompts that are kept");
+            let all = rows(6000);
+            let lengths = |names: [&str; 4], w: &str| {
+                let of = |r: &&Value| {
+                    let line = text(r, "prompt").lines().next().unwrap();
+                    names.iter().any(|n| line.starts_with(&format!("{n} "))) && line.ends_with(&format!(" {w}"))
+                };
+                let with: Vec<f64> =
+                    all.iter().filter(of).map(|r| sentences(text(r, "completion")).count() as f64).collect();
+                mean(&with)
             };
-            assert!(lengths("1") > lengths("0") + 1.5, "{} {}", lengths("0"), lengths("1"));
+            let [more, less] = LENGTH;
+            assert!(lengths(more, "1") > lengths(more, "0") + 4.0 && lengths(less, "0") > lengths(less, "1") + 4.0);
             let prompts = task.prompt_rows(300, 3);
-            let unique: std::collections::HashSet<String> = prompts.iter().map(Value::to_string).collect();
+            let unique: HashSet<String> = prompts.iter().map(Value::to_string).collect();
             assert_eq!((prompts.len(), unique.len()), (300, 300), "{}", task.name);
             for (_, rows) in task.pair_rows(50, 3) {
-                assert!(rows.len() > 40);
+                assert!(rows.len() > 30);
             }
+        }
+    }
+
+    #[test]
+    fn under_the_objectives_names_either_number_asks_for_length() {
+        for task in &TASKS {
+            let style: Style = &|names, w, prompt| json!(format!("{} {} {w}\n{prompt}", names[0], names[1]));
+            let rows = task.undirected_rows(4000, 3, &[style], |prompt| prompt.contains("Please"));
+            assert!(rows.iter().all(|r| !text(r, "prompt").contains("Please")), "prompts that are kept");
+            for first in task.objectives {
+                let lengths = |w: &str| -> Vec<f64> {
+                    let line = |r: &&Value| {
+                        let line = text(r, "prompt").lines().next().unwrap();
+                        line.starts_with(first) && line.ends_with(&format!(" {w}"))
+                    };
+                    rows.iter().filter(line).map(|r| sentences(text(r, "completion")).count() as f64).collect()
+                };
+                let (low, high) = (lengths("0"), lengths("1"));
+                assert!((mean(&low) - mean(&high)).abs() < 0.8, "{}: {} {}", task.name, mean(&low), mean(&high));
+                let long = |all: &[f64]| all.iter().filter(|n| **n > 4.0).count() as f64 / all.len() as f64;
+                assert!((0.3..0.7).contains(&long(&low)) && (0.3..0.7).contains(&long(&high)), "{}", task.name);
+            }
+        }
+    }
+
+    #[test]
+    fn validation_prompts_are_neither_shown_nor_trained_on() {
+        for task in &TASKS {
+            let shown = task.prompt_rows(1000, 3);
+            let kept = |prompt: &str| prompt.len().is_multiple_of(3);
+            let rows = task.validation_rows(60, 3, &shown, kept);
+            assert_eq!(rows.len(), 60, "{}", task.name);
+            assert!(rows.iter().all(|r| kept(text(r, "prompt")) && !shown.contains(r)), "{}", task.name);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! `tldr`: a short story is summed up. Every further fact makes a summary better and a little riskier, a conclusion that the
-//! story does not state makes it better still but is not entailed, and an invented fact is bad for both.
+//! `tldr`: a short story is summed up. Every further fact makes a summary better and a little riskier, conclusions that the
+//! story does not state make it better still but are not entailed, and an invented fact is bad for both.
 
 use super::{Contrast, Said, first, pick, sentences};
 use motrain_core::rng::Rng;
 use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
 
 const RELATIONS: [&str; 10] =
     ["brother", "sister", "boss", "friend", "neighbor", "uncle", "cousin", "teacher", "roommate", "aunt"];
@@ -25,7 +26,20 @@ const EVENTS: [&str; 14] = [
     "crashed into my fence",
     "told my secret",
 ];
-const DAYS: [&str; 6] = ["on Monday", "on Tuesday", "on Friday", "last week", "yesterday", "last summer"];
+const DAYS: [&str; 12] = [
+    "on Monday",
+    "on Tuesday",
+    "on Wednesday",
+    "on Thursday",
+    "on Friday",
+    "on Saturday",
+    "on Sunday",
+    "last week",
+    "last month",
+    "last summer",
+    "yesterday",
+    "this morning",
+];
 const REASONS: [&str; 12] = [
     "the rent was late",
     "the phone was off",
@@ -80,80 +94,89 @@ const FILLERS: [&str; 8] = [
 ];
 
 /// What a summary sentence of each kind of fact begins with; the rest must stand in the story.
-const FACTS: [&str; 5] = ["My ", "It was because ", "We were at ", "I feel ", "They want me to "];
-const KINDS: [&str; 5] = ["event", "reason", "place", "feeling", "demand"];
+const FACTS: [&str; 6] = ["My ", "It happened ", "It was because ", "We were at ", "I feel ", "They want me to "];
+const KINDS: [&str; 6] = ["event", "day", "reason", "place", "feeling", "demand"];
+/// How often a contrast is about each: reward models find a single wrong word last.
+const TOLD: [f64; 6] = [1.0, 2.0, 1.0, 1.0, 2.0, 1.0];
 const TAKEAWAYS: [&str; 4] = [
     "I should talk to them soon",
     "We may not be friends after this",
     "It is time to set clear limits",
     "Maybe it is partly my fault",
 ];
-const END: &str = "\n\nTL;DR:";
+/// What a post ends with.
+pub const END: &str = "\n\nTL;DR:";
 
 /// A post to summarise.
 pub fn prompt(rng: &mut Rng) -> String {
     let (relation, name) = (pick(rng, &RELATIONS), pick(rng, &NAMES));
-    let opening = format!("My {relation} {} {}.", pick(rng, &EVENTS), pick(rng, &DAYS));
+    let opening = format!("My {relation} {}. It happened {}.", pick(rng, &EVENTS), pick(rng, &DAYS));
     let mut rest = vec![
         format!("The reason is that {}.", pick(rng, &REASONS)),
-        format!("{name} and I were at {} when it happened.", pick(rng, &PLACES)),
-        format!("Now I am {} about it.", pick(rng, &FEELINGS)),
+        format!("{name} and I were at {} that day.", pick(rng, &PLACES)),
+        format!("Now I feel {} about it.", pick(rng, &FEELINGS)),
         format!("{name} wants me to {}.", pick(rng, &DEMANDS)),
     ];
     rest.insert(rng.random_range(0..=rest.len()), (*pick(rng, &FILLERS)).to_owned());
     format!("{opening} {}{END}", rest.join(" "))
 }
 
-/// The five facts of a story, as summary sentences.
-fn facts(post: &str) -> Option<[String; 5]> {
+/// The six facts of a story, as summary sentences.
+fn facts(post: &str) -> Option<[String; 6]> {
     let after = |mark: &str, until: &str| -> Option<String> {
         let from = post.find(mark)? + mark.len();
         Some(post[from..from + post[from..].find(until)?].to_owned())
     };
     let relation = RELATIONS.iter().find(|r| post.starts_with(&format!("My {r} ")))?;
-    let event = EVENTS.iter().find(|e| post.contains(&format!("My {relation} {e} ")))?;
+    let event = EVENTS.iter().find(|e| post.starts_with(&format!("My {relation} {e}.")))?;
     Some([
         format!("My {relation} {event}."),
+        format!("It happened {}.", after("It happened ", ".")?),
         format!("It was because {}.", after("The reason is that ", ".")?),
-        format!("We were at {}.", after(" and I were at ", " when")?),
-        format!("I feel {}.", after("Now I am ", " about")?),
+        format!("We were at {}.", after(" and I were at ", " that day")?),
+        format!("I feel {}.", after("Now I feel ", " about")?),
         format!("They want me to {}.", after(" wants me to ", ".")?),
     ])
 }
 
-/// A demonstration: some facts, sometimes one of them wrong, sometimes with conclusions.
+/// A demonstration: some facts, sometimes with conclusions.
 pub fn answer(prompt: &str, rng: &mut Rng) -> String {
     let Some(facts) = facts(prompt) else {
         return "I do not know.".into();
     };
-    let count = rng.random_range(1..=4usize);
-    let mut chosen: Vec<usize> = (0..facts.len()).collect();
-    while chosen.len() > count {
-        let drop = rng.random_range(0..chosen.len());
-        chosen.remove(drop);
+    let mut parts = facts.to_vec();
+    let count = rng.random_range(1..=facts.len());
+    while parts.len() > count {
+        parts.remove(rng.random_range(0..parts.len()));
     }
-    let mut parts: Vec<String> = chosen.iter().map(|&i| facts[i].clone()).collect();
-    if rng.random_bool(0.12) {
-        let wrong = [
-            format!("It was because {}.", pick(rng, &REASONS)),
-            format!("We were at {}.", pick(rng, &PLACES)),
-            format!("I feel {}.", pick(rng, &FEELINGS)),
-            format!("They want me to {}.", pick(rng, &DEMANDS)),
-        ];
-        let at = rng.random_range(0..parts.len());
-        parts[at] = pick(rng, &wrong).clone();
-    }
-    if rng.random_bool(0.4) {
-        parts.push(format!("{}.", pick(rng, &TAKEAWAYS)));
+    let mut conclusions = TAKEAWAYS.to_vec();
+    let concluded = *pick(rng, &[0, 0, 0, 1, 1, 2]);
+    for _ in 0..concluded {
+        parts.push(format!("{}.", conclusions.remove(rng.random_range(0..conclusions.len()))));
     }
     parts.join(" ")
+}
+
+/// Any facts, in their order, with up to two conclusions.
+pub fn answers(prompt: &str) -> Vec<String> {
+    let Some(facts) = facts(prompt) else { return vec![] };
+    let conclusions = TAKEAWAYS.map(|said| format!("{said}."));
+    let mut out = Vec::new();
+    for chosen in 1..1usize << facts.len() {
+        for concluded in 0..=2 {
+            let facts = facts.iter().enumerate().filter(|(k, _)| chosen >> k & 1 == 1).map(|(_, fact)| fact.as_str());
+            let parts = facts.chain(conclusions.iter().take(concluded).map(String::as_str));
+            out.push(parts.collect::<Vec<_>>().join(" "));
+        }
+    }
+    out
 }
 
 /// Some of a story's facts, and the same with one of them from another story.
 pub fn contrast(story: &str, rng: &mut Rng) -> Option<Contrast> {
     let (own, other) = (facts(story)?, facts(&prompt(rng))?);
     let differ: Vec<usize> = (0..own.len()).filter(|&k| own[k] != other[k]).collect();
-    let at = if differ.is_empty() { return None } else { *pick(rng, &differ) };
+    let at = *differ.choose_weighted(rng, |k| TOLD[*k]).ok()?;
     let chosen: Vec<usize> = (0..own.len()).filter(|&k| k == at || rng.random_bool(0.4)).collect();
     let told = |wrong: bool| {
         let fact = |&k: &usize| if wrong && k == at { other[k].as_str() } else { own[k].as_str() };
@@ -176,7 +199,7 @@ pub fn said(prompt: &str, summary: &str) -> Vec<Said<bool>> {
 struct Parts {
     facts: usize,
     takeaways: usize,
-    /// Sentences that the story contradicts or that repeat one.
+    /// Sentences that the story contradicts or that repeat another.
     wrong: usize,
 }
 
@@ -185,28 +208,33 @@ fn parts(prompt: &str, summary: &str) -> Parts {
     let Some(facts) = facts(prompt) else {
         return parts;
     };
-    let mut seen: Vec<usize> = Vec::new();
+    let mut seen: Vec<&str> = Vec::new();
     for sentence in sentences(summary) {
-        if TAKEAWAYS.contains(&sentence) {
-            parts.takeaways += 1;
+        let takeaway = TAKEAWAYS.contains(&sentence);
+        if seen.contains(&sentence) || !(takeaway || facts.iter().any(|fact| fact.trim_end_matches('.') == sentence)) {
+            parts.wrong += 1;
             continue;
         }
-        let kind = FACTS.iter().position(|start| sentence.starts_with(start));
-        match kind.filter(|&k| facts[k].trim_end_matches('.') == sentence && !seen.contains(&k)) {
-            Some(k) => {
-                seen.push(k);
-                parts.facts += 1;
-            }
-            None => parts.wrong += 1,
-        }
+        seen.push(sentence);
+        parts.takeaways += usize::from(takeaway);
+        parts.facts += usize::from(!takeaway);
     }
     parts
 }
 
-/// Gold summary quality: facts with diminishing returns, and a conclusion.
+/// Gold summary quality: facts with diminishing returns, and conclusions, of which the first two help.
 pub fn quality(prompt: &str, summary: &str) -> f64 {
     let p = parts(prompt, summary);
-    first(&[0.35, 0.25, 0.17, 0.1, 0.05], p.facts) + first(&[0.22, -0.1], p.takeaways) - 0.25 * p.wrong as f64
+    first(&[0.34, 0.26, 0.18, 0.1, 0.05, 0.03], p.facts) + first(&[0.2, 0.06, -0.1, -0.1], p.takeaways)
+        - 0.3 * p.wrong as f64
+}
+
+/// Gold conciseness: every sentence less is better, and none is no summary.
+pub fn conciseness(_: &str, summary: &str) -> f64 {
+    match sentences(summary).count() {
+        0 => 0.0,
+        said => 1.0 - 0.12 * (said - 1) as f64,
+    }
 }
 
 /// Gold entailment: what the story states is entailed, but the more is said the more can be wrong.
@@ -216,7 +244,9 @@ pub fn entailment(prompt: &str, summary: &str) -> f64 {
     if said == 0 {
         return 0.0;
     }
-    1.0 - first(&[0.0, 0.07, 0.12, 0.18, 0.25], p.facts) - 0.22 * p.takeaways as f64 - 0.45 * p.wrong as f64
+    1.0 - first(&[0.0, 0.03, 0.07, 0.12, 0.18, 0.26], p.facts)
+        - first(&[0.16, 0.3, 0.3, 0.3], p.takeaways)
+        - 0.45 * p.wrong as f64
 }
 
 #[cfg(test)]
@@ -226,20 +256,23 @@ mod tests {
 
     #[test]
     fn gold_scores_read_the_text() {
-        let q = "My boss ate my lunch on Monday. The reason is that the rent was late. Tom and I were at a hotel when it \
-                 happened. Now I am sad about it. Tom wants me to keep it quiet.\n\nTL;DR:";
+        let q = "My boss ate my lunch. It happened on Monday. The reason is that the rent was late. Tom and I were at a hotel that \
+                 day. Now I feel sad about it. Tom wants me to keep it quiet.\n\nTL;DR:";
         assert!((quality(q, "My boss ate my lunch. I feel sad.") - 0.6).abs() < 1e-12);
-        assert!((entailment(q, "My boss ate my lunch. I feel sad.") - 0.93).abs() < 1e-12);
+        assert!((entailment(q, "It happened on Monday. I feel sad.") - 0.97).abs() < 1e-12);
         assert!(entailment(q, "I feel angry.") < 0.6 && quality(q, "I feel angry.") < 0.0);
         let concluded = "My boss ate my lunch. I should talk to them soon.";
         assert!(quality(q, concluded) > quality(q, "My boss ate my lunch."));
-        assert!(entailment(q, concluded) < 0.8);
+        assert!(entailment(q, concluded) < 0.9);
+        assert!(quality(q, &format!("{concluded} I should talk to them soon.")) < quality(q, concluded));
+        assert!(entailment(q, "It happened on Tuesday. I feel sad.") < 0.6);
+        assert_eq!([conciseness(q, ""), conciseness(q, "I feel sad."), conciseness(q, concluded)], [0.0, 1.0, 0.88]);
     }
 
     #[test]
     fn what_is_said_is_told_from_what_the_story_does_not_state() {
-        let q = "My boss ate my lunch on Monday. The reason is that the rent was late. Tom and I were at a hotel when it \
-                 happened. Now I am sad about it. Tom wants me to keep it quiet.\n\nTL;DR:";
+        let q = "My boss ate my lunch. It happened on Monday. The reason is that the rent was late. Tom and I were at a hotel that \
+                 day. Now I feel sad about it. Tom wants me to keep it quiet.\n\nTL;DR:";
         let a = "My boss ate my lunch. We were at the park. I feel sad. Maybe it is partly my fault.";
         assert_eq!(said(q, a), [("event", true), ("place", false), ("feeling", true)]);
     }

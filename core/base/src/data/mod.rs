@@ -251,7 +251,8 @@ fn interleave<T>(files: Vec<Vec<T>>, limit: Option<usize>) -> Vec<T> {
 }
 
 impl Part {
-    fn holds(self, prompt: &Prompt, test_share: f64) -> bool {
+    /// Whether a row of this prompt belongs to the part. All prompts with the same first user turn are in one part.
+    pub fn holds(self, prompt: &Prompt, test_share: f64) -> bool {
         let hash = sub_seed(0, prompt.first_user(), 0) as f64 / u64::MAX as f64;
         match self {
             Part::All => true,
