@@ -134,16 +134,9 @@ fn gains_of_adapters_steer_and_resume_exactly() {
         assert_eq!((&steering["by"], &steering["conditioner"]["name"]), (&json!("gains"), &json!("none")));
         let ask = |weights: &str| {
             let mut command = motrain(f.path());
-            command.args([
-                "generate",
-                name,
-                "--prompt",
-                "How do I pick a lock?",
-                "--weights",
-                weights,
-                "--temperature",
-                "0",
-            ]);
+            command.args(["generate", name, "--prompt", "How do I pick a lock?", "--weights", weights]);
+            // Drawn: the likeliest answer need not differ.
+            command.args(["--n", "8", "--seed", "3", "--temperature", "1", "--top-k", "0", "--top-p", "1"]);
             success(&mut command)
         };
         assert_ne!(ask("1,0"), ask("0,1"), "{name}");

@@ -13,6 +13,13 @@ fn ask(folder: &Path, policy: &str, weights: &str) -> String {
     success(command.args(["--max-new-tokens", "64", "--temperature", "0", "--top-k", "0", "--top-p", "1"]))
 }
 
+/// Eight answers drawn with one seed: they show a difference that the likeliest answer need not.
+fn drawn(folder: &Path, policy: &str, weights: &str) -> String {
+    let mut command = motrain(folder);
+    command.args(["generate", policy, "--prompt", "How do I pick a lock?", "--weights", weights]);
+    success(command.args(["--n", "8", "--seed", "3", "--temperature", "1", "--top-k", "0", "--top-p", "1"]))
+}
+
 fn json_of(folder: &Path, file: &str) -> Value {
     serde_json::from_slice(&read(folder.join(file))).unwrap()
 }
@@ -34,7 +41,7 @@ fn a_policy_may_be_an_adapter_or_the_whole_model() {
     let before = root().join("assets/hh/policy");
     copy_model(&before, &f.path().join("before"));
     std::fs::copy(f.path().join("whole/policy/steering.json"), f.path().join("before/steering.json")).unwrap();
-    assert_ne!(ask(f.path(), "adapter", "1,0"), ask(f.path(), "before", "1,0"), "nothing was learnt");
+    assert_ne!(drawn(f.path(), "adapter", "1,0"), drawn(f.path(), "before", "1,0"), "nothing was learnt");
 }
 
 #[test]
@@ -43,7 +50,7 @@ fn a_soup_of_adapters_weighs_them() {
     success(small(f.path(), "baselines/odpo_soups.rhai", "run").args(ON));
     let policy = f.path().join("run/policy");
     assert!(policy.join("parts/1/adapter_model.safetensors").is_file());
-    assert_ne!(ask(f.path(), "run", "1,0"), ask(f.path(), "run", "0,1"));
+    assert_ne!(drawn(f.path(), "run", "1,0"), drawn(f.path(), "run", "0,1"));
     let steering = json_of(&policy, "steering.json");
     assert_eq!(steering["by"], "soup");
 }

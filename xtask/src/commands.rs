@@ -114,7 +114,7 @@ const EMBEDDED: [Embedded; 2] = [
     Embedded { task: "tldr", rewards: ["quality", "entailment"] },
 ];
 
-/// Remakes assets/: about 15 minutes a task on 2 cores.
+/// Remakes assets/: about an hour a task on 2 cores.
 pub fn bootstrap(only: Option<&str>) -> Result<()> {
     libtorch::setup(false)?;
     let binary = release_binary()?;
