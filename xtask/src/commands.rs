@@ -2,9 +2,8 @@
 
 use crate::run::{cache, cargo, checked, root, target};
 use crate::{fuzz, libtorch, models, plugins};
-use anyhow::{Context, Result, bail};
-use std::fs;
-use std::path::{Path, PathBuf};
+use anyhow::{Result, bail};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// Tools that set-up needs, with the command that brings them on Debian.
@@ -101,59 +100,4 @@ pub fn bench(args: &[String]) -> Result<()> {
     checked(bench("online_step").arg(model).args(args))?;
     let loss = plugins::build()?.join(plugins::library("loss-robust"));
     checked(bench("components").arg(loss).arg(plugins::template()?))
-}
-
-/// One embedded task, and its reward models.
-struct Embedded {
-    task: &'static str,
-    rewards: [&'static str; 2],
-}
-
-const EMBEDDED: [Embedded; 2] = [
-    Embedded { task: "hh", rewards: ["helpful", "harmless"] },
-    Embedded { task: "tldr", rewards: ["quality", "entailment"] },
-];
-
-/// Remakes assets/: about an hour a task on 2 cores.
-pub fn bootstrap(only: Option<&str>) -> Result<()> {
-    libtorch::setup(false)?;
-    let binary = release_binary()?;
-    for e in EMBEDDED.iter().filter(|e| only.is_none_or(|t| t == e.task)) {
-        let data = root().join("runs/bootstrap-data").join(e.task);
-        let run = root().join("runs").join(format!("bootstrap-{}", e.task));
-        checked(Command::new(&binary).args(["make-data", e.task]).arg(&data))?;
-        checked(
-            Command::new(&binary)
-                .args(["--script", "bootstrap.rhai", "--set"])
-                .arg(format!("bootstrap.data={}", data.display()))
-                .args(["--set", &format!("bootstrap.rewards={:?}", e.rewards), "--out"])
-                .arg(&run),
-        )?;
-        install(e, &data, &run)?;
-    }
-    Ok(())
-}
-
-fn install(e: &Embedded, data: &Path, run: &Path) -> Result<()> {
-    let assets = root().join("assets").join(e.task);
-    let _ = fs::remove_dir_all(&assets);
-    fs::create_dir_all(&assets)?;
-    for name in ["prompts.jsonl", "validation.jsonl", "answers.jsonl.gz", "contrasts.jsonl"] {
-        fs::copy(data.join(name), assets.join(name))?;
-    }
-    let policies = [("undirected", "policy"), ("undirected_small", "policy_small")];
-    for (stage, name) in policies.into_iter().chain(e.rewards.map(|name| (name, name))) {
-        let from = run.join("stages").join(stage).join("model");
-        let to = assets.join(name);
-        fs::create_dir_all(&to)?;
-        for entry in fs::read_dir(&from).with_context(|| format!("{} is missing", from.display()))? {
-            let entry = entry?;
-            if entry.metadata()?.len() > 4_000_000 {
-                bail!("{} is above 4 MB", entry.path().display());
-            }
-            fs::copy(entry.path(), to.join(entry.file_name()))?;
-        }
-    }
-    println!("{}", assets.display());
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask`: everything a clone needs beyond `cargo build`. Spawns tools; never links libtorch.
 
+mod at_once;
+mod bootstrap;
 mod campaign;
 mod commands;
 mod fuzz;
@@ -132,7 +134,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::ReproducePaper { scale, seeds, jobs, only, out } => paper::reproduce(&scale, seeds, jobs, &only, out),
         Command::Plugins => plugins::build().map(|_| ()),
         Command::Codegen => plugins::codegen(),
-        Command::Bootstrap { task } => commands::bootstrap(task.as_deref()),
+        Command::Bootstrap { task } => bootstrap::bootstrap(task.as_deref()),
         Command::FetchModel { name } => {
             let motrain = || libtorch::setup(false).and_then(|_| commands::release_binary());
             models::fetch(&name, motrain).map(|_| ())
