@@ -1,10 +1,11 @@
 //! Scripts that options are chosen by, on prompts that nothing else has.
 
-use motrain_tests::{motrain, success};
+use motrain_tests::{failure, motrain, success};
 use serde_json::Value;
 
 const CHANGES: &str = "ablation.changes=[{ name = \"rate\", task = { optimizer = { lr = 0.5 } } }, \
-    { name = \"taught\", task = { teach = { on = true } } }]";
+    { name = \"taught\", task = { teach = { on = true } } }, \
+    { name = \"grid\", task = { sampler = { name = \"grid\" }, loss = { options = { label_smoothing = 0.1 } } } }]";
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -44,4 +45,21 @@ fn an_ablation_changes_what_it_names() {
     rate["id"] = plain["id"].clone();
     assert_eq!(rate, plain);
     assert_eq!(stage("change_1_policy")["policy"]["stage"], "change_1_teach");
+    let other = stage("change_2_policy");
+    assert_eq!(other["sampler"]["name"], "grid");
+    assert_eq!([&other["loss"]["options"]["beta"], &other["loss"]["options"]["label_smoothing"]], [0.1, 0.1]);
+}
+
+/// A change that changes nothing would be reported as one that adds nothing.
+#[test]
+fn a_change_of_what_is_not_there_is_refused() {
+    let f = tempfile::tempdir().unwrap();
+    let refused = |change: &str| {
+        let change = format!("ablation.changes=[{change}]");
+        failure(motrain(f.path()).args(["check", "ablation.rhai", "--set", &change]))
+    };
+    let said = refused("{ name = \"rate\", task = { optimiser = { lr = 0.5 } } }");
+    assert!(said.contains("ablation.changes[0].task.optimiser: the task has no such key"), "{said}");
+    let said = refused("{ name = \"rate\", tsak = {} }");
+    assert!(said.contains("ablation.changes[0] has no key \"tsak\""), "{said}");
 }
