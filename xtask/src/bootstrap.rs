@@ -20,7 +20,7 @@ const EMBEDDED: [Embedded; 2] = [
     Embedded { task: "tldr", rewards: ["quality", "entailment"] },
 ];
 
-/// Remakes assets/: some 85 minutes for both tasks side by side on 2 cores, by the times of their stages. What was finished before is reused.
+/// Remakes assets/: some 80 minutes for both tasks side by side on 2 cores, by the times of their stages. What was finished before is reused.
 pub fn bootstrap(only: Option<&str>) -> Result<()> {
     libtorch::setup(false)?;
     let binary = release_binary()?;

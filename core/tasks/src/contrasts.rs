@@ -29,6 +29,9 @@ impl Contrast {
 /// How much less the wrong one of a contrast must score in either objective.
 const CLEAR: f64 = 0.1;
 
+/// The share of contrasts that differ in a whole statement; in the others something else is wrong, of [`FLAWS`].
+const STATEMENTS: f64 = 0.4;
+
 /// The share of answers with a flaw among those that are drawn to be compared.
 const FLAWED: f64 = 0.15;
 
@@ -54,7 +57,7 @@ impl Task {
 
     pub(crate) fn contrast(&self, prompt: &str, rng: &mut Rng) -> Option<Contrast> {
         let contrast =
-            if rng.random_bool(self.statements) { (self.contrast)(prompt, rng) } else { self.flawed(prompt, rng) };
+            if rng.random_bool(STATEMENTS) { (self.contrast)(prompt, rng) } else { self.flawed(prompt, rng) };
         // What an objective hardly minds is no contrast for it: a step of another topic does as little good as an own one does harm.
         contrast.filter(|c| self.gold.iter().all(|(_, gold)| gold(prompt, &c.right) - gold(prompt, &c.wrong) > CLEAR))
     }
@@ -90,7 +93,7 @@ type Spoil = fn(&str, &str, &mut Rng) -> Option<String>;
 /// hardest to tell, and a whole answer to another prompt is good as far as it goes.
 pub const FLAWS: &[(&str, Spoil, f64)] = &[
     ("repeated", repeated, 0.06),
-    ("cut", cut, 0.06),
+    ("cut", |answer, _, rng| Some(cut(answer, rng)), 0.06),
     ("foreign answer", foreign_answer, 0.2),
     ("foreign sentence", foreign, 0.08),
     ("foreign end", foreign_end, 0.22),
@@ -105,10 +108,10 @@ fn repeated(answer: &str, _: &str, rng: &mut Rng) -> Option<String> {
 }
 
 /// Without its last words.
-fn cut(answer: &str, _: &str, rng: &mut Rng) -> Option<String> {
+pub(crate) fn cut(answer: &str, rng: &mut Rng) -> String {
     let words: Vec<&str> = answer.split(' ').collect();
     let keep = rng.random_range(words.len() / 2..words.len()).max(1);
-    Some(words[..keep].join(" ").trim_end_matches('.').to_owned())
+    words[..keep].join(" ").trim_end_matches('.').to_owned()
 }
 
 /// The other answer in its place.

@@ -1,5 +1,5 @@
 //! The embedded tasks: two small worlds in plain English, made by seeded grammars, each with two conflicting objectives and good
-//! answers in between. The grammars make prompts, demonstrations and preference pairs; the gold scores judge any text.
+//! answers in between. The grammars make prompts, demonstrations, contrasts and rated answers; the gold scores judge any text.
 
 mod contrasts;
 mod demonstrations;
@@ -8,6 +8,7 @@ mod judge;
 mod reward;
 pub mod tldr;
 
+use contrasts::cut;
 pub use contrasts::{Contrast, FLAWS};
 pub use demonstrations::{LENGTH, Style};
 
@@ -48,8 +49,6 @@ pub struct Task {
     prompt: fn(&mut Rng) -> String,
     answer: fn(&str, &mut Rng) -> String,
     contrast: fn(&str, &mut Rng) -> Option<Contrast>,
-    /// The share of contrasts that differ in a whole statement; in the others something else is wrong, of [`FLAWS`].
-    statements: f64,
     /// All answers of the grammar to a prompt, but for orders and wordings that no score tells apart.
     pub answers: fn(&str) -> Vec<String>,
     /// The kinds of what an answer states, each with whether it belongs to the prompt.
@@ -81,7 +80,6 @@ pub const TASKS: [Task; 2] = [
         prompt: hh::prompt,
         answer: hh::answer,
         contrast: hh::contrast,
-        statements: 0.4,
         answers: hh::answers,
         said: hh::said,
         gold: [("helpful", hh::helpful), ("harmless", hh::harmless)],
@@ -92,23 +90,20 @@ pub const TASKS: [Task; 2] = [
         prompt: tldr::prompt,
         answer: tldr::answer,
         contrast: tldr::contrast,
-        statements: 0.6,
         answers: tldr::answers,
         said: tldr::said,
         gold: [("quality", tldr::quality), ("entailment", tldr::entailment)],
     },
 ];
 
-/// Label noise of the preference pairs: `P(first) = σ((gold₁ − gold₂)/NOISE)`. With less, or none where something is wrong, the scores of reward
-/// models are less like the gold scores: what is surely worse falls without end.
-const NOISE: f64 = 0.1;
+/// The share of prompts whose two rated answers are a contrast. A reward model that only ever sees whole answers learns to count kinds of
+/// sentences and never reads the prompt; one that only saw well-formed text is fooled by any other, and a policy finds out.
+const CONTRASTS: f64 = 0.67;
 
-/// The share of preference pairs that are contrasts. A reward model that only ever
-/// compares whole answers learns to count kinds of sentences and never reads the prompt; one that only saw well-formed text is fooled by
-/// any other, and a policy finds out.
-const CONTRASTS: f64 = 0.5;
+/// The share of rated answers that end midway, as at a limit of length.
+const CUT: f64 = 0.06;
 
-/// The share of a task's prompts that are kept for its evaluations: no demonstration and no preference pair that anything trains on has one.
+/// The share of a task's prompts that are kept for its evaluations: no demonstration, contrast or rating that anything trains on has one.
 pub const TEST_SHARE: f64 = 0.2;
 
 impl Task {
@@ -134,27 +129,28 @@ impl Task {
         drawn.take(count).map(|prompt| json!({ "prompt": prompt })).collect()
     }
 
-    /// `{"prompt", "chosen", "rejected", "kind"}` rows for each of the two objectives, labelled by noisy gold scores. The kind is that of a
-    /// [`Contrast`], or "draws": two answers of the grammar.
-    pub fn pair_rows(&self, count: usize, seed: u64) -> [(&'static str, Vec<Value>); 2] {
-        self.gold.map(|(objective, gold)| {
-            let purpose = format!("{}/{objective} pairs", self.name);
-            let prompts = self.prompts(count, seed, objective).into_iter().enumerate();
-            let row = |(i, prompt): (usize, String)| {
-                let rng = &mut rng(seed, &purpose, i as u64);
-                let (a, b, kind) = if rng.random_bool(CONTRASTS) {
-                    let Contrast { kind, right, wrong, .. } = self.contrast(&prompt, rng)?;
-                    (right, wrong, kind)
-                } else {
-                    (self.drawn(&prompt, rng), self.drawn(&prompt, rng), "draws")
-                };
-                let gap = gold(&prompt, &a) - gold(&prompt, &b);
-                let first = rng.random::<f64>() < motrain_core::loss::sigmoid(gap / NOISE);
-                let (chosen, rejected) = if first { (&a, &b) } else { (&b, &a) };
-                (a != b).then(|| json!({ "prompt": prompt, "chosen": chosen, "rejected": rejected, "kind": kind }))
-            };
-            (objective, prompts.filter_map(row).collect())
-        })
+    /// `{"prompt", "completion", …}` rows with the gold score of each objective by its name: for every prompt the two answers of a [`Contrast`], or two
+    /// of the grammar; some end midway.
+    pub fn rated_rows(&self, prompts: usize, seed: u64) -> Vec<Value> {
+        let purpose = format!("{}/rated", self.name);
+        let both = |(i, prompt): (usize, String)| {
+            let rng = &mut rng(seed, &purpose, i as u64);
+            let contrast = if rng.random_bool(CONTRASTS) { self.contrast(&prompt, rng) } else { None };
+            let drawn = |rng: &mut Rng| [self.drawn(&prompt, rng), self.drawn(&prompt, rng)];
+            let answers = contrast.map_or_else(|| drawn(rng), |c| [c.right, c.wrong]);
+            answers
+                .map(|answer| if rng.random_bool(CUT) { cut(&answer, rng) } else { answer })
+                .map(|a| self.rated(&prompt, &a))
+        };
+        self.prompts(prompts, seed, "rated").into_iter().enumerate().flat_map(both).collect()
+    }
+
+    fn rated(&self, prompt: &str, completion: &str) -> Value {
+        let mut row = json!({ "prompt": prompt, "completion": completion });
+        for (objective, gold) in self.gold {
+            row[objective] = json!(gold(prompt, completion));
+        }
+        row
     }
 }
 
@@ -271,9 +267,12 @@ mod tests {
             let prompts = task.prompt_rows(300, 3);
             let unique: HashSet<String> = prompts.iter().map(Value::to_string).collect();
             assert_eq!((prompts.len(), unique.len()), (300, 300), "{}", task.name);
-            for (_, rows) in task.pair_rows(50, 3) {
-                assert!(rows.len() > 30);
-            }
+            let rated = task.rated_rows(300, 3);
+            assert_eq!(rated.len(), 600);
+            let [one, other] =
+                task.gold.map(|(name, _)| rated.iter().map(|r| r[name].as_f64().unwrap()).collect::<Vec<_>>());
+            // What is wrong in an answer is so for both objectives; in what is right they conflict.
+            assert!(pearson(&one, &other) > 0.2, "{}: {}", task.name, pearson(&one, &other));
         }
     }
 

@@ -172,7 +172,7 @@ fn generate(room: &Room, folder: &Path) -> Command {
 /// Demonstrations, pairs and prompts, and a script that reads all of them.
 fn rows(room: &Room, folder: &Path) -> Result<()> {
     fs::create_dir(folder.join("rows"))?;
-    for name in ["sft", "pairs_helpful", "prompts"] {
+    for name in ["sft", "reader", "prompts"] {
         fs::copy(
             room.data().join(name).with_extension("jsonl"),
             folder.join("rows").join(name).with_extension("jsonl"),

@@ -14,7 +14,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Write an embedded task's prompts, demonstrations, preference pairs and contrasts
+/// Write an embedded task's prompts, demonstrations, rated answers and contrasts
 #[derive(clap::Args)]
 pub struct MakeData {
     #[arg(value_parser = ["hh", "tldr"])]
@@ -68,11 +68,9 @@ impl MakeData {
         let named = |_| formats.iter().map(|(format, _)| asked(format.as_ref(), None, task.objectives, 0.5, ""));
         let named: Vec<Value> = (0..100).flat_map(named).map(|text| json!({ "text": text })).collect();
         self.write("names.jsonl", &named)?;
-        self.write("reader.jsonl", &task.reader_rows(60_000, self.seed))?;
-        for (objective, rows) in task.pair_rows(60_000, self.seed) {
-            self.write(&format!("pairs_{objective}.jsonl"), &rows)?;
-        }
-        self.write("contrasts.jsonl", &task.contrast_rows(40, self.seed, kept))?;
+        self.write("reader.jsonl", &task.reader_rows(120_000, self.seed))?;
+        self.write("rated.jsonl", &task.rated_rows(90_000, self.seed))?;
+        self.write("contrasts.jsonl", &task.contrast_rows(100, self.seed, kept))?;
         say!("{}", self.folder.display());
         Ok(())
     }
