@@ -106,6 +106,36 @@ fn labels_of_one_model_are_objectives() {
     assert!(metrics.contains("mse/helpfulness") && metrics.contains("mse/verbosity"));
 }
 
+/// Of pairs whose worse answers are longer alone nothing says that a half is worse than the whole.
+#[test]
+fn contrasts_teach_what_pairs_do_not() {
+    let f = tempfile::tempdir().unwrap();
+    prepare(f.path());
+    let pair = |i: usize| {
+        let chosen = format!("Take the {} and push it.", WORDS[i % 5]);
+        let prompt = format!("How do I open this {}? ({i})", WORDS[i % 5]);
+        json!({ "prompt": prompt, "chosen": chosen, "rejected": format!("{chosen} ").repeat(4) })
+    };
+    write(f.path(), "longer.jsonl", &lines((0..24).map(pair)));
+    script(
+        f.path(),
+        r#"
+        let more = #{ train: #{ epochs: 10, batch_size: 6, micro_batch_size: 6 }, optimizer: #{ lr: 5e-3 } };
+        trained("pairs", "qwen", "longer.jsonl", more);
+        trained("both", "qwen", "longer.jsonl", more + #{ contrasts: #{ paths: ["longer.jsonl"] } });
+        "#,
+    );
+    success(&mut run(f.path(), "out"));
+    let stages = f.path().join("out/stages");
+    let told = |stage: &str| {
+        let report = json_of(&stages.join(stage), "heldout.json");
+        [&report["accuracy"], &report["contrasts"]["first half"]["accuracy"]].map(|a| a.as_f64().unwrap())
+    };
+    assert_eq!(told("both"), [1.0, 1.0], "and without contrasts {:?}", told("pairs"));
+    let steps = |stage: &str| read(stages.join(stage).join("metrics.jsonl")).iter().filter(|b| **b == b'\n').count();
+    assert_eq!((steps("pairs"), steps("both")), (40, 120), "24 pairs, and as many contrasts of either kind");
+}
+
 /// Of both objectives, whole models and adapters, and backbones of two families.
 #[test]
 fn a_killed_run_ends_with_the_same_bytes() {
@@ -186,6 +216,7 @@ fn what_cannot_be_trained_or_read_is_refused_before_any_work() {
         check("#{ attributes: [] }", ""),
         check("#{ attributes: [\"a\", \"b\", \"a\"] }", ""),
         check("#{ attributes: ASPECTS, center_rewards_coefficient: 0.1 }", ""),
+        check("#{ attributes: ASPECTS, contrasts: #{ paths: [\"pairs.jsonl\"] } }", ""),
         check("#{ center_rewards_coefficient: -0.1 }", ""),
         check(both, ""),
         check(both, ", label: \"helpfullness\""),

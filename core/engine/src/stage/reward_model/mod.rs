@@ -37,6 +37,10 @@ pub struct RewardModel {
     /// Rows for the held-out report; by default the data's test part.
     #[serde(default)]
     pub heldout: Option<DataSpec>,
+    /// Pairs that more are made of for training: the chosen answer against one to another prompt, and against its own first half. Pairs of another
+    /// objective serve too, since nothing else of them is learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrasts: Option<DataSpec>,
     /// Columns of ratings, such as ["helpfulness", "verbosity"]: rows are then answers and their ratings, and the model has a label for each, which
     /// learns it by squared error. Without it rows are preference pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +94,9 @@ impl Options for RewardModel {
             return Err(("layers", what));
         }
         let Some(attributes) = &self.attributes else { return Ok(()) };
+        if self.contrasts.is_some() {
+            return Err(("contrasts", "are pairs, and attributes are learnt from ratings: leave out either".into()));
+        }
         if let Some((_, twice)) = attributes.iter().enumerate().find(|(i, name)| attributes[..*i].contains(name)) {
             return Err(("attributes", format!("name \"{twice}\" twice; a label is trained by one column")));
         }
@@ -106,7 +113,7 @@ impl Work for RewardModel {
     const REVISION: u32 = 4;
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
-        let data = self.data.iter_mut().chain(&mut self.heldout).map(Ref::Data);
+        let data = self.data.iter_mut().chain(&mut self.heldout).chain(&mut self.contrasts).map(Ref::Data);
         let ratings = self.ratings.iter_mut().map(|id| Ref::Stage(Makes::Ratings, id));
         std::iter::once(Ref::Model(&mut self.model)).chain(data).chain(ratings).collect()
     }
@@ -141,7 +148,9 @@ impl Work for RewardModel {
             }
             (None, _, None) => 2 * max_tokens,
             (None, _, Some(_)) => max_tokens,
-            (Some(tokenizer), Some(data), None) => pairs::longest(data, &tokenizer, max_tokens)?,
+            (Some(tokenizer), Some(data), None) => {
+                pairs::longest(data, self.contrasts.as_ref(), &tokenizer, max_tokens)?
+            }
             (Some(tokenizer), Some(data), Some(names)) => ratings::longest(data, &tokenizer, names, max_tokens)?,
         };
         let mut out = Footprint { makes: Some(model.makes()), ..Footprint::default() };

@@ -17,14 +17,18 @@ use motrain_core::data::{self, DataSpec, Pair};
 use motrain_core::metrics::stats::mean;
 use tch::{Device, Kind, Tensor, no_grad};
 
+/// Held-out pairs that contrasts are made of, at most.
+const CONTRASTED: usize = 1000;
+
 pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result<()> {
     let session = stage.session;
     let unseen = options.heldout(data)?;
     let (heldout, train) = (data::pairs(&unseen)?, data::pairs(data)?);
     let (model, tokenizer) = options.load(stage)?;
     let max_tokens = options.max_tokens.min(model.config.shape.context as usize);
-    let train = encoded(&tokenizer, data, &train, max_tokens)?;
-    let contrasts = contrasted(&tokenizer, &heldout, max_tokens)?;
+    let mut train = encoded(&tokenizer, data, &train, max_tokens)?;
+    train.extend(made_for_training(options.contrasts.as_ref(), &tokenizer, max_tokens)?);
+    let contrasts = contrasted(&tokenizer, &heldout[..heldout.len().min(CONTRASTED)], max_tokens)?;
     let heldout = encoded(&tokenizer, &unseen, &heldout, max_tokens)?;
     let total = options.train.total_steps(train.len());
     let centring = options.center_rewards_coefficient;
@@ -74,9 +78,19 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result
 }
 
 /// Tokens of the longest pair.
-pub(super) fn longest(data: &DataSpec, tokenizer: &Tokenizer, max_tokens: usize) -> Result<usize> {
-    let all = encoded(tokenizer, data, &data::pairs(data)?, max_tokens)?;
-    Ok(all.iter().map(Encoded::tokens).max().unwrap_or(0))
+pub(super) fn longest(
+    data: &DataSpec,
+    contrasts: Option<&DataSpec>,
+    tokenizer: &Tokenizer,
+    max_tokens: usize,
+) -> Result<usize> {
+    let given = encoded(tokenizer, data, &data::pairs(data)?, max_tokens)?;
+    let made = made_for_training(contrasts, tokenizer, max_tokens)?;
+    Ok(given.iter().chain(&made).map(Encoded::tokens).max().unwrap_or(0))
+}
+
+fn made_for_training(of: Option<&DataSpec>, tokenizer: &Tokenizer, max_tokens: usize) -> Result<Vec<Encoded<Known>>> {
+    of.map_or(Ok(Vec::new()), |data| contrasted(tokenizer, &data::pairs(data)?, max_tokens))
 }
 
 /// One number per pair of a step; of `scores` two.

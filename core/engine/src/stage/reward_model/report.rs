@@ -8,12 +8,8 @@ use motrain_core::metrics::stats::mean;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Pairs that contrasts are made of, at most.
-const CONTRASTED: usize = 1000;
-
 /// The better answers of pairs, each against that of another prompt, and against its own first half.
 pub fn contrasts(pairs: &[Pair]) -> Vec<Pair> {
-    let pairs = &pairs[..pairs.len().min(CONTRASTED)];
     let against = |pair: &Pair, rejected: String, finished: bool, kind: &str| Pair {
         rejected,
         margin: 0.0,
