@@ -34,8 +34,12 @@ INLINE void capped(float *row, float cap, float *slopes, int64_t n) {
   }
 }
 
-// Vectors of a head that are held at once.
-constexpr int HELD = 4;
+// How many registers there are says how many vectors of a head are held at once, and how many of what a product makes: so many rows of so many.
+#ifdef __AVX512F__
+constexpr int HELD = 4, TALL = 6, BROAD = 4;
+#else
+constexpr int HELD = 2, TALL = 6, BROAD = 2;
+#endif
 
 // Adds to the scores of `Q` queries, `[Q, keys]`, what `V` vectors of each head from `at` on contribute.
 template <typename T, int Q, int V>
@@ -94,12 +98,6 @@ void attend(const T *q, const T *k, const T *v, const float *mask, T *out, float
   if (queries - i == 2) attend_some<T, 2>(q, k, v, mask, out, room, keys, head_dim, scale, cap);
   if (queries - i == 1) attend_some<T, 1>(q, k, v, mask, out, room, keys, head_dim, scale, cap);
 }
-
-#ifdef __AVX512F__
-constexpr int TALL = 6, BROAD = 4;
-#else
-constexpr int TALL = 4, BROAD = 1;
-#endif
 
 // A matrix of f32 whose element (i, p) lies at `i * row + p * column`.
 struct Seen {

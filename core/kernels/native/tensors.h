@@ -2,6 +2,7 @@
 #pragma once
 #include "rows.h"
 #include <ATen/Parallel.h>
+#include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -9,6 +10,7 @@
 #include <atomic>
 #include <exception>
 #include <optional>
+#include <string>
 #include <torch/csrc/autograd/custom_function.h>
 #include <vector>
 
@@ -28,14 +30,17 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::variable_list;
 
+// No more than libtorch's own kernels use, which ATEN_CPU_CAPABILITY may limit.
 const Rows *rows() {
 #if defined(__x86_64__)
   static const Rows *best = []() -> const Rows * {
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+    std::string level = at::get_cpu_capability();
+    if (level == "AVX512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx512dq"))
       return &rows_avx512;
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &rows_avx2 : nullptr;
+    bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has && (level == "AVX512" || level == "AVX2") ? &rows_avx2 : nullptr;
   }();
   return best;
 #else

@@ -1,21 +1,27 @@
-// Sixteen numbers at a time, in f32. The order of sums is the same on every CPU.
+// As many numbers at a time as a register of the level holds, in f32: of wider vectors GCC makes copies in memory at every operation.
 #pragma once
 #include <stdint.h>
 
 namespace {
 
-typedef float F __attribute__((vector_size(64)));
-typedef int32_t I __attribute__((vector_size(64)));
-typedef uint32_t U __attribute__((vector_size(64)));
-typedef uint16_t H __attribute__((vector_size(32)));
+#ifdef __AVX512F__
+constexpr int64_t WIDE = 16;
+#else
+constexpr int64_t WIDE = 8;
+#endif
+
+typedef float F4 __attribute__((vector_size(16)));
+typedef float F8 __attribute__((vector_size(32)));
+typedef float F __attribute__((vector_size(4 * WIDE)));
+typedef int32_t I __attribute__((vector_size(4 * WIDE)));
+typedef uint32_t U __attribute__((vector_size(4 * WIDE)));
+typedef uint16_t H __attribute__((vector_size(2 * WIDE)));
 typedef F LooseF __attribute__((aligned(4), may_alias));
 typedef H LooseH __attribute__((aligned(2), may_alias));
 
 struct bf16 {
   uint16_t bits;
 };
-
-constexpr int64_t WIDE = 16;
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -59,13 +65,19 @@ template <typename T> INLINE void store(T *p, F x, int64_t n) {
 INLINE F rounded(const float *, F x) { return x; }
 INLINE F rounded(const bf16 *, F x) { return widened(narrowed(x)); }
 
-INLINE float sum(F x) {
-  x += __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
-  x += __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
-  x += __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
-  x += __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+INLINE float sum(F4 x) {
+  x += __builtin_shufflevector(x, x, 2, 3, 0, 1);
+  x += __builtin_shufflevector(x, x, 1, 0, 3, 2);
   return x[0];
 }
+
+INLINE float sum(F8 x) { return sum(__builtin_shufflevector(x, x, 0, 1, 2, 3) + __builtin_shufflevector(x, x, 4, 5, 6, 7)); }
+
+#ifdef __AVX512F__
+INLINE float sum(F x) {
+  return sum(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7) + __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+#endif
 
 constexpr float NOTHING = -__builtin_inff();
 

@@ -2,7 +2,8 @@
 //! products with weights that oneDNN has laid out beforehand. Each has its gradient, where training needs one. They compute in f32
 //! whatever the type, and round where the plain form in libtorch's operations rounds.
 //!
-//! [`fast`] says whether the CPU has what they need (AVX2 with FMA; AVX-512 is used where it is there); [`serves`] whether they take a tensor.
+//! [`fast`] says whether the CPU has what they need (AVX2 with FMA; AVX-512 is used where it is there, unless `ATEN_CPU_CAPABILITY=avx2`, as by libtorch);
+//! [`serves`] whether they take a tensor.
 
 mod ffi;
 

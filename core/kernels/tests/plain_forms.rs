@@ -52,6 +52,17 @@ fn agree(
     }
 }
 
+/// All of these at the level below the best of CPUs with AVX-512.
+#[test]
+fn kernels_of_avx2_do_the_same() {
+    if std::env::var_os("ATEN_CPU_CAPABILITY").is_some() {
+        return;
+    }
+    let mut tests = std::process::Command::new(std::env::current_exe().unwrap());
+    let run = tests.env("ATEN_CPU_CAPABILITY", "avx2").output().unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stdout));
+}
+
 #[test]
 fn norms() {
     if !motrain_kernels::fast() {

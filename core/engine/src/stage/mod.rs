@@ -51,7 +51,7 @@ pub const STAGES: &[StageKind] = &[
 
 /// Revision of what all stages share: models, sampling, scoring, optimisers. Raised, as a stage's own, when results change: what an
 /// earlier motrain finished is then no result of this one, and is made anew.
-pub const SHARED: u32 = 6;
+pub const SHARED: u32 = 7;
 
 /// Plain text of a number for progress messages.
 pub fn short(value: f64) -> String {
