@@ -1,6 +1,7 @@
 //! What a user sees of scripts, configuration and lists.
 
 use motrain_tests::{failure, motrain, root, small_run, success, write};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 fn folder() -> tempfile::TempDir {
@@ -38,6 +39,23 @@ fn dry_run_and_print_plan_run_nothing() {
         serde_json::from_str(&success(small_run(folder.path(), "out").arg("--print-plan"))).unwrap();
     assert_eq!(plan["stages"][1]["train"]["steps"], 6);
     assert!(!folder.path().join("out").exists());
+}
+
+/// What `cargo xtask campaign` kills and resumes leaves none out.
+#[test]
+fn the_campaign_has_every_kind_of_stage() {
+    let folder = folder();
+    success(motrain(folder.path()).args(["make-data", "hh", "data"]));
+    let script = root().join("xtask/campaign/every_stage.rhai");
+    let plan = success(motrain(folder.path()).arg("--script").arg(script).args(["--print-plan", "--out", "out"]));
+    let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+    let tried: BTreeSet<&str> =
+        plan["stages"].as_array().unwrap().iter().map(|stage| stage["kind"].as_str().unwrap()).collect();
+    let listed = success(motrain(folder.path()).args(["list", "stage"]));
+    let names = listed.lines().filter_map(|line| line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')));
+    let kinds: BTreeSet<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(kinds.contains("ceiling"), "{listed}");
+    assert_eq!(tried, kinds);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -33,22 +34,63 @@ struct Trial {
     wrong: Option<String>,
 }
 
+/// Kills that are still to come, and how many fell into each kind of stage.
+struct Tally {
+    left: AtomicU64,
+    kinds: Mutex<BTreeMap<String, usize>>,
+}
+
+impl Tally {
+    fn new(left: u64, stages: &[(String, String)]) -> Self {
+        let kinds = stages.iter().map(|(_, kind)| (kind.clone(), 0)).collect();
+        Self { left: AtomicU64::new(left), kinds: Mutex::new(kinds) }
+    }
+
+    fn more(&self) -> bool {
+        self.left.load(Relaxed) > 0
+    }
+
+    fn kinds(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        self.kinds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, kind: &str) {
+        let _ = self.left.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)));
+        *self.kinds().entry(kind.into()).or_default() += 1;
+    }
+
+    /// A stage of a kind that has been killed least.
+    fn rarest(&self, open: &[(String, String)], rng: &mut ChaCha8Rng) -> Option<String> {
+        let kinds = self.kinds();
+        let kills = |kind: &String| kinds.get(kind).copied().unwrap_or(0);
+        let least = open.iter().map(|(_, kind)| kills(kind)).min()?;
+        let rare: Vec<&String> = open.iter().filter(|(_, kind)| kills(kind) == least).map(|(id, _)| id).collect();
+        rare.choose(rng).map(|id| (*id).clone())
+    }
+
+    /// Kinds that no kill fell into.
+    fn never(&self) -> Vec<String> {
+        self.kinds().iter().filter(|(_, kills)| **kills == 0).map(|(kind, _)| kind.clone()).collect()
+    }
+}
+
 /// Kills runs until there were as many kills as wanted; returns what went wrong.
 pub fn campaign(room: &Room, wanted: &Campaign) -> Result<Vec<String>> {
     if wanted.kills == 0 {
         return Ok(vec![]);
     }
     let expected = room::results(&room.finished())?;
-    let left = AtomicU64::new(wanted.kills);
+    let stages = stages_of(&room.finished());
+    let tally = Tally::new(wanted.kills, &stages);
     let trials = side_by_side(wanted.jobs, |number| {
-        if left.load(Relaxed) == 0 {
+        if !tally.more() {
             return Ok(None);
         }
         let mut rng = ChaCha8Rng::seed_from_u64(wanted.seed);
         rng.set_stream(number);
         let name = format!("kills-{number}");
         let folder = room.trial(&name)?;
-        let kills = kill_until_finished(room, &folder, &left, &mut rng)?;
+        let kills = kill_until_finished(room, &folder, &tally, &mut rng)?;
         let differs = difference(&expected, &room::results(&folder.join("run"))?);
         let wrong = differs.map(|what| format!("{name}: {what} after {} kills", kills.len()));
         match &wrong {
@@ -57,8 +99,9 @@ pub fn campaign(room: &Room, wanted: &Campaign) -> Result<Vec<String>> {
         }
         Ok(Some(Trial { kills, wrong }))
     })?;
-    say(room, &trials);
-    Ok(trials.into_iter().filter_map(|trial| trial.wrong).collect())
+    say(room, stages.len(), &trials);
+    let never = tally.never().into_iter().map(|kind| format!("no kill fell into a stage of kind {kind}; try more"));
+    Ok(trials.into_iter().filter_map(|trial| trial.wrong).chain(never).collect())
 }
 
 fn keep(room: &Room, folder: &Path) -> Result<()> {
@@ -68,7 +111,7 @@ fn keep(room: &Room, folder: &Path) -> Result<()> {
 }
 
 /// Starts a run and goes on with it, killing it at a random moment each time, until it gets through.
-fn kill_until_finished(room: &Room, folder: &Path, left: &AtomicU64, rng: &mut ChaCha8Rng) -> Result<Vec<Kill>> {
+fn kill_until_finished(room: &Room, folder: &Path, tally: &Tally, rng: &mut ChaCha8Rng) -> Result<Vec<Kill>> {
     let run = folder.join("run");
     let mut kills = Vec::new();
     loop {
@@ -81,12 +124,14 @@ fn kill_until_finished(room: &Room, folder: &Path, left: &AtomicU64, rng: &mut C
         }
         let log = fs::File::create(folder.join("log"))?;
         let mut child = command.stdout(Stdio::null()).stderr(log).spawn()?;
-        let more = left.load(Relaxed) > 0;
-        if more && let Some(moment) = wait_for_moment(&mut child, &run, room.whole, rng)? {
+        if tally.more()
+            && let Some(moment) = wait_for_moment(&mut child, &run, room.whole, tally, rng)?
+        {
             child.kill()?;
             child.wait()?;
-            let _ = left.fetch_update(Relaxed, Relaxed, |n| Some(n.saturating_sub(1)));
-            kills.push(Kill { moment, stage: stage_under_way(&run), in_save: is_saving(&run) });
+            let stage = stage_under_way(&run);
+            tally.add(&stage);
+            kills.push(Kill { moment, stage, in_save: is_saving(&run) });
             continue;
         }
         let status = child.wait()?;
@@ -117,12 +162,12 @@ impl Moment {
         }
     }
 
-    fn drawn(run: &Path, rng: &mut ChaCha8Rng) -> Self {
+    fn drawn(run: &Path, tally: &Tally, rng: &mut ChaCha8Rng) -> Self {
         match rng.random_range(0..10) {
             0..3 => Self::Anywhere,
             3..5 => Self::InSave,
             5 => Self::AtStart,
-            _ => open_stages(run).choose(rng).map_or(Self::Anywhere, |(id, _)| Self::Within(id.clone())),
+            _ => tally.rarest(&open_stages(run), rng).map_or(Self::Anywhere, Self::Within),
         }
     }
 
@@ -150,9 +195,10 @@ fn wait_for_moment(
     child: &mut Child,
     run: &Path,
     whole: Duration,
+    tally: &Tally,
     rng: &mut ChaCha8Rng,
 ) -> Result<Option<&'static str>> {
-    let moment = Moment::drawn(run, rng);
+    let moment = Moment::drawn(run, tally, rng);
     let seconds = moment.seconds(whole.as_secs_f64(), rng);
     let put_off = rng.random_range(0.0..1.0);
     let clock = Instant::now();
@@ -178,13 +224,18 @@ fn is_saving(run: &Path) -> bool {
     names.any(|entry| Path::new(&entry.file_name()).extension().is_some_and(|e| e == "partial" || e == "before"))
 }
 
-/// Ids and kinds of the plan's stages that are not finished.
-fn open_stages(run: &Path) -> Vec<(String, String)> {
+/// Ids and kinds of the plan's stages.
+fn stages_of(run: &Path) -> Vec<(String, String)> {
     let plan: Option<Value> = fs::read(run.join("plan.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
     let stages = plan.map(|plan| plan["stages"].as_array().cloned().unwrap_or_default()).unwrap_or_default();
     let text = |stage: &Value, key: &str| stage[key].as_str().unwrap_or_default().to_owned();
-    let all = stages.iter().map(|stage| (text(stage, "id"), text(stage, "kind")));
-    all.filter(|(id, _)| !room::is_finished(&run.join("stages").join(id))).collect()
+    stages.iter().map(|stage| (text(stage, "id"), text(stage, "kind"))).collect()
+}
+
+/// Those that are not finished.
+fn open_stages(run: &Path) -> Vec<(String, String)> {
+    let open = |(id, _): &(String, String)| !room::is_finished(&run.join("stages").join(id));
+    stages_of(run).into_iter().filter(open).collect()
 }
 
 /// The kind of the stage that a run was at.
@@ -205,11 +256,11 @@ fn difference(expected: &BTreeMap<PathBuf, String>, found: &BTreeMap<PathBuf, St
 }
 
 /// Prints the figures as tables.
-fn say(room: &Room, trials: &[Trial]) {
+fn say(room: &Room, stages: usize, trials: &[Trial]) {
     let kills: Vec<&Kill> = trials.iter().flat_map(|trial| &trial.kills).collect();
     let same = trials.iter().filter(|trial| trial.wrong.is_none()).count();
     println!(
-        "\n{} SIGKILLs in {} runs of 16 stages ({:.0} s each if nothing interrupts): {same} ended with the same bytes, {} with others\n",
+        "\n{} SIGKILLs in {} runs of {stages} stages ({:.0} s each if nothing interrupts): {same} ended with the same bytes, {} with others\n",
         kills.len(),
         trials.len(),
         room.whole.as_secs_f64(),

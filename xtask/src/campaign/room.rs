@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// What says when, where and how fast a run was.
 const OF_THE_DAY: [&str; 8] =
     [".lock", "started", "stage.json", "speed.json", "timings.jsonl", "manifest.json", "plan.json", "report.html"];
-/// Rows of each data file that trials read; the script reads fewer.
+/// Rows of each plain data file that trials read; the script reads fewer.
 const ROWS: usize = 100;
 
 pub struct Room {
@@ -36,8 +36,13 @@ impl Room {
         fs::create_dir_all(room.data())?;
         for file in fs::read_dir(&all)? {
             let file = file?;
+            let to = room.data().join(file.file_name());
+            if file.path().extension().is_some_and(|e| e == "gz") {
+                fs::copy(file.path(), to)?;
+                continue;
+            }
             let head: String = fs::read_to_string(file.path())?.split_inclusive('\n').take(ROWS).collect();
-            fs::write(room.data().join(file.file_name()), head)?;
+            fs::write(to, head)?;
         }
         let clock = Instant::now();
         let whole = room.trial("whole")?;
