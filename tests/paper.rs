@@ -92,13 +92,15 @@ fn the_other_methods_of_table_1_have_their_costs() {
     for (name, policies, passes, data) in [
         ("MOD", 2, 2, ""),
         ("DeRa 1.5", 1, 2, ""),
-        ("MODPO", 6, 1, "pairs"),
+        ("MORLHF", 6, 1, ""),
+        ("MODPO", 6, 1, "pairs labelled by the reward models"),
         ("CLP", 1, 1, ""),
         ("Panacea", 1, 1, ""),
         ("MI-EPO", 1, 1, ""),
-        ("DPA", 1, 1, "scored answers"),
-        ("CPO", 1, 1, "pairs, scored answers"),
-        ("SteerLM", 1, 1, "ratings, scored answers"),
+        ("Soft tokens", 1, 1, ""),
+        ("DPA", 1, 1, "the best of several answers by the reward models"),
+        ("CPO", 1, 1, "answers scored by the reward models, pairs labelled by the reward models"),
+        ("SteerLM", 1, 1, "answers scored by the reward models, ratings made of the reward models' scores"),
     ] {
         let cost = cost(name);
         let found = (cost["policies"].as_u64(), cost["passes_per_token"].as_u64());

@@ -30,7 +30,7 @@ pub struct Cost {
     pub passes_per_token: usize,
     /// Bytes beyond one policy that serving any weights holds.
     pub extra_memory: u64,
-    /// What it learns from, beside prompts and reward models.
+    /// What is made of prompts and reward models for it to learn from.
     pub data: String,
 }
 
@@ -59,7 +59,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
             parameters += trained_parameters(&folder(&stage.id))?;
             gains += parts(&folder(&stage.id))?.unwrap_or(0);
         }
-        data.extend(needs(stage.work.kind()));
+        data.extend(made(stage.work.kind()));
         let metrics = read_metrics(&seed.run, &stage.id)?;
         generated += sum(&metrics, "tokens/generated");
         trained += sum(&metrics, "tokens/trained");
@@ -122,12 +122,13 @@ fn parts(stage: &Path) -> Result<Option<u64>> {
     Ok((!counts.is_empty()).then(|| counts.iter().sum()))
 }
 
-/// What a kind of stage learns from.
-fn needs(kind: &str) -> Option<&'static str> {
+/// What a kind of stage makes, that nobody has for the task.
+fn made(kind: &str) -> Option<&'static str> {
     match kind {
-        "preference" => Some("pairs"),
-        "sft" => Some("scored answers"),
-        "ratings" => Some("ratings"),
+        "preference_data" => Some("pairs labelled by the reward models"),
+        "ric_data" => Some("answers scored by the reward models"),
+        "best_of_n" => Some("the best of several answers by the reward models"),
+        "ratings" => Some("ratings made of the reward models' scores"),
         _ => None,
     }
 }
