@@ -14,6 +14,7 @@ pub mod label;
 pub mod levels;
 pub mod loss;
 pub mod metrics;
+pub mod normaliser;
 pub mod options;
 pub mod plan;
 pub mod prompt;

@@ -6,6 +6,7 @@ use crate::error::{Error, Result, did_you_mean};
 use crate::judge::Judge;
 use crate::label::LabelRule;
 use crate::loss::PairwiseLoss;
+use crate::normaliser::Normaliser;
 use crate::options::{Options, parse, schema_of};
 use crate::plan::PluginFile;
 use crate::reward::RewardSource;
@@ -30,6 +31,8 @@ pub enum Kind {
     Loss,
     /// Turns returns into advantages of policy gradients.
     Advantage,
+    /// Normalises scores before they are trained on.
+    Normaliser,
     /// Compares answers.
     Judge,
 }
@@ -39,8 +42,16 @@ impl Kind {
     pub const OPEN: [Kind; 6] = [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Judge];
 
     /// All, in the order of `motrain list`.
-    pub const ALL: [Kind; 7] =
-        [Kind::Sampler, Kind::Conditioner, Kind::Reward, Kind::Label, Kind::Loss, Kind::Advantage, Kind::Judge];
+    pub const ALL: [Kind; 8] = [
+        Kind::Sampler,
+        Kind::Conditioner,
+        Kind::Reward,
+        Kind::Label,
+        Kind::Loss,
+        Kind::Advantage,
+        Kind::Normaliser,
+        Kind::Judge,
+    ];
 
     /// As scripts, lists and errors write it.
     pub fn name(self) -> &'static str {
@@ -51,6 +62,7 @@ impl Kind {
             Kind::Label => "label",
             Kind::Loss => "loss",
             Kind::Advantage => "advantage",
+            Kind::Normaliser => "normaliser",
             Kind::Judge => "judge",
         }
     }
@@ -205,6 +217,8 @@ pub struct Registry {
     pub losses: Section<dyn PairwiseLoss>,
     /// Advantages of policy gradients.
     pub advantages: Section<dyn Advantage>,
+    /// Normalisers of scores while training.
+    pub normalisers: Section<dyn Normaliser>,
     /// Who compares answers.
     pub judges: Section<dyn Judge>,
     /// The libraries whose components are registered.
@@ -221,6 +235,7 @@ impl Registry {
             labels: Section::of(Kind::Label, crate::label::BUILTINS),
             losses: Section::of(Kind::Loss, crate::loss::BUILTINS),
             advantages: Section::of(Kind::Advantage, crate::advantage::BUILTINS),
+            normalisers: Section::of(Kind::Normaliser, crate::normaliser::BUILTINS),
             judges: Section::of(Kind::Judge, &[]),
             plugins: vec![],
         }
@@ -235,6 +250,7 @@ impl Registry {
             Kind::Label => self.labels.check(name, options),
             Kind::Loss => self.losses.check(name, options),
             Kind::Advantage => self.advantages.check(name, options),
+            Kind::Normaliser => self.normalisers.check(name, options),
             Kind::Judge => self.judges.check(name, options),
         }
     }
@@ -251,6 +267,7 @@ impl Registry {
             Kind::Label => rows(&self.labels),
             Kind::Loss => rows(&self.losses),
             Kind::Advantage => rows(&self.advantages),
+            Kind::Normaliser => rows(&self.normalisers),
             Kind::Judge => rows(&self.judges),
         }
     }

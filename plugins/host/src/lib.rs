@@ -69,6 +69,8 @@ fn register(registry: &mut Registry, c: &'static Described, seed: u64) -> Result
         Kind::Label => add!(labels, PluginLabel),
         Kind::Loss => add!(losses, PluginLoss),
         Kind::Judge => add!(judges, PluginJudge),
-        Kind::Advantage => Err(Error::Invalid(format!("{}: components of this kind cannot be plugins", c.owner()))),
+        Kind::Advantage | Kind::Normaliser => {
+            Err(Error::Invalid(format!("{}: components of this kind cannot be plugins", c.owner())))
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `advantage`, `reward`, `judge`. Stages: each of `STAGES` takes an id and
+//! What scripts can call. Components: `sampler`, `conditioner`, `label`, `loss`, `advantage`, `normaliser`, `reward`, `judge`. Stages: each of `STAGES` takes an id and
 //! its options and returns a handle that later stages take. Everything is checked where it is written.
 
 use super::extend;
@@ -101,7 +101,7 @@ impl Builder {
 }
 
 pub fn register(engine: &mut Engine, builder: &Builder) {
-    for kind in [Kind::Sampler, Kind::Conditioner, Kind::Label, Kind::Loss, Kind::Advantage, Kind::Judge] {
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Reward) {
         register_component(engine, builder, kind);
     }
     register_reward(engine, builder);

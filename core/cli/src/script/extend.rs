@@ -103,7 +103,7 @@ fn add(registry: &mut Registry, kind: Kind, name: &str, function: Function) -> m
         Kind::Label => entry!(labels, ScriptLabel),
         Kind::Loss => entry!(losses, ScriptLoss),
         Kind::Judge => entry!(judges, ScriptJudge),
-        Kind::Advantage => Err(motrain_core::Error::Invalid(format!(
+        Kind::Advantage | Kind::Normaliser => Err(motrain_core::Error::Invalid(format!(
             "no function of a script can be a component of the kind \"{}\"",
             kind.name()
         ))),

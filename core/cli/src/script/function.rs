@@ -28,7 +28,7 @@ fn parameters(kind: Kind) -> &'static [&'static str] {
         Kind::Label => &["weights", "first", "second"],
         Kind::Loss => &["pair"],
         Kind::Judge => &["prompt", "first", "second"],
-        Kind::Advantage => &[],
+        Kind::Advantage | Kind::Normaliser => &[],
     }
 }
 

@@ -55,7 +55,7 @@ fn call(registry: &Registry, kind: Kind, component: &Component, objectives: &[St
             let judged = registry.judges.build(name, options)?.judge(&[Duel { prompt: &prompt, first, second }]);
             judged.map(drop).map_err(failed)
         }
-        Kind::Advantage => Ok(()),
+        Kind::Advantage | Kind::Normaliser => Ok(()),
     }
 }
 

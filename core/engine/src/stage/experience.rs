@@ -16,6 +16,7 @@ use crate::train::log::Metrics;
 use crate::train::{Drawn, Elsewhere, LogProbs, Trainer};
 use motrain_core::data::Row;
 use motrain_core::metrics::stats::mean;
+use motrain_core::normaliser::Normaliser;
 use motrain_core::sampler::{FrontPoint, WeightSampler};
 use motrain_core::{Prompt, Weights};
 use std::time::Instant;
@@ -35,6 +36,7 @@ pub struct Experience<'a> {
     rows: Vec<Row>,
     sampler: Box<dyn WeightSampler>,
     rewards: RewardSet,
+    normaliser: Box<dyn Normaliser>,
 }
 
 /// A batch: everything by prompt, scores by completion in the same order.
@@ -86,7 +88,8 @@ impl<'a> Experience<'a> {
         let rows =
             load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.context(), &seen)?;
         rewards.check_rows(&options.prompts, &rows)?;
-        let experience = Self { stage, options, steering, rows, sampler, rewards };
+        let normaliser = options.normaliser(session.registry)?;
+        let experience = Self { stage, options, steering, rows, sampler, rewards, normaliser };
         let reference = no_grad(|| policy.reference(session.dtype))?;
         let log_probs = LogProbs {
             reference,
@@ -186,11 +189,19 @@ impl<'a> Experience<'a> {
         score_metrics(metrics, &self.steering.objectives, &weights, &completions, &scores);
         scores.doubt(self.options.drift.penalty);
         scores.penalise_cut(&completions, self.options.missing_eos_penalty);
-        let groups = (0..rows.len()).map(|slot| completions.span(slot));
-        self.options.normalise.apply(&mut scores, groups, &mut t.state.moments);
+        let groups: Vec<_> = (0..rows.len()).map(|slot| completions.span(slot)).collect();
+        self.normaliser.scores(&mut scores.objectives, &groups, &mut t.state.moments);
         metrics.insert("objective/scores".into(), mean_weighted(&scores, &weights, &completions));
         metrics.insert("tokens/generated".into(), completions.tokens() as f64);
         Ok(Batch { rows, weights, conditioned, tokens, plain, gained, room, completions, scores })
+    }
+
+    /// Normalises the weighted sums of all completions of a step, if wanted.
+    pub fn normalise_sums<'s>(&self, sums: impl Iterator<Item = &'s mut f64>) {
+        let sums: Vec<&mut f64> = sums.collect();
+        let mut changed: Vec<f64> = sums.iter().map(|sum| **sum).collect();
+        self.normaliser.sums(&mut changed);
+        sums.into_iter().zip(changed).for_each(|(sum, to)| *sum = to);
     }
 
     /// Each prompt under the weights of another prompt of the batch: the next one (the first follows the last) whose weights are others.

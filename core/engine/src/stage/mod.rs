@@ -11,7 +11,6 @@ pub mod experience;
 pub mod front;
 pub mod init_model;
 mod labelled;
-pub mod normalise;
 pub mod online;
 pub mod online_preference;
 pub mod preference;

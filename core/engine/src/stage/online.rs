@@ -1,18 +1,19 @@
 //! The options of the stages that train on what the current policy answers: `online_preference`, `reinforce`.
 
 use super::drift::Drift;
-use super::normalise::Normalise;
 use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Part, Trainee, longest_prompt};
 use crate::plan::{
-    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, Stage, StageId, Training, lora, objectives,
+    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, Stage, StageId, Training, lora, named,
+    objectives,
 };
 use motrain_core::Prompt;
 use motrain_core::data::DataSpec;
+use motrain_core::normaliser::{NONE, Normaliser};
 use motrain_core::options::Checked;
-use motrain_core::registry::Kind;
+use motrain_core::registry::{Kind, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,11 +38,10 @@ pub struct Online {
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub missing_eos_penalty: f64,
-    /// How each objective's scores are normalised before they are trained on; evaluations keep the frozen scale. "group": by the mean and deviation of
-    /// the prompt's own completions; "gdpo": so, and then their weighted sum by those of the batch (`reinforce` only); "running": by those of all scores
-    /// so far (MO-GRPO).
-    #[serde(default, skip_serializing_if = "Normalise::is_none")]
-    pub normalise: Normalise,
+    /// How each objective's scores are normalised before they are trained on: a normaliser, or its name alone. Evaluations keep the frozen scale.
+    #[serde(default = "nothing", deserialize_with = "named", skip_serializing_if = "is_nothing")]
+    #[schemars(with = "Named")]
+    pub normalise: Component,
     /// Stop when the KL (nats per completion, over all that were drawn in the last 10 steps) is above this; 0 never stops.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000_000))]
@@ -80,6 +80,7 @@ impl Online {
             Ref::Stage(Makes::Rewards, &mut self.rewards),
             Ref::Component(Kind::Sampler, &mut self.sampler),
             Ref::Component(Kind::Conditioner, &mut self.conditioner),
+            Ref::Component(Kind::Normaliser, &mut self.normalise),
             Ref::Data(&mut self.prompts),
         ]
     }
@@ -124,13 +125,32 @@ impl Online {
         self.drift.check_among(&self.rewards, earlier)
     }
 
+    /// Whether scores are trained on as their scale makes them.
+    pub fn keeps_scores(&self) -> bool {
+        is_nothing(&self.normalise)
+    }
+
+    pub fn normaliser(&self, registry: &Registry) -> motrain_core::Result<Box<dyn Normaliser>> {
+        registry.normalisers.build(&self.normalise.name, &self.normalise.options)
+    }
+
+    pub fn check_with(&self, registry: &Registry) -> Checked {
+        // One that cannot be built is refused where components are.
+        let least = self.normaliser(registry).map_or(1, |normaliser| normaliser.least());
+        if self.completions < least {
+            let Component { name, .. } = &self.normalise;
+            let what = format!(
+                "is \"{name}\", which compares the completions of a prompt, and there is {}; draw more, or take \"running\"",
+                self.completions
+            );
+            return Err(("normalise", what));
+        }
+        Ok(())
+    }
+
     pub fn check(&self) -> Checked {
         self.lora.iter().try_for_each(|lora| lora.check(true))?;
         let GenerationConfig { temperature, top_k, top_p, .. } = self.generate;
-        if self.normalise.is_by_group() && self.completions < 2 {
-            let what = "compares the completions of a prompt, and there is one; draw more, or take \"running\"";
-            return Err(("normalise", what.into()));
-        }
         if temperature == 0.0 {
             let what = "has temperature = 0, which draws always the same completion; training needs one above 0";
             return Err(("generate", what.into()));
@@ -144,6 +164,14 @@ impl Online {
         }
         Ok(())
     }
+}
+
+fn nothing() -> Component {
+    Named::Name(NONE.into()).into()
+}
+
+fn is_nothing(normalise: &Component) -> bool {
+    normalise.name == NONE
 }
 
 fn feedback_every() -> usize {

@@ -4,7 +4,6 @@
 use super::ai_feedback::Judges;
 use super::experience::{Batch, Experience};
 use super::labelled::{Counts, choose};
-use super::normalise::Normalise;
 use super::online::Online;
 use super::{Makes, Ref, Trains, Work};
 use crate::Result;
@@ -55,14 +54,9 @@ impl Options for OnlinePreference {
             let given = self.online.completions;
             return Err(("completions", format!("must be 2 where judges compare them, not {given}")));
         }
-        if !self.judges.is_empty() && (self.online.drift.penalty > 0.0 || !self.online.normalise.is_none()) {
+        if !self.judges.is_empty() && (self.online.drift.penalty > 0.0 || !self.online.keeps_scores()) {
             let what = "take the place of scores, so that `drift.penalty` and `normalise` would change nothing; leave them out";
             return Err(("judges", what.into()));
-        }
-        if self.online.normalise == Normalise::Gdpo {
-            let what =
-                "is \"gdpo\", whose last step is on the advantages of `reinforce`, and pairs have none; take \"group\"";
-            return Err(("normalise", what.into()));
         }
         if self.info_nce > 0.0 {
             self.check_contrast().map_err(|why| {
@@ -97,6 +91,14 @@ impl Work for OnlinePreference {
     }
 
     fn check_with(&self, registry: &Registry) -> Checked {
+        self.online.check_with(registry)?;
+        if self.online.normaliser(registry).is_ok_and(|normaliser| normaliser.is_of_sums()) {
+            let name = &self.online.normalise.name;
+            let what = format!(
+                "is \"{name}\", whose last step is on the advantages of `reinforce`, and pairs have none; take \"group\""
+            );
+            return Err(("normalise", what));
+        }
         // One that cannot be built is refused where components are.
         let loss = registry.losses.build(&self.loss.name, &self.loss.options);
         match loss.is_ok_and(|loss| loss.is_of_one_objective()) {

@@ -2,7 +2,6 @@
 //! was better than expected, which is for an advantage to say, moves the log-prob of the whole completion.
 
 use super::experience::{Batch, Experience};
-use super::normalise::{Normalise, by_batch};
 use super::online::Online;
 use super::{Makes, Ref, Trains, Work};
 use crate::Result;
@@ -59,16 +58,9 @@ fn kl() -> f64 {
 
 impl Options for Reinforce {
     fn check(&self) -> Checked {
-        if self.ideal.is_some() && !self.online.normalise.is_none() {
+        if self.ideal.is_some() && !self.online.keeps_scores() {
             let what = "is of the scaled scores, and `normalise` makes others of them; leave one of them out";
             return Err(("ideal", what.into()));
-        }
-        if self.online.normalise == Normalise::Gdpo
-            && self.baseline.name == "grpo"
-            && self.baseline.options["scale"] != false
-        {
-            let what = "is \"gdpo\", whose last step the advantage \"grpo\" undoes, as it divides by the prompt's deviation again; set its `scale` to false";
-            return Err(("normalise", what.into()));
         }
         self.online.check()
     }
@@ -102,6 +94,15 @@ impl Work for Reinforce {
     }
 
     fn check_with(&self, registry: &Registry) -> Checked {
+        self.online.check_with(registry)?;
+        let of_sums = self.online.normaliser(registry).is_ok_and(|normaliser| normaliser.is_of_sums());
+        if of_sums && self.baseline.name == "grpo" && self.baseline.options["scale"] != false {
+            let what = format!(
+                "is \"{}\", whose last step the advantage \"grpo\" undoes, as it divides by the prompt's deviation again; set its `scale` to false",
+                self.online.normalise.name
+            );
+            return Err(("normalise", what));
+        }
         // One that cannot be built is refused where components are.
         let least = self.advantage(registry).map_or(1, |advantage| advantage.least());
         let (name, given) = (&self.baseline.name, self.online.completions);
@@ -143,9 +144,7 @@ fn run(stage: Cx, options: &Reinforce) -> Result<()> {
         // One update of the policy gradient.
         let clock = Instant::now();
         let (mut scored, rest) = scored(&batch, advantage.least(), options.ideal.as_deref());
-        if options.online.normalise == Normalise::Gdpo {
-            by_batch(scored.iter_mut().flat_map(|s| &mut s.rewards));
-        }
+        experience.normalise_sums(scored.iter_mut().flat_map(|s| &mut s.rewards));
         scored.sort_by_key(|s| s.drawn.length());
         let rest = log_probs.measure(&t.model, stage.session.dtype, rest)?;
         let rewards: Vec<f64> = scored.iter().flat_map(|s| s.rewards.iter().copied()).collect();

@@ -110,7 +110,7 @@ fn try_component(registry: &Registry, c: &Described, options: &Value, trials: &m
         Kind::Label => trials.with_two(|| registry.labels.build(name, options), |t, a, b| label(t, &**a, &**b)),
         Kind::Loss => trials.with_two(|| registry.losses.build(name, options), |t, a, b| loss(t, &**a, &**b)),
         Kind::Judge => trials.with_two(|| registry.judges.build(name, options), |t, a, b| judge(t, &**a, &**b)),
-        Kind::Advantage => {}
+        Kind::Advantage | Kind::Normaliser => {}
     }
 }
 
