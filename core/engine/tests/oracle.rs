@@ -101,10 +101,41 @@ fn stage(world: &World, kind: &str, gains: Option<&str>, fixed: Option<[f64; 2]>
 
 fn trained(name: &str, kind: &str, gains: Option<&str>, fixed: Option<[f64; 2]>) -> Vec<(f64, f64)> {
     let world = World::new();
-    let run = world.run(name, &[world.rewards(), stage(&world, kind, gains, fixed)]).unwrap();
-    let found = distances(&world, &find(&run, "model"), gains.is_none());
+    found(&world, name, stage(&world, kind, gains, fixed), gains.is_none())
+}
+
+fn found(world: &World, name: &str, stage: Value, prefixed: bool) -> Vec<(f64, f64)> {
+    let run = world.run(name, &[world.rewards(), stage]).unwrap();
+    far_from_where_they_began(distances(world, &find(&run, "model"), prefixed))
+}
+
+fn far_from_where_they_began(found: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     assert!(found.iter().all(|(_, before)| *before > 0.02), "begins at an optimum: {found:?}");
     found
+}
+
+/// A stage with options changed.
+fn changed(mut stage: Value, changes: Value) -> Value {
+    stage.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+    stage
+}
+
+/// A specialist per objective, and what an evaluation of them together publishes.
+fn together(name: &str, kind: &str, how: &str, options: Value) -> Vec<(f64, f64)> {
+    let world = World::new();
+    let specialist = |id: &str, weights: [f64; 2]| {
+        let own = json!({ "id": id, "conditioner": { "name": "none" } });
+        changed(stage(&world, kind, None, Some(weights)), own)
+    };
+    let mut mix = json!({ "base": world.path("policy"), "parts": [{ "stage": "a" }, { "stage": "b" }] });
+    mix.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+    let front = json!({
+        "id": "front", "kind": "evaluate", "name": name, "rewards": "rewards", "prompts": world.prompts(),
+        "conditioner": { "name": "none" }, "generate": { "max_new_tokens": 1 }, "weights": GRID, how: mix,
+    });
+    let stages = [world.rewards(), specialist("a", [1.0, 0.0]), specialist("b", [0.0, 1.0]), front];
+    let run = world.run(name, &stages).unwrap();
+    far_from_where_they_began(distances(&world, &run.join("policy"), false))
 }
 
 #[test]
@@ -114,6 +145,44 @@ fn prompted_policies_come_near_the_closed_form() {
         for (w, (after, before)) in GRID.iter().zip(trained(kind, kind, None, None)) {
             assert!(after < 0.35 * before, "{kind} at {w:?}: {after} nats from the optimum, {before} before");
         }
+    }
+}
+
+/// A small term by which answers tell their weights moves that optimum little.
+#[test]
+fn mi_epo_comes_near_the_closed_form() {
+    let world = World::new();
+    let own = changed(stage(&world, "online_preference", None, None), json!({ "info_nce": 0.01 }));
+    for (w, (after, before)) in GRID.iter().zip(found(&world, "mi_epo", own, true)) {
+        assert!(after < 0.35 * before, "{w:?}: {after} nats from the optimum, {before} before");
+    }
+}
+
+/// The product of exact specialists' distributions is that optimum (MOD); a mix of their parameters need not be, and is between the ends all the same.
+#[test]
+fn specialists_together_come_near_the_closed_form() {
+    for kind in ["online_preference", "reinforce"] {
+        let mod_of_both = together("mod", kind, "blend", json!({ "divergence": "reverse_kl" }));
+        let soup = together("soup", kind, "soup", json!({}));
+        for (w, ((mixed, before), (souped, _))) in GRID.iter().zip(mod_of_both.iter().zip(&soup)) {
+            let said = format!("{kind} at {w:?}: MOD {mixed} nats from the optimum, a soup {souped}, {before} before");
+            assert!(*mixed < 0.35 * before, "{said}");
+            assert!(*souped < 0.6 * before, "{said}");
+        }
+    }
+}
+
+/// Of soft tokens alone nothing else moves, so that they come nearer and not near.
+#[test]
+fn soft_tokens_come_nearer_to_the_closed_form() {
+    let world = World::new();
+    let own = json!({
+        "lora": { "r": 1, "soft_tokens": 4, "targets": [] },
+        "optimizer": { "name": "adamw", "lr": 5e-2, "schedule": "linear" },
+    });
+    let own = changed(stage(&world, "online_preference", Some("none"), None), own);
+    for (w, (after, before)) in GRID.iter().zip(found(&world, "soft_tokens", own, false)) {
+        assert!(after < 0.8 * before, "{w:?}: {after} nats from the optimum, {before} before");
     }
 }
 
