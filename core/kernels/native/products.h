@@ -15,13 +15,28 @@ const std::optional<c10::OperatorHandle> &multiplying() {
   return found;
 }
 
-// An undefined tensor where this libtorch has no such kernels.
-Tensor lay_out(const Tensor &weight, int64_t rows) {
-  if (!reordering() || !multiplying()) return Tensor();
+Tensor reordered(const Tensor &weight, int64_t rows) {
   std::vector<c10::IValue> stack{weight, c10::IValue(rows)};
   reordering()->callBoxed(&stack);
   return stack[0].toTensor();
 }
+
+// Whether this libtorch has such kernels, and for this CPU: which of them it refuses only trying tells.
+bool lays_out() {
+  static const bool does = [] {
+    if (!reordering() || !multiplying()) return false;
+    try {
+      reordered(at::zeros({16, 16}, at::TensorOptions().dtype(at::kBFloat16)), 1);
+      return true;
+    } catch (const c10::Error &) {
+      return false;
+    }
+  }();
+  return does;
+}
+
+// An undefined tensor where there are no such kernels.
+Tensor lay_out(const Tensor &weight, int64_t rows) { return lays_out() ? reordered(weight, rows) : Tensor(); }
 
 Tensor product(const Tensor &x, const Tensor &laid_out, const Tensor &bias) {
   TORCH_CHECK(multiplying(), "no packed products here");

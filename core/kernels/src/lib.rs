@@ -130,7 +130,7 @@ impl LaidOut {
         serves(weight) && weight.f_kind().is_ok_and(|kind| kind == Kind::BFloat16) && weight.size().len() == 2
     }
 
-    /// Nothing where this libtorch has no such kernels.
+    /// Nothing where this libtorch has no such kernels for this CPU.
     pub fn of(weight: &Tensor, rows: i64) -> Result<Option<Self>> {
         if !Self::takes(weight) {
             return Ok(None);
