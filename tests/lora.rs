@@ -105,6 +105,41 @@ fn training_goes_on_from_an_adapter_and_a_run_may_be_moved() {
     assert_eq!(answers("moved"), before);
 }
 
+/// Its base comes with it: nothing of the run, nor the base's own folder, is needed any more.
+#[test]
+fn a_policy_of_adapters_stands_alone() {
+    let f = tempfile::tempdir().unwrap();
+    copy_model(&root().join("assets/hh/policy"), &f.path().join("theirs"));
+    let stages = r#"
+        let scored = rewards("rewards", #{
+            sources: [reward("A", "length", #{ target: 5.0 }), reward("B", "length", #{ target: 20.0 })],
+            policy: "theirs", prompts: #{ paths: ["p.jsonl"] }, samples: 4, generate: #{ max_new_tokens: 4 },
+        });
+        let steered = |gains| online_preference("policy", #{
+            policy: "theirs", prompts: #{ paths: ["p.jsonl"] }, rewards: scored, sampler: sampler("dirichlet"), conditioner: conditioner("none"),
+            label: label("weighted_sum"), loss: loss("dpo"), lora: #{ r: 2, gains: gains }, generate: #{ max_new_tokens: 4 },
+            train: #{ steps: 1, batch_size: 2, micro_batch_size: 2, checkpoint_every: 1 }, optimizer: #{ lr: 0.05 },
+        });
+        evaluate("front", #{
+            name: "m", rewards: scored, policy: steered.call("GAINS"), conditioner: conditioner("none"), prompts: #{ paths: ["p.jsonl"] },
+            weights: [[0.0, 1.0], [1.0, 0.0]], generate: #{ max_new_tokens: 4 },
+        });
+    "#;
+    write(f.path(), "p.jsonl", &"{\"prompt\": \"How do I pick a lock?\"}\n".repeat(4));
+    for gains in ["none", "copies"] {
+        write(f.path(), "s.rhai", &stages.replace("GAINS", gains));
+        success(motrain(f.path()).args(["--script", "s.rhai", "--out", gains]));
+        let before = drawn(f.path(), gains, "1,0");
+        let alone = f.path().join(format!("alone-{gains}"));
+        std::fs::rename(f.path().join(gains).join("policy"), &alone).unwrap();
+        std::fs::rename(f.path().join("theirs"), f.path().join("gone")).unwrap();
+        std::fs::rename(f.path().join(gains), f.path().join(format!("old-{gains}"))).unwrap();
+        assert!(alone.join("base/config.json").is_file());
+        assert_eq!(drawn(f.path(), &format!("alone-{gains}"), "1,0"), before);
+        std::fs::rename(f.path().join("gone"), f.path().join("theirs")).unwrap();
+    }
+}
+
 #[test]
 fn a_reward_model_may_be_an_adapter() {
     let f = tempfile::tempdir().unwrap();

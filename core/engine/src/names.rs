@@ -11,6 +11,8 @@ pub const LOCK: &str = ".lock";
 pub const STAGES: &str = "stages";
 /// The policy that was judged last, in a folder that stands alone.
 pub const POLICY: &str = "policy";
+/// Within it, the model that its adapters are of.
+pub const BASE: &str = "base";
 /// TensorBoard's view of the metrics, by stage.
 pub const EVENTS: &str = "events";
 /// Of a stage, and of the run: a line a step; the same bytes from the same plan.

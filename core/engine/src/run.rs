@@ -144,7 +144,7 @@ fn publish_policy(session: &Session) -> Result<()> {
         }
         (None, Some(id)) if !stages().any(makes_front) => {
             let model = session.stage_folder(id).join(names::MODEL);
-            durable::copy_folder(&model, &partial).map_err(|e| Error::io(&partial, e))?;
+            steer::bring(&model, &partial, &partial)?;
         }
         _ => return durable::remove(&partial).map_err(|e| Error::io(&partial, e)),
     }

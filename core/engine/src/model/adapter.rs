@@ -306,7 +306,9 @@ fn base_of(folder: &Path, config: &LoraConfig) -> Result<PathBuf> {
     let stages = Path::new(names::STAGES);
     let tail: PathBuf = Path::new(said).iter().skip_while(|part| *part != stages.as_os_str()).collect();
     let moved = folder.ancestors().filter(|_| tail.starts_with(stages)).map(|above| above.join(&tail));
-    let mut places = [PathBuf::from(said), folder.join(said)].into_iter().chain(moved);
+    // A policy that was handed on has it beside its adapters.
+    let beside = folder.ancestors().take(3).map(|above| above.join(names::BASE));
+    let mut places = [PathBuf::from(said), folder.join(said)].into_iter().chain(moved).chain(beside);
     let found = places.find(|place| !said.is_empty() && place.join("config.json").is_file());
     found.ok_or_else(|| {
         let what = format!(

@@ -1,10 +1,10 @@
 //! steering.json, saved beside a policy: which steering it is, of what, and how weights enter prompts. Whoever has the folder has all that
 //! answers at any weights.
 
-use super::gained::Gained;
+use super::gained::{self, Gained};
 use super::prompted::Prompted;
 use super::{AnySteer, By, Loader, Steer, Steerable};
-use crate::model::write_json;
+use crate::model::{Adapter, write_json};
 use crate::names;
 use crate::plan::{Component, GenerationConfig, Lora, ModelRef, StageId};
 use crate::session::{Cx, Session};
@@ -181,13 +181,25 @@ pub struct Judged<'a> {
     pub sampling: &'a GenerationConfig,
 }
 
+/// Copies a model's folder; what its adapters are of comes to `above`, so that they stand alone there.
+pub fn bring(model: &Path, to: &Path, above: &Path) -> Result<()> {
+    durable::copy_folder(model, to).map_err(|e| Error::io(to, e))?;
+    let place = above.join(names::BASE);
+    let parts = model.join(gained::place(0));
+    match [model, &parts].into_iter().find(|folder| Adapter::is_one(folder)) {
+        Some(adapter) if !place.exists() => {
+            durable::copy_folder(&Adapter::base_in(adapter)?, &place).map_err(|e| Error::io(&place, e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Brings a judged policy into an empty folder that stands alone: its models, how it is steered, and how it was sampled. A prompted one's
 /// own steering.json, which says what it was trained on, stays.
 pub fn publish(session: &Session, judged: &Judged, objectives: Vec<String>, folder: &Path) -> Result<()> {
     let mut by = judged.by.0.boxed();
     for (place, model) in by.models() {
-        let (from, to) = (session.model_folder(model), folder.join(&place));
-        durable::copy_folder(&from, &to).map_err(|e| Error::io(&to, e))?;
+        bring(&session.model_folder(model), &folder.join(&place), folder)?;
         *model = ModelRef::Path(place);
     }
     if by.name() != Prompted::NAME {

@@ -10,7 +10,7 @@ pub mod prompted;
 pub mod soup;
 
 pub use by::{AnySteer, By, Steer, SteerKind};
-pub use file::{Judged, Opened, Steering, publish, said_by, save};
+pub use file::{Judged, Opened, Steering, bring, publish, said_by, save};
 
 use crate::decode::Decoder;
 use crate::model::{Adapter, Model};
