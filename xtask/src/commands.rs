@@ -70,6 +70,7 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
         checked(cargo().args(["fmt", "--all", "--check"]))?;
         checked(cargo().args(["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]))?;
         checked(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+        contributing::check()?;
         checked(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))?;
         // What plugin authors get must build from its packages alone.
         let published = ["--package", "motrain-abi", "--package", "motrain-plugin"];

@@ -4,6 +4,7 @@ mod at_once;
 mod bootstrap;
 mod campaign;
 mod commands;
+mod contributing;
 mod fuzz;
 mod libtorch;
 mod models;
