@@ -59,7 +59,7 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
             parameters += trained_parameters(&folder(&stage.id))?;
             gains += parts(&folder(&stage.id))?.unwrap_or(0);
         }
-        data.extend(made(stage.work.kind()));
+        data.extend(stage.work.made_of_rewards());
         let metrics = read_metrics(&seed.run, &stage.id)?;
         generated += sum(&metrics, "tokens/generated");
         trained += sum(&metrics, "tokens/trained");
@@ -120,17 +120,6 @@ fn parts(stage: &Path) -> Result<Option<u64>> {
     let folders = folders.flat_map(|folder| [folder.join(SOFT_TOKENS), folder]).filter(|folder| folder.is_dir());
     let counts = folders.map(|folder| parameter_count(&folder)).collect::<motrain_engine::Result<Vec<_>>>()?;
     Ok((!counts.is_empty()).then(|| counts.iter().sum()))
-}
-
-/// What a kind of stage makes, that nobody has for the task.
-fn made(kind: &str) -> Option<&'static str> {
-    match kind {
-        "preference_data" => Some("pairs labelled by the reward models"),
-        "ric_data" => Some("answers scored by the reward models"),
-        "best_of_n" => Some("the best of several answers by the reward models"),
-        "ratings" => Some("ratings made of the reward models' scores"),
-        _ => None,
-    }
 }
 
 fn sum(steps: &[(usize, Metrics)], key: &str) -> f64 {

@@ -17,6 +17,11 @@ pub struct Completion {
 }
 
 impl Completion {
+    /// One that was not drawn here.
+    pub fn written(text: &str, finished: bool) -> Self {
+        Self { tokens: vec![], log_probs: vec![], text: text.to_owned(), finished }
+    }
+
     /// What rewards see of it, as an answer to a plain prompt.
     pub fn sample<'a>(&'a self, row: &'a data::Row) -> Sample<'a> {
         Sample { prompt: &row.prompt, completion: &self.text, finished: self.finished, row: &row.columns }

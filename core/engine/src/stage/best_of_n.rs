@@ -62,6 +62,7 @@ impl Options for BestOfN {}
 impl Work for BestOfN {
     const KIND: &'static str = "best_of_n";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Samples];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         vec![
@@ -73,8 +74,8 @@ impl Work for BestOfN {
         ]
     }
 
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Samples]
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        Some("the best of several answers by the reward models")
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

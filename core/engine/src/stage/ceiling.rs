@@ -4,6 +4,7 @@
 use super::front::Front;
 use super::rows::all_prompts;
 use super::{Makes, Ref, Work, rewards};
+use crate::decode::{Completion, Completions};
 use crate::memory::{Drawing, Footprint, Known};
 use crate::plan::{GenerationConfig, Stage, StageId, objectives};
 use crate::reward::Scores;
@@ -44,13 +45,10 @@ impl Options for Ceiling {
 impl Work for Ceiling {
     const KIND: &'static str = "ceiling";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Front, Makes::Ceiling];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         vec![Ref::Stage(Makes::Rewards, &mut self.rewards), Ref::Data(&mut self.prompts)]
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Front, Makes::Ceiling]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
@@ -86,13 +84,14 @@ impl Work for Ceiling {
             obey()?;
         }
         bar.finish();
-        let mut front = Front::of(1);
+        let mut front = Front::default();
         for weights in grid_of(objectives.len(), self.step).map_err(|what| Error::invalid(format!("step {what}")))? {
             let best: Vec<usize> = scored.iter().map(|(_, scores)| highest(&scores.objectives, &weights)).collect();
             let chosen = scored.iter().zip(best);
-            let texts = chosen.clone().map(|((answers, _), i)| (answers[i].to_owned(), true));
+            let texts = chosen.clone().map(|((answers, _), i)| Completion::written(answers[i], true));
+            let answers = Completions::new(1, texts.collect());
             let scores = Scores::picked(chosen.map(|((_, scores), i)| (scores, i)));
-            front.add(&weights, &rows, texts, scores);
+            front.add(&weights, &rows, &answers, scores);
         }
         front.save(stage, &self.name, &objectives)
     }

@@ -56,14 +56,11 @@ impl Options for Compare {
 impl Work for Compare {
     const KIND: &'static str = "compare";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let methods = std::iter::once(&mut self.method).chain(&mut self.against).map(|id| Ref::Stage(Makes::Front, id));
         methods.chain(self.dimensions.iter_mut().map(|d| Ref::Component(Kind::Judge, &mut d.judge))).collect()
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[]
     }
 
     fn footprint(&self, _known: &Known) -> Result<Footprint> {

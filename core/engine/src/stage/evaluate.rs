@@ -110,6 +110,7 @@ impl Evaluate {
 impl Work for Evaluate {
     const KIND: &'static str = "evaluate";
     const REVISION: u32 = 2;
+    const MAKES: &'static [Makes] = &[Makes::Front];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let models = self.by.0.models().into_iter();
@@ -135,10 +136,6 @@ impl Work for Evaluate {
 
     fn same_tokens(&self) -> Vec<&ModelRef> {
         self.by.0.same_tokens()
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Front]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {
@@ -201,13 +198,13 @@ fn run(stage: Cx, options: &Evaluate) -> Result<()> {
     set.check_rows(&options.prompts, &rows)?;
     let asked = Asked { policy: policy.as_ref(), tokenizer: &tokenizer, steering: &steering, rows: &rows, set: &set };
     let bar = stage.progress(grid.len());
-    let mut front = Front::of(options.completions);
+    let mut front = Front::default();
     let (mut tokens, clock) = (0, Instant::now());
     for (at, weights) in grid.iter().enumerate() {
         let seed = |i: usize, n: usize| session.seed("evaluation", ((n * grid.len() + at) * rows.len() + i) as u64);
         let (answers, scores) = asked.answer(weights, (options.completions, &options.generate), seed)?;
         tokens += answers.tokens();
-        front.add(weights, &rows, answers.into_iter().map(|a| (a.text, a.finished)), scores);
+        front.add(weights, &rows, &answers, scores);
         bar.set_position(at as u64 + 1);
         bar.set_message(format!("weights {:?}", weights.values()));
         obey()?;

@@ -1,5 +1,6 @@
 //! What stages leave that make a front: an answer to each prompt at each weight with its scores, some of them to read, and points with metrics.
 
+use crate::decode::Completions;
 use crate::model::write_json;
 use crate::names;
 use crate::reward::{Ensemble, Scores};
@@ -11,6 +12,7 @@ use motrain_core::metrics::stats::mean;
 use motrain_core::{Prompt, Weights, stop};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::Path;
 
 /// Prompts whose answers are kept for reading.
@@ -29,34 +31,32 @@ pub struct Answer {
 }
 
 /// A front as it is made, weight by weight.
+#[derive(Default)]
 pub struct Front {
-    /// Answers to each prompt.
-    per_prompt: usize,
+    /// Which answers are a prompt's, the same at all weights.
+    spans: Vec<Range<usize>>,
     answered: Vec<(Weights, Scores)>,
     lines: String,
     samples: Vec<Value>,
 }
 
 impl Front {
-    /// One with so many answers to each prompt.
-    pub fn of(per_prompt: usize) -> Self {
-        Self { per_prompt, answered: vec![], lines: String::new(), samples: vec![] }
-    }
-
-    /// The answers to all prompts at `weights`, prompt by prompt, each with whether it was finished, and their scores.
-    pub fn add(
-        &mut self,
-        weights: &Weights,
-        rows: &[Row],
-        answers: impl Iterator<Item = (String, bool)>,
-        scores: Scores,
-    ) {
-        for (i, (completion, finished)) in answers.enumerate() {
-            let (prompt, scores) = (rows[i / self.per_prompt].prompt.clone(), scores.objectives[i].clone());
-            let line = json!(Answer { weights: weights.clone(), prompt, completion, finished: Some(finished), scores });
-            self.lines += &format!("{line}\n");
-            if i % self.per_prompt == 0 && i / self.per_prompt < SHOWN {
-                self.samples.push(line);
+    /// The answers to all prompts at `weights`, and their scores.
+    pub fn add(&mut self, weights: &Weights, rows: &[Row], answers: &Completions, scores: Scores) {
+        self.spans = (0..rows.len()).map(|prompt| answers.span(prompt)).collect();
+        for (prompt, (row, span)) in rows.iter().zip(&self.spans).enumerate() {
+            for i in span.clone() {
+                let line = json!(Answer {
+                    weights: weights.clone(),
+                    prompt: row.prompt.clone(),
+                    completion: answers[i].text.clone(),
+                    finished: Some(answers[i].finished),
+                    scores: scores.objectives[i].clone(),
+                });
+                self.lines += &format!("{line}\n");
+                if i == span.start && prompt < SHOWN {
+                    self.samples.push(line);
+                }
             }
         }
         self.answered.push((weights.clone(), scores));
@@ -64,7 +64,7 @@ impl Front {
 
     /// Writes the stage's files; `name` is the method's.
     pub fn save(self, stage: Cx, name: &str, objectives: &[String]) -> Result<()> {
-        let scored = complete(self.answered, self.per_prompt, objectives, name)?;
+        let scored = complete(self.answered, &self.spans, objectives, name)?;
         let reference_point = vec![0.0; objectives.len()];
         let (name, seed) = (name.to_owned(), stage.session.plan.seed);
         // Many objectives make hypervolumes slow.
@@ -81,15 +81,13 @@ impl Front {
 /// Scores by weight over the prompts that have all their scores at every weight, so that weights stay comparable; means over a prompt's answers.
 fn complete(
     answered: Vec<(Weights, Scores)>,
-    per_prompt: usize,
+    spans: &[Range<usize>],
     objectives: &[String],
     name: &str,
 ) -> Result<Vec<Scored>> {
-    let prompts = answered.first().map_or(0, |(_, scores)| scores.objectives.len() / per_prompt);
-    let of = |prompt: usize| prompt * per_prompt..(prompt + 1) * per_prompt;
-    let has_all = |scores: &Vec<Option<f64>>, i: usize| scores[of(i)].iter().all(Option::is_some);
-    let whole = |i: &usize| answered.iter().all(|(_, s)| s.raw.values().all(|scores| has_all(scores, *i)));
-    let kept: Vec<usize> = (0..prompts).filter(whole).collect();
+    let has_all = |scores: &Vec<Option<f64>>, span: &Range<usize>| scores[span.clone()].iter().all(Option::is_some);
+    let whole = |span: &&Range<usize>| answered.iter().all(|(_, s)| s.raw.values().all(|scores| has_all(scores, span)));
+    let (prompts, kept) = (spans.len(), spans.iter().filter(whole).collect::<Vec<_>>());
     if kept.is_empty() {
         return Err(Error::invalid(format!(
             "{name}: no prompt has all its scores: a reward left out an answer to each; one that asks a server says above why"
@@ -100,7 +98,7 @@ fn complete(
     }
     let one = |(weights, scores): (Weights, Scores)| {
         let means = |score: &dyn Fn(usize) -> Option<f64>| -> Vec<f64> {
-            kept.iter().map(|&i| mean(&of(i).filter_map(score).collect::<Vec<_>>())).collect()
+            kept.iter().map(|&span| mean(&span.clone().filter_map(score).collect::<Vec<_>>())).collect()
         };
         let objective = |k: usize| means(&|i| Some(scores.objectives[i].as_ref()?[k]));
         let raw = |name: &String| means(&|i| scores.raw[name][i]);

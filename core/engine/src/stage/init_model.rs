@@ -59,13 +59,10 @@ impl Options for InitModel {
 impl Work for InitModel {
     const KIND: &'static str = "init_model";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         self.corpus.iter_mut().map(Ref::File).collect()
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn footprint(&self, _known: &Known) -> Result<Footprint> {

@@ -70,6 +70,7 @@ impl Options for OnlinePreference {
 impl Work for OnlinePreference {
     const KIND: &'static str = "online_preference";
     const REVISION: u32 = 2;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let own = [
@@ -115,10 +116,6 @@ impl Work for OnlinePreference {
 
     fn trains(&self) -> Option<Trains<'_>> {
         Some(Trains { model: &self.online.policy, lora: self.online.lora.as_ref(), train: &self.online.train })
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

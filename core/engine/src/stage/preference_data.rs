@@ -48,6 +48,7 @@ impl Options for PreferenceData {}
 impl Work for PreferenceData {
     const KIND: &'static str = "preference_data";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Pairs];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         vec![
@@ -59,8 +60,8 @@ impl Work for PreferenceData {
         ]
     }
 
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Pairs]
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        Some("pairs labelled by the reward models")
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

@@ -62,13 +62,14 @@ impl Ratings {
 impl Work for Ratings {
     const KIND: &'static str = "ratings";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Ratings];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         vec![Ref::Model(&mut self.policy), Ref::Stage(Makes::Rewards, &mut self.rewards), Ref::Data(&mut self.prompts)]
     }
 
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Ratings]
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        Some("ratings made of the reward models' scores")
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

@@ -69,6 +69,7 @@ impl Options for Reinforce {
 impl Work for Reinforce {
     const KIND: &'static str = "reinforce";
     const REVISION: u32 = 3;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let own = Ref::Component(Kind::Advantage, &mut self.baseline);
@@ -77,10 +78,6 @@ impl Work for Reinforce {
 
     fn trains(&self) -> Option<Trains<'_>> {
         Some(Trains { model: &self.online.policy, lora: self.online.lora.as_ref(), train: &self.online.train })
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn check_among(&self, earlier: &[Stage]) -> Checked {

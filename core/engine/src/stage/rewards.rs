@@ -141,14 +141,11 @@ impl Rewards {
 impl Work for Rewards {
     const KIND: &'static str = "rewards";
     const REVISION: u32 = 2;
+    const MAKES: &'static [Makes] = &[Makes::Rewards];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let sources = self.sources.iter_mut().map(|s| Ref::Component(Kind::Reward, &mut s.source));
         [Ref::Model(&mut self.policy), Ref::Data(&mut self.prompts)].into_iter().chain(sources).collect()
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Rewards]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

@@ -83,6 +83,7 @@ impl RicData {
 impl Work for RicData {
     const KIND: &'static str = "ric_data";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Samples, Makes::ScoredSamples, Makes::Statistics];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let goals = self.goals.iter_mut().map(|id| Ref::Stage(Makes::Statistics, id));
@@ -94,9 +95,13 @@ impl Work for RicData {
 
     fn makes(&self) -> &'static [Makes] {
         match self.goals {
-            None => &[Makes::Samples, Makes::ScoredSamples, Makes::Statistics],
+            None => Self::MAKES,
             Some(_) => &[Makes::Samples, Makes::ScoredSamples],
         }
+    }
+
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        Some("answers scored by the reward models")
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

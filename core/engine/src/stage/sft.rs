@@ -59,6 +59,7 @@ impl Options for Sft {
 impl Work for Sft {
     const KIND: &'static str = "sft";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let samples = self.samples.iter_mut().map(|id| Ref::Stage(Makes::Samples, id));
@@ -75,10 +76,6 @@ impl Work for Sft {
 
     fn trains(&self) -> Option<Trains<'_>> {
         Some(Trains { model: &self.model, lora: self.lora.as_ref(), train: &self.train })
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

@@ -34,6 +34,7 @@ impl Options for Soup {
 impl Work for Soup {
     const KIND: &'static str = "soup";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         self.of.models().into_iter().map(|(_, model)| Ref::Model(model)).collect()
@@ -41,10 +42,6 @@ impl Work for Soup {
 
     fn common_base(&self) -> Option<&ModelRef> {
         self.of.common_base()
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

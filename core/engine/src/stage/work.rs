@@ -1,5 +1,6 @@
 //! What a stage is: the trait that its one file implements, and the shape in which plans hold any of them.
 
+use super::STAGES;
 use crate::Result;
 use crate::memory::{Footprint, Known};
 use crate::model::Labels;
@@ -22,13 +23,22 @@ pub trait Work: Options + Serialize + Clone + PartialEq + Debug + Send + Sync + 
     const KIND: &'static str;
     /// Raised when its results change: what an earlier motrain finished is then made anew.
     const REVISION: u32;
+    /// All that later stages may find in it.
+    const MAKES: &'static [Makes];
 
     /// Everything that the options refer to. The plan checks it, orders stages by it, follows it when folders move, and makes hashes of
     /// what is there.
     fn refs(&mut self) -> Vec<Ref<'_>>;
 
-    /// What later stages find in it.
-    fn makes(&self) -> &'static [Makes];
+    /// What later stages find in it, with these options.
+    fn makes(&self) -> &'static [Makes] {
+        Self::MAKES
+    }
+
+    /// Data that it makes of rewards, such as people are asked for elsewhere: as tables of costs say it.
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        None
+    }
 
     fn run(&self, stage: Cx) -> Result<()>;
 
@@ -140,19 +150,27 @@ pub enum Makes {
 }
 
 impl Makes {
-    /// As messages say it.
-    pub fn words(self) -> &'static str {
+    fn noun(self) -> &'static str {
         match self {
             Makes::Policy => "policy",
-            Makes::RewardModel => "reward model; name a reward_model stage",
-            Makes::Rewards => "rewards; name a rewards stage",
-            Makes::Samples => "samples; name a best_of_n or ric_data stage",
-            Makes::Pairs => "preference pairs; name a preference_data stage",
-            Makes::Ratings => "ratings; name a ratings stage",
-            Makes::ScoredSamples => "scored samples; name a ric_data stage",
-            Makes::Statistics => "statistics; name a ric_data stage without goals",
-            Makes::Front => "front; name an evaluate stage",
-            Makes::Ceiling => "ceiling; name a ceiling stage",
+            Makes::RewardModel => "reward model",
+            Makes::Rewards => "rewards",
+            Makes::Samples => "samples",
+            Makes::Pairs => "preference pairs",
+            Makes::Ratings => "ratings",
+            Makes::ScoredSamples => "scored samples",
+            Makes::Statistics => "statistics of answers that were drawn without goals",
+            Makes::Front => "front",
+            Makes::Ceiling => "ceiling",
+        }
+    }
+
+    /// As messages say it, with the kinds of stage that make it where they are few.
+    pub fn words(self) -> String {
+        let kinds: Vec<&str> = STAGES.iter().filter(|kind| kind.makes.contains(&self)).map(|kind| kind.name).collect();
+        match kinds.len() {
+            1..=2 => format!("{}; name a {} stage", self.noun(), kinds.join(" or ")),
+            _ => self.noun().into(),
         }
     }
 }
@@ -164,6 +182,7 @@ pub trait AnyWork: Any + Debug + Send + Sync {
     fn options(&self) -> Value;
     fn refs(&mut self) -> Vec<Ref<'_>>;
     fn makes(&self) -> &'static [Makes];
+    fn made_of_rewards(&self) -> Option<&'static str>;
     fn run(&self, stage: Cx) -> Result<()>;
     fn footprint(&self, known: &Known) -> Result<Footprint>;
     fn check_among(&self, earlier: &[Stage]) -> Checked;
@@ -201,6 +220,10 @@ impl<T: Work> AnyWork for T {
 
     fn makes(&self) -> &'static [Makes] {
         Work::makes(self)
+    }
+
+    fn made_of_rewards(&self) -> Option<&'static str> {
+        Work::made_of_rewards(self)
     }
 
     fn run(&self, stage: Cx) -> Result<()> {
@@ -279,12 +302,14 @@ impl dyn AnyWork {
 /// A kind of stage: its name, and how its options are read.
 pub struct StageKind {
     pub name: &'static str,
+    pub makes: &'static [Makes],
     pub schema: fn() -> Value,
     pub read: fn(&str, &Value) -> motrain_core::Result<Box<dyn AnyWork>>,
 }
 
 impl StageKind {
     pub const fn of<T: Work>() -> Self {
-        Self { name: T::KIND, schema: schema_of::<T>, read: |owner, options| Ok(Box::new(parse::<T>(owner, options)?)) }
+        let read = |owner: &str, options: &Value| Ok(Box::new(parse::<T>(owner, options)?) as Box<dyn AnyWork>);
+        Self { name: T::KIND, makes: T::MAKES, schema: schema_of::<T>, read }
     }
 }

@@ -84,6 +84,7 @@ impl Options for Preference {
 impl Work for Preference {
     const KIND: &'static str = "preference";
     const REVISION: u32 = 1;
+    const MAKES: &'static [Makes] = &[Makes::Policy];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let components = [
@@ -125,10 +126,6 @@ impl Work for Preference {
 
     fn trains(&self) -> Option<Trains<'_>> {
         Some(Trains { model: &self.policy, lora: self.lora.as_ref(), train: &self.train })
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::Policy]
     }
 
     fn footprint(&self, known: &Known) -> Result<Footprint> {

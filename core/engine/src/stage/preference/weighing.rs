@@ -103,12 +103,15 @@ impl Weighing {
         let rows: Vec<Row> = new.iter().map(|(_, pair)| row(pair)).collect();
         let answers = new.iter().flat_map(|(_, pair)| {
             let texts = [&pair.chosen, &pair.rejected].into_iter().zip(pair.finished);
-            texts.map(|(text, finished)| Completion { tokens: vec![], log_probs: vec![], text: text.clone(), finished })
+            texts.map(|(text, finished)| Completion::written(text, finished))
         });
         let answers = Completions::new(2, answers.collect());
         let scores = self.set.score(&rows.iter().collect::<Vec<_>>(), &answers)?.objectives;
-        let both = scores.chunks(2).map(|both| [both[0].clone(), both[1].clone()]);
-        self.scores.extend(new.iter().map(|(which, _)| *which).zip(both));
+        let both = new.iter().enumerate().map(|(i, (which, _))| {
+            let first = answers.span(i).start;
+            (*which, [scores[first].clone(), scores[first + 1].clone()])
+        });
+        self.scores.extend(both);
         Ok(())
     }
 }

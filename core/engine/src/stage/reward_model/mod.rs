@@ -111,6 +111,7 @@ impl Options for RewardModel {
 impl Work for RewardModel {
     const KIND: &'static str = "reward_model";
     const REVISION: u32 = 4;
+    const MAKES: &'static [Makes] = &[Makes::RewardModel];
 
     fn refs(&mut self) -> Vec<Ref<'_>> {
         let data = self.data.iter_mut().chain(&mut self.heldout).chain(&mut self.contrasts).map(Ref::Data);
@@ -124,10 +125,6 @@ impl Work for RewardModel {
 
     fn takes_scored(&self) -> bool {
         true
-    }
-
-    fn makes(&self) -> &'static [Makes] {
-        &[Makes::RewardModel]
     }
 
     fn labels(&self) -> Option<Labels> {
