@@ -44,7 +44,9 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
         };
         if source.is_dir() {
             copy_folder(&source, &target)?;
-        } else if target.extension().is_none_or(|e| e != "safetensors") || fs::hard_link(source.canonicalize()?, &target).is_err() {
+        } else if target.extension().is_none_or(|e| e != "safetensors")
+            || fs::hard_link(source.canonicalize()?, &target).is_err()
+        {
             fs::copy(&source, &target)?;
         }
     }

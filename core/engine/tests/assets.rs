@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use motrain_core::data::{DataSpec, pairs};
+use motrain_core::data::{DataOptions, pairs};
 use motrain_core::metrics::stats::pearson;
 use motrain_core::plan::GenerationConfig;
 use motrain_core::reward::{RewardSource, Sample};
@@ -133,8 +133,8 @@ fn says_what_belongs(name: &str, policy: &str) {
 /// Of every kind of contrast in the task's own set, of prompts that nothing was trained on.
 fn reads_prompt_and_answer(name: &str, objective: &str) {
     let task = task(name);
-    let spec = json!({ "paths": [asset(task, "contrasts.jsonl")] });
-    let rows = pairs(&serde_json::from_value::<DataSpec>(spec).unwrap()).unwrap();
+    let options = json!({ "paths": [asset(task, "contrasts.jsonl")] });
+    let rows = pairs(&serde_json::from_value::<DataOptions>(options).unwrap()).unwrap();
     let mut kinds: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for row in rows {
         let kind = row.columns["kind"].as_str().unwrap().to_owned();

@@ -35,7 +35,7 @@ pub enum Part {
 /// Which rows of which files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct DataSpec {
+pub struct DataOptions {
     /// One file, or several that are read one after the other: .jsonl or .json, plain or gzipped.
     #[schemars(length(min = 1, max = 10_000), inner(length(min = 1, max = 4096)))]
     pub paths: Vec<String>,
@@ -60,7 +60,7 @@ fn tenth() -> f64 {
     0.1
 }
 
-impl DataSpec {
+impl DataOptions {
     /// Why there can be no rows, whatever the files hold.
     pub fn is_void(&self) -> Option<String> {
         let part = match (self.part, self.test_share) {
@@ -72,10 +72,10 @@ impl DataSpec {
     }
 }
 
-/// Where a row stands: which file of its `DataSpec`, and the line.
+/// Where a row stands: which file of its `DataOptions`, and the line.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Index into the paths of its `DataSpec`.
+    /// Index into the paths of its `DataOptions`.
     pub file: usize,
     /// Of the file, from 1.
     pub line: usize,
@@ -83,8 +83,8 @@ pub struct Place {
 
 impl Place {
     /// `path:line`.
-    pub fn of(&self, spec: &DataSpec) -> String {
-        format!("{}:{}", spec.paths.get(self.file).map_or("", String::as_str), self.line)
+    pub fn of(&self, options: &DataOptions) -> String {
+        format!("{}:{}", options.paths.get(self.file).map_or("", String::as_str), self.line)
     }
 }
 
@@ -147,18 +147,18 @@ pub struct Rated {
 }
 
 /// Reads the prompts of rows with `prompt`, `messages`, `conversations` or `chosen`.
-pub fn prompts(spec: &DataSpec) -> Result<Vec<Row>> {
+pub fn prompts(options: &DataOptions) -> Result<Vec<Row>> {
     let form = |columns: Value, notes: &mut Notes| {
         let prompt = forms::prompt(&columns, notes)?;
         Ok(prompt.map(|prompt| (prompt, columns)))
     };
     let row = |((prompt, columns), place)| Row { prompt, columns, place };
-    Ok(read(spec, form, |(prompt, _)| prompt)?.into_iter().map(row).collect())
+    Ok(read(options, form, |(prompt, _)| prompt)?.into_iter().map(row).collect())
 }
 
 /// Reads preference pairs: `chosen` and `rejected` with or without `prompt`, and with a `margin` or none; `"chosen_finished": false` and
 /// `"rejected_finished": false` mark answers that were cut.
-pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
+pub fn pairs(options: &DataOptions) -> Result<Vec<Pair>> {
     let form = |columns: Value, notes: &mut Notes| {
         let (margin, finished) = (forms::margin(&columns)?, forms::finished(&columns)?);
         let pair = forms::pair(&columns, notes)?;
@@ -173,33 +173,33 @@ pub fn pairs(spec: &DataSpec) -> Result<Vec<Pair>> {
         finished,
         place,
     };
-    Ok(read(spec, form, |((prompt, ..), _)| prompt)?.into_iter().map(pair).collect())
+    Ok(read(options, form, |((prompt, ..), _)| prompt)?.into_iter().map(pair).collect())
 }
 
 /// Reads answers with ratings: `prompt` and `completion` or `response`, or a conversation that ends with the answer, and a column for each of
 /// `attributes`.
-pub fn ratings(spec: &DataSpec, attributes: &[String]) -> Result<Vec<Rated>> {
+pub fn ratings(options: &DataOptions, attributes: &[String]) -> Result<Vec<Rated>> {
     let form = |columns: Value, notes: &mut Notes| forms::rating(&columns, attributes, notes);
     let one =
         |(((prompt, completion, finished), ratings), place)| Rated { prompt, completion, finished, ratings, place };
-    Ok(read(spec, form, |((prompt, ..), _)| prompt)?.into_iter().map(one).collect())
+    Ok(read(options, form, |((prompt, ..), _)| prompt)?.into_iter().map(one).collect())
 }
 
 /// Reads rows for supervised fine-tuning: `prompt` and `completion`, or a conversation that ends with the completion;
 /// `"finished": false` marks a completion that was cut.
-pub fn completions(spec: &DataSpec) -> Result<Vec<Demonstration>> {
+pub fn completions(options: &DataOptions) -> Result<Vec<Demonstration>> {
     let form = |columns: Value, notes: &mut Notes| forms::demonstration(&columns, notes);
     let one = |((prompt, completion, finished), place)| Demonstration { prompt, completion, finished, place };
-    Ok(read(spec, form, |(prompt, ..)| prompt)?.into_iter().map(one).collect())
+    Ok(read(options, form, |(prompt, ..)| prompt)?.into_iter().map(one).collect())
 }
 
 fn read<T>(
-    spec: &DataSpec,
+    options: &DataOptions,
     form: impl Fn(Value, &mut Notes) -> std::result::Result<Option<T>, String>,
     prompt: impl Fn(&T) -> &Prompt,
 ) -> Result<Vec<(T, Place)>> {
     let (mut files, mut said, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-    for (file, path) in spec.paths.iter().enumerate() {
+    for (file, path) in options.paths.iter().enumerate() {
         let path = Path::new(path);
         let (mut rows, mut notes) = (Vec::new(), Notes::default());
         for row in Lines::open(path)? {
@@ -210,7 +210,7 @@ fn read<T>(
             }
             let found = form(columns, &mut notes).map_err(|what| Error::Data { path: path.to_owned(), line, what })?;
             rows.extend(
-                found.filter(|f| spec.part.holds(prompt(f), spec.test_share)).map(|f| (f, Place { file, line })),
+                found.filter(|f| options.part.holds(prompt(f), options.test_share)).map(|f| (f, Place { file, line })),
             );
         }
         if notes.line == 0 {
@@ -220,10 +220,10 @@ fn read<T>(
         said.extend(notes.sentences().into_iter().map(|s| format!("\n  {}: {s}", path.display())));
         files.push(rows);
     }
-    let rows = interleave(files, spec.limit);
+    let rows = interleave(files, options.limit);
     if rows.is_empty() {
-        let paths = spec.paths.join(", ");
-        return Err(Error::Invalid(format!("no rows in {paths} ({:?} part){}", spec.part, said.concat())));
+        let paths = options.paths.join(", ");
+        return Err(Error::Invalid(format!("no rows in {paths} ({:?} part){}", options.part, said.concat())));
     }
     Ok(rows)
 }

@@ -1,7 +1,7 @@
 //! GDPO (Liu et al. 2026, 2601.05242): by the prompt's own completions, each objective by itself, and then their weighted sum by all of the step.
 
-use super::group::by_group;
 use super::Normaliser;
+use super::group::by_group;
 use crate::metrics::stats::Moments;
 use crate::options::{Options, parse};
 use crate::registry::{Builtin, schema};

@@ -38,16 +38,16 @@ pub fn all(seed: &Seed) -> Result<Vec<Cost>> {
     let mut out = Vec::new();
     for stage in &seed.plan.stages {
         let evaluation = stage.work.downcast_ref::<Evaluate>();
-        let (Some(spec), Some((task, "fig2" | "fig7"))) = (evaluation, place(&stage.id)) else { continue };
-        out.push(cost(seed, task, &stage.id, spec)?);
+        let (Some(options), Some((task, "fig2" | "fig7"))) = (evaluation, place(&stage.id)) else { continue };
+        out.push(cost(seed, task, &stage.id, options)?);
     }
     Ok(out)
 }
 
-fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
+fn cost(seed: &Seed, task: &str, id: &str, options: &Evaluate) -> Result<Cost> {
     let folder = |stage: &str| motrain_engine::folder::stage(&seed.run, stage);
     // What all methods share is nobody's cost.
-    let (needed, shared) = (seed.plan.behind(&[id.into()]), seed.plan.behind(&[spec.rewards.to_string()]));
+    let (needed, shared) = (seed.plan.behind(&[id.into()]), seed.plan.behind(&[options.rewards.to_string()]));
     let own = |s: &&Stage| s.id != id && needed.contains(&s.id) && !shared.contains(&s.id);
     let (mut policies, mut parameters, mut generated, mut trained, mut seconds) = (0, 0, 0.0, 0.0, 0.0);
     let (mut gains, mut data) = (0, BTreeSet::new());
@@ -69,12 +69,12 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
         seconds += sampled["seconds"].as_f64().unwrap_or(0.0);
     }
     let serving = &speed(&folder(id))["serving"];
-    let (held, passes_per_token) = (spec.by.0.held() - 1, spec.by.0.networks());
-    let adapters = adapters(seed, spec)?;
+    let (held, passes_per_token) = (options.by.0.held() - 1, options.by.0.networks());
+    let adapters = adapters(seed, options)?;
     let one = serving["parameters"].as_u64().unwrap_or(0) / passes_per_token as u64;
     Ok(Cost {
         task: task.into(),
-        method: spec.name.clone(),
+        method: options.name.clone(),
         policies,
         parameters,
         tokens_generated: generated,
@@ -89,8 +89,8 @@ fn cost(seed: &Seed, task: &str, id: &str, spec: &Evaluate) -> Result<Cost> {
 }
 
 /// Numbers of the adapters that an evaluation answers with, if it holds their base once.
-fn adapters(seed: &Seed, spec: &Evaluate) -> Result<Option<u64>> {
-    let mut by = spec.by.0.boxed();
+fn adapters(seed: &Seed, options: &Evaluate) -> Result<Option<u64>> {
+    let mut by = options.by.0.boxed();
     let place = |model: &ModelRef| match model {
         ModelRef::Path(path) => PathBuf::from(path),
         ModelRef::Stage { stage, epoch } => motrain_engine::folder::stage(&seed.run, stage).join(names::model(*epoch)),

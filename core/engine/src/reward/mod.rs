@@ -13,7 +13,7 @@ use crate::decode::{Completion, Completions};
 use crate::stage::rewards::Rewards;
 use crate::train::log::Metrics;
 use crate::{Error, PROFILE, Result};
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use motrain_core::registry::Registry;
 use motrain_core::reward::{RewardSource, Sample, score_checked};
 use motrain_core::scale::Scale;
@@ -116,12 +116,12 @@ pub fn known(scores: &[Option<f64>]) -> Vec<f64> {
 impl RewardSet {
     /// Builds the sources of a `rewards` stage; `resolve` turns stage references in options into folders.
     pub fn build(
-        spec: &Rewards,
+        options: &Rewards,
         registry: &Registry,
         resolve: impl Fn(&serde_json::Value) -> Result<serde_json::Value>,
         scales: BTreeMap<String, Scale>,
     ) -> Result<Self> {
-        let sources = spec
+        let sources = options
             .sources
             .iter()
             .map(|s| {
@@ -129,7 +129,13 @@ impl RewardSet {
                 Ok((s.name.clone(), built))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { sources, objectives: spec.objectives(), doubted: spec.doubted(), scales, spent: RefCell::default() })
+        Ok(Self {
+            sources,
+            objectives: options.objectives(),
+            doubted: options.doubted(),
+            scales,
+            spent: RefCell::default(),
+        })
     }
 
     pub fn with_scales(self, scales: BTreeMap<String, Scale>) -> Self {
@@ -137,9 +143,9 @@ impl RewardSet {
     }
 
     /// Refuses rows that a source cannot score, before any answer to them is drawn.
-    pub fn check_rows(&self, spec: &DataSpec, rows: &[Row]) -> Result<()> {
+    pub fn check_rows(&self, options: &DataOptions, rows: &[Row]) -> Result<()> {
         for (row, (name, source)) in rows.iter().flat_map(|row| self.sources.iter().map(move |s| (row, s))) {
-            let placed = |what| Error::invalid(format!("{}: reward \"{name}\": {what}", row.place.of(spec)));
+            let placed = |what| Error::invalid(format!("{}: reward \"{name}\": {what}", row.place.of(options)));
             source.check_row(&row.columns).map_err(placed)?;
         }
         Ok(())

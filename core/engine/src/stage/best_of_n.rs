@@ -11,7 +11,7 @@ use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
 use crate::steer::Steering;
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use motrain_core::options::Options;
 use motrain_core::registry::Kind;
 use motrain_core::{Prompt, Weights};
@@ -28,7 +28,7 @@ use tch::no_grad;
 #[serde(deny_unknown_fields)]
 pub struct BestOfN {
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     pub sampler: Component,
@@ -142,12 +142,17 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let set = rewards::load(session, &options.rewards)?;
     let steering = Steering { objectives: set.objectives(), conditioner: session.conditioner(&options.conditioner)? };
     let objectives = &steering.objectives;
-    let (policy, text) = stage.load(&options.policy)?;
-    let wide = || widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &text);
+    let (policy, tokenizer) = stage.load(&options.policy)?;
+    let wide = || widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &tokenizer);
     let wide = options.conditioned.then(wide).transpose()?;
     let seen = |prompt: &Prompt| wide.as_ref().map_or_else(|| plain(prompt), |w| steering.prompt(w, prompt));
-    let rows =
-        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &seen)?;
+    let rows = load_prompts(
+        &options.prompts,
+        &tokenizer,
+        options.generate.max_new_tokens,
+        policy.config.shape.context,
+        &seen,
+    )?;
     set.check_rows(&options.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());
@@ -156,13 +161,13 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
         let draw = |index: u64| sampler.sample(objectives.len(), index, &mut stage.rng("weights", index));
         let asked = options.asked(chunk, c * CHUNK, draw)?;
         let prompt = |asked: &Asked| match options.conditioned {
-            true => text.encode_prompt(&steering.prompt(&asked.weights[0], &asked.row.prompt)?),
-            false => text.encode_prompt(&asked.row.prompt),
+            true => tokenizer.encode_prompt(&steering.prompt(&asked.weights[0], &asked.row.prompt)?),
+            false => tokenizer.encode_prompt(&asked.row.prompt),
         };
         let prompts = asked.iter().map(prompt).collect::<Result<Vec<_>>>()?;
         let first = c * CHUNK * asked.len() / chunk.len();
         let seed = |slot: usize, i: usize| stage.seed("sample", ((first + slot) * options.completions + i) as u64);
-        let drawn = rollout(&net, &text, &prompts, options.completions, seed, &options.generate)?;
+        let drawn = rollout(&net, &tokenizer, &prompts, options.completions, seed, &options.generate)?;
         tokens += drawn.tokens();
         let rows: Vec<&Row> = asked.iter().map(|asked| asked.row).collect();
         let scores = set.score(&rows, &drawn)?.objectives;

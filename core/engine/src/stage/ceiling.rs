@@ -11,7 +11,7 @@ use crate::reward::Scores;
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
 use motrain_core::Weights;
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use motrain_core::options::{Checked, Options};
 use motrain_core::reward::Sample;
 use motrain_core::weights::{grid_of, steps_of};
@@ -27,7 +27,7 @@ pub struct Ceiling {
     #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
     pub name: String,
     /// Prompts whose rows have a column `answers`, a list of texts.
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     /// Distance of neighbouring weights; 0.1 gives the paper's 11 points for two objectives.

@@ -13,7 +13,7 @@ use crate::session::{Cx, obey};
 use crate::steer::prompted::Prompted;
 use crate::steer::{By, Judged, Steer, Steering};
 use crate::{Error, Result};
-use motrain_core::data::DataSpec;
+use motrain_core::data::DataOptions;
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry::Kind;
@@ -33,7 +33,7 @@ pub struct Evaluate {
     /// What is steered.
     #[serde(flatten)]
     pub by: By,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     pub conditioner: Component,

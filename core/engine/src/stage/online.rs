@@ -10,7 +10,7 @@ use crate::plan::{
     objectives,
 };
 use motrain_core::Prompt;
-use motrain_core::data::DataSpec;
+use motrain_core::data::DataOptions;
 use motrain_core::normaliser::{NONE, Normaliser};
 use motrain_core::options::Checked;
 use motrain_core::registry::{Kind, Registry};
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Online {
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     pub sampler: Component,

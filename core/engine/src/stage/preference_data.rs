@@ -10,7 +10,7 @@ use crate::names;
 use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use motrain_core::options::Options;
 use motrain_core::registry::Kind;
 use rand::Rng as _;
@@ -26,7 +26,7 @@ use tch::no_grad;
 #[serde(deny_unknown_fields)]
 pub struct PreferenceData {
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     pub sampler: Component,
@@ -90,9 +90,14 @@ fn run(stage: Cx, options: &PreferenceData) -> Result<()> {
     let rule = session.registry.labels.build(&options.label.name, &options.label.options)?;
     let set = rewards::load(session, &options.rewards)?;
     let objectives = set.objectives().len();
-    let (policy, text) = stage.load(&options.policy)?;
-    let rows =
-        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &plain)?;
+    let (policy, tokenizer) = stage.load(&options.policy)?;
+    let rows = load_prompts(
+        &options.prompts,
+        &tokenizer,
+        options.generate.max_new_tokens,
+        policy.config.shape.context,
+        &plain,
+    )?;
     set.check_rows(&options.prompts, &rows)?;
     let net = no_grad(|| policy.net(session.dtype))?;
     let bar = stage.progress(rows.len());
@@ -100,9 +105,9 @@ fn run(stage: Cx, options: &PreferenceData) -> Result<()> {
     let (mut tokens, clock) = (0, Instant::now());
     for (c, chunk) in rows.chunks(CHUNK).enumerate() {
         obey()?;
-        let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
+        let prompts = chunk.iter().map(|r| tokenizer.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         let seed = |slot: usize, i: usize| stage.seed("sample", ((c * CHUNK + slot) * options.completions + i) as u64);
-        let drawn = rollout(&net, &text, &prompts, options.completions, seed, &options.generate)?;
+        let drawn = rollout(&net, &tokenizer, &prompts, options.completions, seed, &options.generate)?;
         tokens += drawn.tokens();
         let scores = set.score(&chunk.iter().collect::<Vec<&Row>>(), &drawn)?.objectives;
         for (slot, row) in chunk.iter().enumerate() {

@@ -8,7 +8,7 @@ use crate::names;
 use crate::plan::{GenerationConfig, ModelRef, Stage, StageId, objectives};
 use crate::session::{Cx, Session};
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, Part};
+use motrain_core::data::{DataOptions, Part};
 use motrain_core::levels::Levels;
 use motrain_core::options::{Checked, Options};
 use schemars::JsonSchema;
@@ -21,7 +21,7 @@ use serde_json::json;
 #[serde(deny_unknown_fields)]
 pub struct Ratings {
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     /// The lowest and the highest rating: scaled scores of 0 and 1.
@@ -94,7 +94,7 @@ const HELD_OUT: f64 = 0.1;
 
 /// What a `ratings` stage made, as rows to train on. The same hash of a conversation tells its parts apart as those of its prompts, so the
 /// share that is left is one of what they cover.
-pub fn rows(session: &Session, id: &str) -> Result<DataSpec> {
+pub fn rows(session: &Session, id: &str) -> Result<DataOptions> {
     let found = session.plan.stage(id).and_then(|s| s.work.downcast_ref::<Ratings>());
     let Ratings { prompts, .. } = found.ok_or_else(|| Error::invalid(format!("\"{id}\" is no ratings stage")))?;
     let (from, to) = match prompts.part {
@@ -103,7 +103,7 @@ pub fn rows(session: &Session, id: &str) -> Result<DataSpec> {
         Part::Test => (0.0, prompts.test_share),
     };
     let test_share = from + HELD_OUT * (to - from);
-    Ok(DataSpec { part: Part::Train, test_share, ..samples(session, id) })
+    Ok(DataOptions { part: Part::Train, test_share, ..samples(session, id) })
 }
 
 fn run(stage: Cx, options: &Ratings) -> Result<()> {

@@ -12,7 +12,7 @@ use crate::reward::implicit::{self, Implicit};
 use crate::reward::{Ensemble, RewardModelOptions, RewardSet, check_folder, check_made, known};
 use crate::session::{Cx, Session, obey};
 use crate::{Error, Result};
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use motrain_core::error::did_you_mean;
 use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options, parse};
@@ -56,7 +56,7 @@ pub struct Rewards {
     pub sources: Vec<Reward>,
     /// The policy whose samples the scales are fitted on.
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// Number of samples for the fit.
     #[serde(default = "fit_samples")]
     #[schemars(range(min = 2, max = 10_000_000))]
@@ -188,9 +188,14 @@ const AT_ONCE: usize = 64;
 fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let session = stage.session;
     let set = RewardSet::build(options, session.registry, |o| session.resolve(o), BTreeMap::new())?;
-    let (policy, text) = stage.load(&options.policy)?;
-    let rows =
-        load_prompts(&options.prompts, &text, options.generate.max_new_tokens, policy.config.shape.context, &plain)?;
+    let (policy, tokenizer) = stage.load(&options.policy)?;
+    let rows = load_prompts(
+        &options.prompts,
+        &tokenizer,
+        options.generate.max_new_tokens,
+        policy.config.shape.context,
+        &plain,
+    )?;
     set.check_rows(&options.prompts, &rows)?;
     let chosen: Vec<&Row> = (0..options.samples).map(|i| &rows[i % rows.len()]).collect();
     let bar = stage.progress(options.samples);
@@ -198,10 +203,10 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let net = no_grad(|| policy.net(session.dtype))?;
     let mut drawn = Vec::new();
     for (c, chunk) in chosen.chunks(AT_ONCE).enumerate() {
-        let prompts = chunk.iter().map(|r| text.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
+        let prompts = chunk.iter().map(|r| tokenizer.encode_prompt(&r.prompt)).collect::<Result<Vec<_>>>()?;
         // The same draws whatever the run's seed, so that the scores of several seeds are on one scale.
         let seed = |i: usize, _| sub_seed(0, "scales", (c * AT_ONCE + i) as u64);
-        drawn.extend(rollout(&net, &text, &prompts, 1, seed, &options.generate)?);
+        drawn.extend(rollout(&net, &tokenizer, &prompts, 1, seed, &options.generate)?);
         bar.inc(chunk.len() as u64);
         obey()?;
     }

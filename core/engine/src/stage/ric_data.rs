@@ -14,7 +14,7 @@ use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::conditioner::Conditioner;
 use motrain_core::conditioner::rewards_in_context::{self, Statistics, goals};
-use motrain_core::data::{DataSpec, json_lines};
+use motrain_core::data::{DataOptions, json_lines};
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry::{Kind, Registry};
@@ -31,7 +31,7 @@ use std::path::Path;
 #[serde(deny_unknown_fields)]
 pub struct RicData {
     pub policy: ModelRef,
-    pub prompts: DataSpec,
+    pub prompts: DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: StageId,
     /// Completions a prompt.

@@ -7,7 +7,7 @@ use crate::session::{Cx, Session, obey};
 use crate::steer::Steering;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, decode};
-use motrain_core::data::{self, DataSpec, Part, Place, Row};
+use motrain_core::data::{self, DataOptions, Part, Place, Row};
 use motrain_core::rng::{permutation, rng};
 use motrain_core::sampler::WeightSampler;
 use motrain_core::{Prompt, Weights};
@@ -32,7 +32,7 @@ pub fn batch_rows(stage: Cx, rows: usize, batch: usize, step: usize) -> Vec<usiz
 /// Reads prompts, leaving out (and saying so) those longer than `max_prompt_tokens`, and refusing what cannot fit the context as a policy has
 /// `seen` it.
 pub fn load_prompts(
-    options: &DataSpec,
+    options: &DataOptions,
     tokenizer: &Tokenizer,
     new_tokens: usize,
     context: i64,
@@ -58,28 +58,28 @@ pub fn load_prompts(
 }
 
 /// The rows that `load_prompts` keeps where no prompt is too long.
-pub fn all_prompts(options: &DataSpec) -> Result<Vec<Row>> {
+pub fn all_prompts(options: &DataOptions) -> Result<Vec<Row>> {
     Ok(limited(data::prompts(&unlimited(options))?, options))
 }
 
 /// A limit counts what is left of the rows once long prompts are out.
-fn unlimited(options: &DataSpec) -> DataSpec {
-    DataSpec { limit: if options.max_prompt_tokens.is_some() { None } else { options.limit }, ..options.clone() }
+fn unlimited(options: &DataOptions) -> DataOptions {
+    DataOptions { limit: if options.max_prompt_tokens.is_some() { None } else { options.limit }, ..options.clone() }
 }
 
-fn limited(rows: Vec<Row>, options: &DataSpec) -> Vec<Row> {
+fn limited(rows: Vec<Row>, options: &DataOptions) -> Vec<Row> {
     match (options.limit, options.max_prompt_tokens) {
         (Some(limit), Some(_)) => spread(rows, limit),
         _ => rows,
     }
 }
 
-pub fn prompt_limit(options: &DataSpec) -> String {
+pub fn prompt_limit(options: &DataOptions) -> String {
     format!("whose prompts are longer than max_prompt_tokens = {}", options.max_prompt_tokens.unwrap_or(0))
 }
 
 /// Says how many rows were left out; fails where none is left.
-pub fn say_left_out(options: &DataSpec, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
+pub fn say_left_out(options: &DataOptions, kept: usize, left_out: &[Place], why: &str) -> Result<()> {
     let Some(first) = left_out.first() else { return Ok(()) };
     let (count, first) = (left_out.len(), first.of(options));
     if kept == 0 {
@@ -159,11 +159,16 @@ fn drawn_weights(sampler: &dyn WeightSampler, objectives: usize, seed: u64) -> R
 const TRIED: u64 = 64;
 
 /// Of the weights that a sampler draws, and of the usual ones, those that a prompt is longest with.
-pub fn widest_drawn(steering: &Steering, sampler: &dyn WeightSampler, seed: u64, text: &Tokenizer) -> Result<Weights> {
+pub fn widest_drawn(
+    steering: &Steering,
+    sampler: &dyn WeightSampler,
+    seed: u64,
+    tokenizer: &Tokenizer,
+) -> Result<Weights> {
     let objectives = steering.objectives.len();
     let mut tried = usual_weights(objectives);
     tried.extend(drawn_weights(sampler, objectives, seed)?);
-    widest(steering, tried, text)
+    widest(steering, tried, tokenizer)
 }
 
 /// Those of some weights that a prompt is longest with.
@@ -194,7 +199,7 @@ fn spread(rows: Vec<Row>, limit: usize) -> Vec<Row> {
 }
 
 /// What a finished sampling stage kept, as data.
-pub fn samples(session: &Session, id: &str) -> DataSpec {
+pub fn samples(session: &Session, id: &str) -> DataOptions {
     let path = session.stage_folder(id).join(names::SAMPLES).to_string_lossy().into_owned();
-    DataSpec { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
+    DataOptions { paths: vec![path], part: Part::All, test_share: 0.0, limit: None, max_prompt_tokens: None }
 }

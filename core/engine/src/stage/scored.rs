@@ -10,7 +10,7 @@ use crate::plan::{GenerationConfig, ModelRef};
 use crate::session::{Cx, obey};
 use crate::{Error, Result};
 use motrain_core::Prompt;
-use motrain_core::data::{DataSpec, Row};
+use motrain_core::data::{DataOptions, Row};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use tch::no_grad;
 /// What is answered, by whom, and what scores the answers.
 pub struct Source<'a> {
     pub policy: &'a ModelRef,
-    pub prompts: &'a DataSpec,
+    pub prompts: &'a DataOptions,
     /// The id of a `rewards` stage.
     pub rewards: &'a str,
     /// Answers to each prompt.

@@ -10,7 +10,7 @@ use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, pack};
 use crate::{Error, Result, steer};
-use motrain_core::data::{self, DataSpec};
+use motrain_core::data::{self, DataOptions};
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry;
 use schemars::JsonSchema;
@@ -23,7 +23,7 @@ use tch::Kind;
 pub struct Sft {
     pub model: ModelRef,
     #[serde(default)]
-    pub data: Option<DataSpec>,
+    pub data: Option<DataOptions>,
     /// The id of a `best_of_n` or `ric_data` stage.
     #[serde(default)]
     pub samples: Option<StageId>,
@@ -136,7 +136,7 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
 }
 
 /// The demonstrations as tokens. What the model's context cannot hold is left out: cut, it would teach to end in the middle.
-fn encode(options: &DataSpec, tokenizer: &Tokenizer, context: i64) -> Result<Vec<Turn>> {
+fn encode(options: &DataOptions, tokenizer: &Tokenizer, context: i64) -> Result<Vec<Turn>> {
     let (mut rows, mut long_prompts, mut long) = (Vec::new(), Vec::new(), Vec::new());
     for row in data::completions(options)? {
         obey()?;

@@ -8,7 +8,7 @@ use crate::names;
 use crate::plan::{Component, Lora, ModelRef, Stage, StageId, Training};
 use crate::session::{Cx, Session};
 use crate::steer::Judged;
-use motrain_core::data::DataSpec;
+use motrain_core::data::DataOptions;
 use motrain_core::options::{Checked, Options, parse, schema_of};
 use motrain_core::registry::{Kind, Registry};
 use serde::Serialize;
@@ -122,7 +122,7 @@ pub struct Trains<'a> {
 pub enum Ref<'a> {
     /// A model folder, or the policy that a stage makes.
     Model(&'a mut ModelRef),
-    Data(&'a mut DataSpec),
+    Data(&'a mut DataOptions),
     File(&'a mut String),
     /// A stage by its id, and what is wanted of it.
     Stage(Makes, &'a mut StageId),

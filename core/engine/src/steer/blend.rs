@@ -26,7 +26,7 @@ pub struct Blending {
     #[schemars(length(min = 1, max = 32))]
     pub parts: Vec<ModelRef>,
     #[serde(default)]
-    pub divergence: Kind,
+    pub divergence: Held,
     /// Of the divergence "alpha": near 0 it mixes as "reverse_kl", near 1 as "forward_kl".
     #[serde(default)]
     #[schemars(extend("exclusiveMinimum" = 0, "exclusiveMaximum" = 1))]
@@ -44,7 +44,7 @@ pub struct Blending {
 /// The divergence from their base that held the parts in their training, which says how they are mixed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum Held {
     /// `Π πₖ^wₖ`: of DPO, REINFORCE and PPO.
     #[default]
     ReverseKl,
@@ -63,17 +63,17 @@ fn one() -> f64 {
 impl Blending {
     fn rule(&self) -> Rule {
         let divergence = match self.divergence {
-            Kind::ReverseKl => Divergence::ReverseKl,
-            Kind::ForwardKl => Divergence::Alpha(1.0),
-            Kind::Alpha => Divergence::Alpha(self.alpha.unwrap_or_default()),
-            Kind::Jsd => Divergence::Jsd,
+            Held::ReverseKl => Divergence::ReverseKl,
+            Held::ForwardKl => Divergence::Alpha(1.0),
+            Held::Alpha => Divergence::Alpha(self.alpha.unwrap_or_default()),
+            Held::Jsd => Divergence::Jsd,
         };
         Rule { divergence, strength: self.strength, top_p: self.top_p }
     }
 
     /// The base, if mixing asks it.
     fn reference(&self) -> Option<&ModelRef> {
-        self.base.as_ref().filter(|_| self.strength != 1.0 || self.divergence == Kind::Jsd)
+        self.base.as_ref().filter(|_| self.strength != 1.0 || self.divergence == Held::Jsd)
     }
 
     /// Low-rank adapters of one base, which is in memory once.
@@ -150,12 +150,12 @@ impl Steer for Blending {
     fn check(&self) -> Checked {
         let wrong = |what: &str| Err((Self::OPTION, what.into()));
         match (self.divergence, self.alpha, &self.base) {
-            (Kind::Alpha, None, _) => {
+            (Held::Alpha, None, _) => {
                 wrong("mixes by the divergence \"alpha\", and does not say its alpha; 0.5 lies in the middle")
             }
-            (Kind::Alpha, Some(_), _) | (_, None, Some(_)) => Ok(()),
+            (Held::Alpha, Some(_), _) | (_, None, Some(_)) => Ok(()),
             (_, Some(_), _) => wrong("has an alpha, which only the divergence \"alpha\" has; leave it out"),
-            (Kind::Jsd, None, None) => {
+            (Held::Jsd, None, None) => {
                 wrong("mixes by \"jsd\", which needs the policy that the parts began at; give it as base")
             }
             (_, None, None) => Ok(()),

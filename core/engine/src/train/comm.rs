@@ -6,7 +6,7 @@ use crate::Result;
 
 /// The ranks of a training. Each calls these at the same places of a step, also one that has no examples in it.
 pub trait Comm {
-    /// Adds up each number over all ranks, in place: counts of examples, sums of what is reported.
+    /// Adds up each number over all ranks, in place: counts of examples, and losses.
     fn sum(&self, numbers: &mut [f64]) -> Result<()>;
 
     /// Adds up the parameters' gradients over all ranks, in place. Where a rank has none, it counts as 0.

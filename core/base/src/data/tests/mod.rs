@@ -6,10 +6,10 @@ use super::forms as forms_of;
 use super::*;
 use std::io::{Cursor, Write};
 
-/// A `DataSpec` over one file.
-fn spec(path: &Path) -> DataSpec {
+/// A `DataOptions` over one file.
+fn options(path: &Path) -> DataOptions {
     let paths = vec![path.to_string_lossy().into_owned()];
-    DataSpec { paths, part: Part::All, test_share: 0.1, limit: None, max_prompt_tokens: None }
+    DataOptions { paths, part: Part::All, test_share: 0.1, limit: None, max_prompt_tokens: None }
 }
 
 fn file(bytes: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
@@ -44,7 +44,7 @@ fn rows<T>(bytes: &[u8], form: impl Fn(&Value, &mut Notes) -> forms_of::Found<T>
 fn parts_are_disjoint_and_limits_are_fair() {
     let rows: String = (0..200).map(|i| format!("{{\"prompt\": \"p{i}\"}}\n")).collect();
     let f = file(&rows);
-    let count = |part| prompts(&DataSpec { part, test_share: 0.2, ..spec(f.path()) }).unwrap().len();
+    let count = |part| prompts(&DataOptions { part, test_share: 0.2, ..options(f.path()) }).unwrap().len();
     assert_eq!(count(Part::Train) + count(Part::Test), 200);
     assert!((20..60).contains(&count(Part::Test)));
     let taken = interleave(vec![vec![1; 30], vec![2; 10]], Some(8));
@@ -55,9 +55,9 @@ fn parts_are_disjoint_and_limits_are_fair() {
 fn the_embedded_prompts_keep_their_split() {
     let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
     let split = |task: &str| {
-        let whole = DataSpec { test_share: 0.2, ..spec(&assets.join(task).join("prompts.jsonl")) };
+        let whole = DataOptions { test_share: 0.2, ..options(&assets.join(task).join("prompts.jsonl")) };
         [Part::Train, Part::Test].map(|part| {
-            let rows = prompts(&DataSpec { part, ..whole.clone() }).unwrap();
+            let rows = prompts(&DataOptions { part, ..whole.clone() }).unwrap();
             let lines: String = rows.iter().map(|r| format!("{}:{}\n", r.place.line, r.prompt.last_user())).collect();
             (rows.len(), crate::rng::sha256_hex(lines.as_bytes())[..16].to_owned())
         })
@@ -75,7 +75,7 @@ fn all_columns_stay_and_nothing_is_read_twice() {
     let f = file(
         "{\"prompt\": \"a\", \"score\": 0.5, \"more\": {\"x\": [1]}}\n{\"prompt\": \"a\", \"score\": 0.5, \"more\": {\"x\": [1]}}\n",
     );
-    let rows = prompts(&spec(f.path())).unwrap();
+    let rows = prompts(&options(f.path())).unwrap();
     assert_eq!(rows[1].columns["more"]["x"][0], 1);
     assert_eq!((rows.len(), rows[1].place.line), (2, 2));
 }
@@ -84,11 +84,11 @@ fn all_columns_stay_and_nothing_is_read_twice() {
 fn what_is_left_out_explains_an_empty_result() {
     let f = file("{\"chosen\": \"a b\", \"rejected\": \"a b\"}\n{\"chosen\": \"c\", \"rejected\": \"c\"}\n");
     let message =
-        pairs(&spec(f.path())).unwrap_err().to_string().replace(&f.path().display().to_string(), "rows.jsonl");
+        pairs(&options(f.path())).unwrap_err().to_string().replace(&f.path().display().to_string(), "rows.jsonl");
     assert_eq!(
         message,
         "no rows in rows.jsonl (All part)\n  rows.jsonl: left out 2 rows: chosen and rejected are equal (the first in line 1)"
     );
-    assert!(prompts(&spec(file("\n\n").path())).unwrap_err().to_string().ends_with("holds no rows"));
-    assert!(prompts(&spec(file("").path())).unwrap_err().to_string().ends_with("holds no rows"));
+    assert!(prompts(&options(file("\n\n").path())).unwrap_err().to_string().ends_with("holds no rows"));
+    assert!(prompts(&options(file("").path())).unwrap_err().to_string().ends_with("holds no rows"));
 }

@@ -13,7 +13,7 @@ use crate::steer;
 use crate::train::log::Metrics;
 use crate::train::{LogProbs, PairStep, Trainer};
 use motrain_core::Prompt;
-use motrain_core::data::{DataSpec, Pair};
+use motrain_core::data::{DataOptions, Pair};
 use motrain_core::options::{Checked, Options};
 use motrain_core::registry::{self, Registry};
 use schemars::JsonSchema;
@@ -30,7 +30,7 @@ pub struct Preference {
     pub policy: ModelRef,
     /// Rows of preference pairs.
     #[serde(default)]
-    pub data: Option<DataSpec>,
+    pub data: Option<DataOptions>,
     /// The id of a `preference_data` stage.
     #[serde(default)]
     pub pairs: Option<StageId>,

@@ -14,7 +14,7 @@ use crate::train::log::Metrics;
 use crate::train::{Drawn, TokenPair};
 use crate::{Error, Result};
 use motrain_core::Prompt;
-use motrain_core::data::{self, DataSpec, Pair, Row};
+use motrain_core::data::{self, DataOptions, Pair, Row};
 use motrain_core::label::{Label, LabelRule};
 use motrain_core::sampler::WeightSampler;
 use std::collections::HashMap;
@@ -157,7 +157,7 @@ impl Slot {
 
 /// The pairs that the model's context holds at all weights that come, and whose answers are there.
 pub fn fitting(
-    spec: &DataSpec,
+    options: &DataOptions,
     tokenizer: &Tokenizer,
     context: i64,
     weighing: Option<&Weighing>,
@@ -166,16 +166,16 @@ pub fn fitting(
     let wide = weighing.map(|w| widest_drawn(&w.steering, w.sampler.as_ref(), seed, tokenizer));
     let wide = wide.transpose()?;
     let (mut kept, mut long_prompts, mut long, mut empty) = (vec![], vec![], vec![], vec![]);
-    for pair in data::pairs(spec)? {
+    for pair in data::pairs(options)? {
         obey()?;
-        let at = |e: Error| e.at(pair.place.of(spec));
+        let at = |e: Error| e.at(pair.place.of(options));
         let seen = match weighing.zip(wide.as_ref()) {
             Some((weighing, wide)) => weighing.steering.prompt(wide, &pair.prompt).map_err(at)?,
             None => pair.prompt.clone(),
         };
         let Slot { conditioned, plain, answers, .. } = Slot::of(tokenizer, &pair, &seen).map_err(at)?;
         let longest = answers.iter().map(Vec::len).max().unwrap_or(0);
-        if spec.max_prompt_tokens.is_some_and(|max| plain.len() > max) {
+        if options.max_prompt_tokens.is_some_and(|max| plain.len() > max) {
             long_prompts.push(pair.place);
         } else if conditioned.len() + longest > context as usize {
             long.push(pair.place);
@@ -186,8 +186,8 @@ pub fn fitting(
         }
     }
     let all = kept.len() + long.len() + empty.len();
-    say_left_out(spec, all, &long_prompts, &prompt_limit(spec))?;
-    say_left_out(spec, all - long.len(), &long, &format!("longer than the model's context of {context} tokens"))?;
-    say_left_out(spec, kept.len(), &empty, "with an answer that has no tokens")?;
+    say_left_out(options, all, &long_prompts, &prompt_limit(options))?;
+    say_left_out(options, all - long.len(), &long, &format!("longer than the model's context of {context} tokens"))?;
+    say_left_out(options, kept.len(), &empty, "with an answer that has no tokens")?;
     Ok(kept)
 }

@@ -17,7 +17,7 @@ use crate::tokenizer::Tokenizer;
 use crate::train::logprob::{Group, to_vec};
 use crate::{Error, Result};
 use motrain_core::Prompt;
-use motrain_core::data::{DataSpec, Part, Place};
+use motrain_core::data::{DataOptions, Part, Place};
 use motrain_core::options::{Checked, Options};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,17 +30,17 @@ pub struct RewardModel {
     pub model: ModelRef,
     /// Rows of pairs or ratings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub data: Option<DataSpec>,
+    pub data: Option<DataOptions>,
     /// The id of a `ratings` stage, of whose conversations a tenth is held out; goes with `attributes`, which are its objectives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratings: Option<StageId>,
     /// Rows for the held-out report; by default the data's test part.
     #[serde(default)]
-    pub heldout: Option<DataSpec>,
+    pub heldout: Option<DataOptions>,
     /// Pairs that more are made of for training: the chosen answer against one to another prompt, and against its own first half. Pairs of another
     /// objective serve too, since nothing else of them is learnt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub contrasts: Option<DataSpec>,
+    pub contrasts: Option<DataOptions>,
     /// Columns of ratings, such as ["helpfulness", "verbosity"]: rows are then answers and their ratings, and the model has a label for each, which
     /// learns it by squared error. Without it rows are preference pairs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,10 +189,10 @@ impl RewardModel {
     }
 
     /// Rows that no training row shares a conversation with.
-    fn heldout(&self, data: &DataSpec) -> Result<DataSpec> {
+    fn heldout(&self, data: &DataOptions) -> Result<DataOptions> {
         match &self.heldout {
             Some(heldout) => Ok(heldout.clone()),
-            None if data.part == Part::Train => Ok(DataSpec { part: Part::Test, limit: None, ..data.clone() }),
+            None if data.part == Part::Train => Ok(DataOptions { part: Part::Test, limit: None, ..data.clone() }),
             None => Err(Error::invalid("reward_model: give `heldout` data, or set the data's part to \"train\"")),
         }
     }
@@ -245,7 +245,7 @@ impl<T> Encoded<T> {
 /// The rows as tokens. Says how many lose a part of their prompt to `max_tokens`, and leaves out those that would lose all of it.
 fn encode_all<R, T>(
     tokenizer: &Tokenizer,
-    options: &DataSpec,
+    options: &DataOptions,
     rows: &[R],
     about: fn(&R) -> (&Prompt, Place),
     max_tokens: usize,

@@ -13,14 +13,14 @@ use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, to_vec};
 use crate::{Error, Result};
-use motrain_core::data::{self, DataSpec, Pair};
+use motrain_core::data::{self, DataOptions, Pair};
 use motrain_core::metrics::stats::mean;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Held-out pairs that contrasts are made of, at most.
 const CONTRASTED: usize = 1000;
 
-pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result<()> {
+pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataOptions) -> Result<()> {
     let session = stage.session;
     let unseen = options.heldout(data)?;
     let (heldout, train) = (data::pairs(&unseen)?, data::pairs(data)?);
@@ -79,8 +79,8 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec) -> Result
 
 /// Tokens of the longest pair.
 pub(super) fn longest(
-    data: &DataSpec,
-    contrasts: Option<&DataSpec>,
+    data: &DataOptions,
+    contrasts: Option<&DataOptions>,
     tokenizer: &Tokenizer,
     max_tokens: usize,
 ) -> Result<usize> {
@@ -89,7 +89,11 @@ pub(super) fn longest(
     Ok(given.iter().chain(&made).map(Encoded::tokens).max().unwrap_or(0))
 }
 
-fn made_for_training(of: Option<&DataSpec>, tokenizer: &Tokenizer, max_tokens: usize) -> Result<Vec<Encoded<Known>>> {
+fn made_for_training(
+    of: Option<&DataOptions>,
+    tokenizer: &Tokenizer,
+    max_tokens: usize,
+) -> Result<Vec<Encoded<Known>>> {
     of.map_or(Ok(Vec::new()), |data| contrasted(tokenizer, &data::pairs(data)?, max_tokens))
 }
 
@@ -128,7 +132,7 @@ fn margins(pairs: &[&Encoded<Known>], device: Device) -> Result<Tensor> {
 /// The pairs as tokens, with their margins.
 fn encoded(
     tokenizer: &Tokenizer,
-    options: &DataSpec,
+    options: &DataOptions,
     pairs: &[Pair],
     max_tokens: usize,
 ) -> Result<Vec<Encoded<Known>>> {

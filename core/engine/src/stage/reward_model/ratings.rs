@@ -12,7 +12,7 @@ use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, to_vec};
 use crate::{Error, Result};
-use motrain_core::data::{self, DataSpec, Rated};
+use motrain_core::data::{self, DataOptions, Rated};
 use motrain_core::metrics::stats::{mean, pearson};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -20,7 +20,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 /// One for each attribute; none where a row has none.
 type Ratings = Vec<Option<f64>>;
 
-pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec, attributes: &[String]) -> Result<()> {
+pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataOptions, attributes: &[String]) -> Result<()> {
     let session = stage.session;
     let unseen = options.heldout(data)?;
     let (heldout, train) = (data::ratings(&unseen, attributes)?, data::ratings(data, attributes)?);
@@ -62,7 +62,7 @@ pub(super) fn train(stage: Cx, options: &RewardModel, data: &DataSpec, attribute
 
 /// Tokens of the longest row.
 pub(super) fn longest(
-    data: &DataSpec,
+    data: &DataOptions,
     tokenizer: &Tokenizer,
     attributes: &[String],
     max_tokens: usize,
@@ -72,7 +72,7 @@ pub(super) fn longest(
 }
 
 /// An attribute that nobody rated would be learnt from nothing.
-fn check_rated(options: &DataSpec, rows: &[Rated], attributes: &[String]) -> Result<()> {
+fn check_rated(options: &DataOptions, rows: &[Rated], attributes: &[String]) -> Result<()> {
     let unrated = (0..attributes.len()).find(|&k| rows.iter().all(|row| row.ratings[k].is_none()));
     unrated.map_or(Ok(()), |k| {
         Err(Error::invalid(format!(
@@ -96,7 +96,7 @@ fn squared_errors(scores: &Tensor, ratings: &[&Ratings], device: Device) -> Resu
 /// The answers as tokens, with their ratings.
 fn encoded(
     tokenizer: &Tokenizer,
-    options: &DataSpec,
+    options: &DataOptions,
     rows: &[Rated],
     max_tokens: usize,
 ) -> Result<Vec<Encoded<Ratings>>> {
