@@ -1,7 +1,7 @@
 //! What each `cargo xtask` command does.
 
 use crate::run::{cache, cargo, checked, root, target};
-use crate::{fuzz, libtorch, models, plugins};
+use crate::{contributing, fuzz, libtorch, models, plugins};
 use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -56,3 +56,8 @@ impl Error {
         Error::Invalid(what.into())
     }
 }
+
+/// An error once a signal has asked to stop. Loops that take long ask at each turn.
+pub fn obey() -> Result<()> {
+    Ok(motrain_core::stop::obey()?)
+}

@@ -3,11 +3,11 @@
 //! What changes the drawing of tokens and is not done here is refused by its name; training and evaluation, which have their own
 //! settings, take nothing from the file but the tokens that end an answer.
 
-use crate::model::write_json;
-use crate::plan::GenerationConfig;
-use crate::tokenizer::files::{read_fields, warn};
+use crate::files::write_json;
+use crate::files::{read_fields, warn};
 use crate::{Error, Result};
 use motrain_core::options::check_value;
+use motrain_core::plan::GenerationConfig;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -208,7 +208,7 @@ pub fn save(folder: &Path, sampling: &GenerationConfig) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenizer::files::read_json;
+    use crate::files::read_json;
 
     #[test]
     fn a_policy_is_sampled_as_it_was_evaluated() {

@@ -2,7 +2,6 @@
 
 use crate::model::{Adapter, SOFT_TOKENS};
 use crate::names;
-use crate::steer::gained;
 use motrain_core::{Error, Result, stop};
 use sha2::{Digest, Sha256};
 use std::cell::RefCell;
@@ -79,7 +78,7 @@ fn fingerprint(path: &Path) -> Result<String> {
 
 /// The bases of an adapter, or of those that a steering is made of.
 fn bases(folder: &Path) -> BTreeSet<PathBuf> {
-    let parts = (0..).map(|k| folder.join(gained::place(k))).take_while(|part| part.is_dir());
+    let parts = (0..).map(|k| folder.join(names::part(k))).take_while(|part| part.is_dir());
     std::iter::once(folder.to_owned()).chain(parts).filter_map(|folder| base_of_adapter(&folder)).collect()
 }
 

@@ -8,6 +8,7 @@ pub mod device;
 pub mod environment;
 pub mod error;
 mod fields;
+pub mod files;
 pub mod finite;
 pub mod folder;
 pub mod generation;
@@ -19,7 +20,10 @@ pub mod model;
 #[cfg(test)]
 mod mutants;
 pub mod names;
+pub mod optim;
+mod others;
 pub mod plan;
+mod publish;
 pub mod reward;
 pub mod run;
 pub mod runs;
@@ -31,7 +35,7 @@ mod time_left;
 pub mod tokenizer;
 pub mod train;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, obey};
 
 /// The target of the spans that say where the time goes: parts of a run, coarse to fine.
 pub const PROFILE: &str = "motrain::profile";

@@ -37,6 +37,10 @@ pub const MODEL: &str = "model";
 pub fn model(epoch: Option<f64>) -> String {
     epoch.map_or_else(|| MODEL.to_owned(), |epoch| format!("{MODEL}-after-{epoch}"))
 }
+/// Where an adapter that gains steer lies in a model's folder, by its objective.
+pub fn part(objective: usize) -> String {
+    format!("parts/{objective}")
+}
 /// Where a checkpoint's training stands.
 pub const STATE: &str = "state.json";
 /// A checkpoint's optimiser.

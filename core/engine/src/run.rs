@@ -3,14 +3,16 @@
 use crate::folder::{self, Manifest, RunFolder, Status};
 use crate::inputs::Inputs;
 use crate::names;
+use crate::obey;
 use crate::plan::{Plan, Stage};
-use crate::session::{Cx, Session, obey};
+use crate::publish;
+use crate::session::{Cx, Session};
 use crate::settle::settle;
 use crate::stage::{self, AnyWork, Makes, front};
 use crate::time_left::TimeLeft;
 use crate::tokenizer::clock;
 use crate::train::log;
-use crate::{Error, PROFILE, Result, device, steer};
+use crate::{Error, PROFILE, Result, device};
 use motrain_core::data::json_lines;
 use motrain_core::durable;
 use motrain_core::metrics::report::Fronts;
@@ -47,13 +49,13 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
     settle(folder)?;
     let inputs = Inputs::new(Manifest::read(folder.root()).inputs_sha256);
     let hashes = plan.hashes(|path| inputs.fingerprint(path), |work| [stage::SHARED, work.revision()])?;
-    let session = Session { plan, registry, folder, hashes, device, dtype };
-    needs_nothing_gone(&session, &inputs)?;
-    fits(&session)?;
+    let session = Session { stages: plan, registry, folder, hashes, device, dtype };
+    needs_nothing_gone(plan, &session, &inputs)?;
+    fits(plan, &session)?;
     if !holds(folder, plan) {
         folder.write_json(names::PLAN, plan)?;
     }
-    folder.write_json(names::MANIFEST, &manifest(&session, &inputs))?;
+    folder.write_json(names::MANIFEST, &manifest(plan, &session, &inputs))?;
     clock::keep(folder)?;
     let mut left = TimeLeft::new();
     for (at, stage) in plan.stages.iter().enumerate() {
@@ -72,8 +74,8 @@ pub fn run(plan: &Plan, registry: &Registry, folder: &RunFolder) -> Result<Vec<F
         left.finished(kind, finish(Cx { session: &session, id: &stage.id }, stage.work.as_ref())?);
     }
     log::compose(&session, None)?;
-    publish_policy(&session)?;
-    fronts(&session)
+    publish_policy(plan, &session)?;
+    fronts(plan, &session)
 }
 
 /// Whether the folder's plan, read in this working directory, is `plan`: its relative paths then stay, for the next move.
@@ -84,9 +86,9 @@ fn holds(folder: &RunFolder, plan: &Plan) -> bool {
 }
 
 /// What an open stage reads must be there; finished ones need nothing any more.
-fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
-    for stage in session.plan.stages.iter().filter(|s| status(session, &s.id).is_none()) {
-        if let Some(path) = stage.inputs(&session.plan.plugins).into_iter().find(|path| inputs.is_gone(path)) {
+fn needs_nothing_gone(plan: &Plan, session: &Session, inputs: &Inputs) -> Result<()> {
+    for stage in plan.stages.iter().filter(|s| status(session, &s.id).is_none()) {
+        if let Some(path) = stage.inputs(&plan.plugins).into_iter().find(|path| inputs.is_gone(path)) {
             let what = format!("is not there any more, and stage \"{}\" needs it; bring it back", stage.id);
             return Err(Error::file(Path::new(&path), what));
         }
@@ -95,11 +97,11 @@ fn needs_nothing_gone(session: &Session, inputs: &Inputs) -> Result<()> {
 }
 
 /// Models of open stages must be such as these can read. Those of a new run are looked at before it has a folder (`motrain check`).
-fn fits(session: &Session) -> Result<()> {
+fn fits(plan: &Plan, session: &Session) -> Result<()> {
     if !session.folder.root().join(names::PLAN).is_file() {
         return Ok(());
     }
-    let unfit = session.plan.unfit_models(|stage| status(session, &stage.id).is_none());
+    let unfit = plan.unfit_models(|stage| status(session, &stage.id).is_none());
     if unfit.is_empty() { Ok(()) } else { Err(Error::invalid(unfit.join("\n"))) }
 }
 
@@ -130,8 +132,8 @@ fn finish(stage: Cx, work: &dyn AnyWork) -> Result<f64> {
 
 /// The policy that was evaluated last (without evaluations, the newest one) also lies at policy/, where users look for it, unless it was there
 /// before the run. Its generation_config.json says how it was evaluated.
-fn publish_policy(session: &Session) -> Result<()> {
-    let stages = || session.plan.stages.iter().rev();
+fn publish_policy(plan: &Plan, session: &Session) -> Result<()> {
+    let stages = || plan.stages.iter().rev();
     let judged = stages().filter_map(|s| s.work.judged()).find(|judged| judged.by.is_made_by_a_stage());
     let newest = stages().find(|s| s.work.makes().contains(&Makes::Policy)).map(|s| &s.id);
     let to = session.folder.root().join(names::POLICY);
@@ -140,11 +142,11 @@ fn publish_policy(session: &Session) -> Result<()> {
     match (judged, newest) {
         (Some(judged), _) => {
             let objectives = stage::rewards::of(session, judged.rewards)?.objectives();
-            steer::publish(session, &judged, objectives, &partial)?;
+            publish::publish(session, &judged, objectives, &partial)?;
         }
         (None, Some(id)) if !stages().any(makes_front) => {
             let model = session.stage_folder(id).join(names::MODEL);
-            steer::bring(&model, &partial, &partial)?;
+            publish::bring(&model, &partial, &partial)?;
         }
         _ => return durable::remove(&partial).map_err(|e| Error::io(&partial, e)),
     }
@@ -155,9 +157,9 @@ fn makes_front(stage: &Stage) -> bool {
     stage.work.makes().contains(&Makes::Front)
 }
 
-fn fronts(session: &Session) -> Result<Vec<Front>> {
+fn fronts(plan: &Plan, session: &Session) -> Result<Vec<Front>> {
     let mut all: Vec<Front> = Vec::new();
-    for stage in session.plan.stages.iter().filter(|s| makes_front(s)) {
+    for stage in plan.stages.iter().filter(|s| makes_front(s)) {
         let rewards = stage.rewards();
         let (objectives, method) = front::load(&session.stage_folder(&stage.id))?;
         let at = all.iter().position(|f| f.of == rewards).unwrap_or_else(|| {
@@ -212,17 +214,17 @@ fn other_prompts<'a>(session: &Session, stages: &'a [String]) -> Result<Option<&
     Ok(None)
 }
 
-fn manifest(session: &Session, inputs: &Inputs) -> Value {
+fn manifest(plan: &Plan, session: &Session, inputs: &Inputs) -> Value {
     json!({
         "motrain": env!("CARGO_PKG_VERSION"),
         "layout": folder::LAYOUT,
-        "seed": session.plan.seed,
-        "device": session.plan.device,
+        "seed": plan.seed,
+        "device": plan.device,
         "compute_type": format!("{:?}", session.dtype),
         "threads": tch::get_num_threads(),
         "cpu": cpu_name(),
         "os": std::env::consts::OS,
-        "plugins": session.plan.plugins,
+        "plugins": plan.plugins,
         "stages": session.hashes,
         "inputs_sha256": inputs.all(),
     })

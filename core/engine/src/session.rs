@@ -3,35 +3,36 @@
 use crate::folder::RunFolder;
 use crate::model::Model;
 use crate::names;
-use crate::plan::{Component, Lora, ModelRef, Plan, stage_ref};
+use crate::others::{Others, stage_ref};
 use crate::steer::Loader;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use motrain_core::conditioner::Conditioner;
 use motrain_core::durable;
+use motrain_core::plan::{Component, Lora, ModelRef};
 use motrain_core::registry::Registry;
 use motrain_core::rng::{Rng, rng, sub_seed};
-use motrain_core::stop;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tch::{Device, Kind};
 
-/// A run: the plan and what all stages share.
+/// The stages of a plan, as a run asks for them.
+pub trait Stages: Others {
+    /// What `{"stage": id}` in a component's options stands for; nothing where there is no such stage.
+    fn value(&self, session: &Session, id: &str) -> Option<Result<Value>>;
+}
+
+/// A run: what all stages share.
 pub struct Session<'a> {
-    pub plan: &'a Plan,
+    pub stages: &'a dyn Stages,
     pub registry: &'a Registry,
     pub folder: &'a RunFolder,
     /// The hash of each stage, under which its work lies.
     pub hashes: BTreeMap<String, String>,
     pub device: Device,
     pub dtype: Kind,
-}
-
-/// An error once a signal has asked to stop. Loops that take long ask at each turn.
-pub fn obey() -> Result<()> {
-    Ok(stop::obey()?)
 }
 
 /// One stage of a run.
@@ -48,11 +49,11 @@ impl<'a> Cx<'a> {
 
     /// The sub-seed of one purpose at one step.
     pub fn seed(&self, purpose: &str, index: u64) -> u64 {
-        sub_seed(self.session.plan.seed, &format!("{}/{purpose}", self.id), index)
+        sub_seed(self.session.stages.seed(), &format!("{}/{purpose}", self.id), index)
     }
 
     pub fn rng(&self, purpose: &str, index: u64) -> Rng {
-        rng(self.session.plan.seed, &format!("{}/{purpose}", self.id), index)
+        rng(self.session.stages.seed(), &format!("{}/{purpose}", self.id), index)
     }
 
     /// Loads a model to draw from, and its tokenizer.
@@ -108,11 +109,11 @@ impl<'a> Cx<'a> {
 impl Session<'_> {
     /// The sub-seed of what stages share, so that methods are compared on the same draws.
     pub fn seed(&self, purpose: &str, index: u64) -> u64 {
-        sub_seed(self.plan.seed, purpose, index)
+        sub_seed(self.stages.seed(), purpose, index)
     }
 
     pub fn rng(&self, purpose: &str, index: u64) -> Rng {
-        rng(self.plan.seed, purpose, index)
+        rng(self.stages.seed(), purpose, index)
     }
 
     pub fn stage_folder(&self, id: &str) -> PathBuf {
@@ -133,10 +134,10 @@ impl Session<'_> {
     pub fn resolve(&self, options: &Value) -> Result<Value> {
         Ok(match options {
             Value::Object(map) => match stage_ref(map) {
-                Some((id, epoch)) => match (self.plan.stage(id), epoch) {
+                Some((id, epoch)) => match (self.stages.options(id), epoch) {
                     (Some(_), Some(_)) => json!(self.stage_folder(id).join(names::model(epoch))),
-                    (Some(stage), None) => stage.work.value(self, id)?,
-                    (None, _) => return Err(Error::invalid(format!("there is no stage \"{id}\""))),
+                    (_, None) if let Some(value) = self.stages.value(self, id) => value?,
+                    _ => return Err(Error::invalid(format!("there is no stage \"{id}\""))),
                 },
                 None => map.iter().map(|(k, v)| Ok((k.clone(), self.resolve(v)?))).collect::<Result<_>>()?,
             },

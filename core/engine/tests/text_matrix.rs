@@ -5,6 +5,7 @@
 
 use motrain_core::{Message, Prompt};
 use motrain_engine::decode::rollout;
+use motrain_engine::files::Beside;
 use motrain_engine::model::{Config, Model};
 use motrain_engine::plan::GenerationConfig;
 use motrain_engine::tokenizer::Tokenizer;

@@ -2,10 +2,11 @@
 
 use crate::{bundle, folder, text};
 use motrain_core::plan::Optimizer;
+use motrain_engine::files::read_fields;
 use motrain_engine::model::{Adapter, Config, LoraConfig, Model, check_safetensors};
+use motrain_engine::optim;
 use motrain_engine::tokenizer::Tokenizer;
-use motrain_engine::tokenizer::files::read_fields;
-use motrain_engine::train::{checkpoint as checkpoints, optim};
+use motrain_engine::train::checkpoint as checkpoints;
 use motrain_engine::{device, generation, gguf as ggufs, import};
 use std::path::Path;
 

@@ -2,6 +2,7 @@
 
 use crate::{bundle, folder, model};
 use motrain_core::{Message, Prompt};
+use motrain_engine::files::Beside;
 use motrain_engine::tokenizer::Tokenizer;
 
 pub const FILES: [&str; 8] = [

@@ -8,7 +8,6 @@ use motrain_engine::names;
 use motrain_engine::plan::{ModelRef, Stage};
 use motrain_engine::stage::Makes;
 use motrain_engine::stage::evaluate::Evaluate;
-use motrain_engine::steer::gained;
 use motrain_engine::train::log::{Metrics, read_metrics, read_timings};
 use serde::Serialize;
 use serde_json::Value;
@@ -114,7 +113,7 @@ fn trained_parameters(stage: &Path) -> Result<u64> {
 
 /// Numbers of the adapters that gains steer, one for each objective.
 fn parts(stage: &Path) -> Result<Option<u64>> {
-    let of = |k| stage.join(names::MODEL).join(gained::place(k));
+    let of = |k| stage.join(names::MODEL).join(names::part(k));
     let folders = (0..).map(of).take_while(|folder| folder.is_dir());
     // An adapter may have soft tokens beside it.
     let folders = folders.flat_map(|folder| [folder.join(SOFT_TOKENS), folder]).filter(|folder| folder.is_dir());

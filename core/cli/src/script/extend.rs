@@ -7,7 +7,7 @@ use super::functions::{ScriptConditioner, ScriptJudge, ScriptLabel, ScriptLoss, 
 use motrain_core::options;
 use motrain_core::registry::{Entry, Kind, Registry};
 use motrain_core::schema;
-use motrain_engine::stage::rewards::Reward;
+use motrain_engine::reward::Reward;
 use rhai::{Dynamic, Engine, FnPtr, Map, NativeCallContext};
 use serde_json::{Value, json};
 use std::path::PathBuf;

@@ -5,10 +5,10 @@
 
 use super::sample::{NOT_FINITE, next_tokens};
 use super::{Completion, Completions, Decoder, Query};
-use crate::plan::GenerationConfig;
-use crate::session::obey;
+use crate::obey;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, PROFILE, Result};
+use motrain_core::plan::GenerationConfig;
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use tch::{Kind, Tensor, no_grad};

@@ -2,7 +2,7 @@
 //! binary search with one uniform number per row is several times faster and lets every sequence have its own seed.
 
 use crate::Result;
-use crate::plan::GenerationConfig;
+use motrain_core::plan::GenerationConfig;
 use tch::{Kind, Tensor};
 
 /// Below this temperature f32 cannot divide by it, and only the likeliest token is ever drawn.

@@ -1,18 +1,19 @@
 //! What is known of a plan's models before they are there.
 
 use super::{Footprint, Machine};
+use crate::model::tokenizer_folder;
 use crate::model::{Adapter, Config, SHARD, Trained, largest_file};
-use crate::plan::{ModelRef, Plan};
-use crate::steer::text_folder;
+use crate::others::Others;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
+use motrain_core::plan::ModelRef;
 use motrain_core::registry::Registry;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// A plan, and what its stages have been found to make.
+/// Stages, and what they have been found to make.
 pub struct Known<'a> {
-    pub plan: &'a Plan,
+    pub others: &'a dyn Others,
     pub registry: &'a Registry,
     pub machine: Machine,
     models: BTreeMap<String, Shaped>,
@@ -42,8 +43,8 @@ pub struct Shaped {
 }
 
 impl<'a> Known<'a> {
-    pub fn new(plan: &'a Plan, registry: &'a Registry, machine: Machine) -> Self {
-        Self { plan, registry, machine, models: BTreeMap::new(), rows: BTreeMap::new() }
+    pub fn new(others: &'a dyn Others, registry: &'a Registry, machine: Machine) -> Self {
+        Self { others, registry, machine, models: BTreeMap::new(), rows: BTreeMap::new() }
     }
 
     /// Takes up what a stage makes.
@@ -102,7 +103,7 @@ impl Shaped {
         let config = Config::load(&base)?;
         let adapter = adapter.then(|| Adapter::numbers(folder, &config)).transpose()?;
         let (file, bytes) = (largest_file(&base, &config), config.stored_bytes());
-        let text = text_folder(folder)?;
+        let text = tokenizer_folder(folder)?;
         let text = text.join("tokenizer.json").is_file().then_some(text);
         Ok(Self { file, stored: bytes, text, ..Self::made(config, adapter, None) })
     }

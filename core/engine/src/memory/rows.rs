@@ -2,7 +2,7 @@
 
 use super::Shaped;
 use crate::Result;
-use crate::session::obey;
+use crate::obey;
 use motrain_core::Prompt;
 use motrain_core::data::{self, DataOptions};
 

@@ -3,10 +3,10 @@
 use super::{F32, Footprint, Machine, Part, Parts, Shaped, opening};
 use crate::Result;
 use crate::decode::MAX_ROWS;
+use crate::model::PACKED;
 use crate::model::{Batch, Trained};
-use crate::plan::{GenerationConfig, Lora, Optimizer, Training};
-use crate::reward::PACKED;
-use crate::train::state_numbers;
+use crate::optim::state_numbers;
+use motrain_core::plan::{GenerationConfig, Lora, Optimizer, Training};
 
 /// Of the activations and logits of a backward pass, what glibc keeps of freed blocks between them: before 2.38 a freed aligned block serves no other of its
 /// size. Chosen to fit docs/performance.md, before memory was kept between the moments of a step: with gradient checkpointing it is too little since.

@@ -14,7 +14,7 @@ use super::slots::{Slot, slots};
 use super::soft;
 use super::weights::{Tensors, outline, read_weights};
 use crate::finite::not_finite;
-use crate::session::obey;
+use crate::obey;
 use crate::{Error, Result, names};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -291,6 +291,14 @@ impl Adapter {
                 self.name
             ))),
         }
+    }
+}
+
+/// Where a folder's tokenizer lies: an adapter's may be its base's.
+pub fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
+    match Adapter::is_one(folder) && !folder.join("tokenizer.json").is_file() {
+        true => Adapter::base_in(folder),
+        false => Ok(folder.to_owned()),
     }
 }
 

@@ -6,7 +6,7 @@ use super::config_json;
 use super::head::Head;
 use super::labels::Labels;
 use super::shape::Shape;
-use crate::tokenizer::files::warn;
+use crate::files::warn;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;

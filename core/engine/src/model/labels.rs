@@ -1,8 +1,8 @@
 //! What a classifier's labels are called: in config.json, and beside an adapter, whose base knows nothing of its head.
 
 use super::head;
-use super::save::write_json;
 use crate::fields::Fields;
+use crate::files::write_json;
 use crate::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;

@@ -3,13 +3,14 @@
 use super::adapter::{Adapter, Factors, is_identity};
 use super::changes::Change;
 use super::head::SCORE;
-use super::save::{write_json, write_tensors};
+use super::save::write_tensors;
 use super::soft;
 use super::targets::{Target, mean_head, named, said, targets, trained_head};
 use super::weights::{Tensors, read_weights};
 use super::{Config, Model, adapter, normal};
-use crate::plan::{Gains, Lora as Options};
+use crate::files::write_json;
 use crate::{Error, Result};
+use motrain_core::plan::{Gains, Lora as Options};
 use motrain_core::rng::Rng;
 use rand::{Rng as _, SeedableRng};
 use serde_json::{Map, Value, json};
@@ -29,7 +30,7 @@ pub struct Lora {
     /// What trains (f32), by PEFT's names where PEFT has it: factors A (`[r, in]`) and B (`[out, r]`) of each change, or a whole one, what stands
     /// between factors, soft tokens, and a reward model's head.
     pub params: Vec<(String, Tensor)>,
-    factors: Vec<Factors>,
+    pairs: Vec<Placed>,
     /// Blocks of changes, each of which a query gives a gain.
     blocks: usize,
     /// Where the soft tokens begin, a set `[tokens, hidden]` of each objective.
@@ -42,7 +43,7 @@ pub struct Lora {
 }
 
 /// A change of a matrix: where it goes, and its parameters by their places. One of full rank has no A.
-struct Factors {
+struct Placed {
     place: Arc<Target>,
     a: Option<usize>,
     b: usize,
@@ -67,9 +68,9 @@ impl Lora {
         }
         let (said, config) = said(options, &model.config, base)?;
         let blocks = if options.is_steered() { objectives } else { 0 };
-        let (params, factors, own) = (Vec::new(), Vec::new(), model.config.clone());
+        let (params, pairs, own) = (Vec::new(), Vec::new(), model.config.clone());
         let (dropout, merge) = (options.dropout, options.merge);
-        let mut lora = Self { said, params, factors, blocks, soft: None, model: own, dropout, start, merge };
+        let mut lora = Self { said, params, pairs, blocks, soft: None, model: own, dropout, start, merge };
         let mut rng = Rng::seed_from_u64(seed);
         let with_head = mean_head(options, model.config.arch.names());
         for target in targets(&model.config, &config, with_head) {
@@ -123,7 +124,7 @@ impl Lora {
             let (b, shape) = (self.params.len(), [place.rows, place.columns]);
             let change = Tensor::f_zeros(shape, (Kind::Float, Device::Cpu))?;
             self.params.push((format!("{of}{}", named(&place.module, "change")), change));
-            self.factors.push(Factors { place: place.clone(), a: None, b, diagonal: None, block });
+            self.pairs.push(Placed { place: place.clone(), a: None, b, diagonal: None, block });
         }
         Ok(())
     }
@@ -165,7 +166,7 @@ impl Lora {
         let at = self.params.len();
         self.params.push((format!("{named_by}{}", named(&place.module, "lora_A.weight")), a));
         self.params.push((format!("{named_by}{}", named(&place.module, "lora_B.weight")), b));
-        self.factors.push(Factors { place: place.clone(), a: Some(at), b: at + 1, diagonal, block });
+        self.pairs.push(Placed { place: place.clone(), a: Some(at), b: at + 1, diagonal, block });
         Ok(())
     }
 
@@ -201,8 +202,8 @@ impl Lora {
 
     /// What is added to the rows of a parameter's product, in the type of computing.
     pub fn changes(&self, slot: &str, dtype: Kind) -> Result<Vec<Change>> {
-        let own = self.factors.iter().filter(|pair| pair.place.slot == slot);
-        own.map(|Factors { place, a, b, diagonal, block }| {
+        let own = self.pairs.iter().filter(|pair| pair.place.slot == slot);
+        own.map(|Placed { place, a, b, diagonal, block }| {
             Ok(Change {
                 row: place.row,
                 a: a.map(|a| self.param(a).f_to_kind(dtype)).transpose()?,
@@ -238,7 +239,7 @@ impl Lora {
     /// Writes a PEFT folder of all that the base's folder lacks.
     pub fn save(&self, folder: &Path) -> Result<()> {
         match &self.start {
-            None if self.factors.iter().all(|pair| pair.a.is_some()) => self.save_training(folder),
+            None if self.pairs.iter().all(|pair| pair.a.is_some()) => self.save_training(folder),
             start => self.save_summed(folder, self.summed(start.as_ref(), None)?),
         }
     }
@@ -247,7 +248,7 @@ impl Lora {
     /// weight, add up to the change at any weights.
     pub fn save_part(&self, folder: &Path, objective: usize) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(|e| Error::io(folder, e))?;
-        let alone = self.factors.is_empty();
+        let alone = self.pairs.is_empty();
         if let Some(set) = self.soft_sets().get(objective) {
             let place = if alone { folder.to_owned() } else { folder.join(soft::BESIDE) };
             soft::save(&place, &self.model, &self.said["base_model_name_or_path"], set)?;
@@ -276,7 +277,7 @@ impl Lora {
     /// Changes of a matrix as one of the sum of their ranks, `[B₁·s₁, B₂·s₂]·[A₁; A₂]`, or of full rank: those that are always there, and those of one block.
     fn summed(&self, start: Option<&Adapter>, block: Option<usize>) -> Result<BTreeMap<String, Factors>> {
         let mut all = start.map_or_else(|| Ok(BTreeMap::new()), Adapter::scaled)?;
-        for pair in self.factors.iter().filter(|pair| pair.block.is_none() || pair.block == block) {
+        for pair in self.pairs.iter().filter(|pair| pair.block.is_none() || pair.block == block) {
             let mut b = self.param(pair.b).f_detach()?.f_mul_scalar(pair.place.scale)?;
             if let Some(diagonal) = pair.diagonal {
                 b = b.f_mul(&self.param(diagonal).f_detach()?)?;
@@ -304,7 +305,7 @@ impl Lora {
         let mut params = Vec::new();
         for (name, p) in &model.params {
             let p = p.f_detach_copy()?.f_to_kind(Kind::Float)?;
-            for Factors { place, a, b, .. } in self.factors.iter().filter(|pair| pair.place.slot == *name) {
+            for Placed { place, a, b, .. } in self.pairs.iter().filter(|pair| pair.place.slot == *name) {
                 let change = match a {
                     Some(a) => self.param(*b).f_detach()?.f_matmul(&self.param(*a).f_detach()?)?,
                     None => self.param(*b).f_detach()?,

@@ -4,7 +4,7 @@ use super::Model;
 use super::adapter::Adapter;
 use super::config::Config;
 use crate::finite::not_finite;
-use crate::session::obey;
+use crate::obey;
 use crate::{Error, Result};
 use tch::{Kind, Tensor, no_grad};
 

@@ -29,6 +29,9 @@ pub struct Passes<'a> {
     pub fused: bool,
 }
 
+/// Completions at most that share their prompt in one pass: each attends to the others' places too, if only to be masked there.
+pub const PACKED: usize = 8;
+
 /// Bytes of an f32 number.
 pub const F32: f64 = 4.0;
 

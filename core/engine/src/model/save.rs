@@ -4,11 +4,10 @@ use super::Model;
 use super::head::{self, Head};
 use super::slots::slots;
 use super::weights::{FILE, INDEX, SHARD};
-use crate::steer::gained;
-use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::files::{Beside, write_json};
+use crate::{Error, Result, names};
 use safetensors::tensor::{Dtype, View, serialize_to_file};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::File;
@@ -21,11 +20,11 @@ type Named = (String, Tensor);
 impl Model {
     /// Writes config.json, the weights in the type that config.json names, and the tokenizer's files into `folder`; of a model whose adapter
     /// was trained a PEFT folder, if it is not to be merged; where gains steer it, one for each objective.
-    pub fn save(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn save(&self, folder: &Path, tokenizer: &dyn Beside) -> Result<()> {
         create(folder)?;
         match &self.lora {
             Some(lora) if lora.blocks() > 0 => {
-                (0..lora.blocks()).try_for_each(|k| lora.save_part(&folder.join(gained::place(k)), k))?;
+                (0..lora.blocks()).try_for_each(|k| lora.save_part(&folder.join(names::part(k)), k))?;
             }
             Some(lora) if lora.merges() => lora.merged(self)?.save_weights(folder)?,
             Some(lora) => {
@@ -40,7 +39,7 @@ impl Model {
     }
 
     /// What training goes on from: all bits of what it moves.
-    pub fn save_training(&self, folder: &Path, tokenizer: &Tokenizer) -> Result<()> {
+    pub fn save_training(&self, folder: &Path, tokenizer: &dyn Beside) -> Result<()> {
         create(folder)?;
         match &self.lora {
             Some(lora) => lora.save_training(folder),
@@ -124,12 +123,6 @@ fn written_as(tensor: &Tensor, dtype: Kind) -> Result<Kind> {
 
 fn bytes_of(tensor: &Tensor, dtype: Kind) -> Result<usize> {
     Ok(tensor.numel() * written_as(tensor, dtype)?.elt_size_in_bytes())
-}
-
-/// For a file of a folder that is put in its place, synced, as a whole; `RunFolder::write_json` is for others.
-pub fn write_json(path: &Path, value: &Value) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
-    std::fs::write(path, text + "\n").map_err(|e| Error::io(path, e))
 }
 
 /// A tensor as a file holds it.

@@ -6,7 +6,7 @@ use super::peft::{LoraConfig, Place};
 use super::slots::{Slot, slots, slots_and_head};
 use super::targets;
 use crate::Result;
-use crate::plan::{Gains, Lora as LoraOptions};
+use motrain_core::plan::{Gains, Lora as LoraOptions};
 use std::collections::HashMap;
 use std::path::Path;
 

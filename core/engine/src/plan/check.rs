@@ -1,7 +1,7 @@
 //! What must hold of a plan before any work, wherever it comes from: a script, a run folder, the command line.
 
-use super::stage::stage_refs;
 use super::{Component, Plan, Stage};
+use super::{objectives, stage_refs};
 use crate::names;
 use crate::stage::Makes;
 use motrain_core::error::{Error, Result, did_you_mean};
@@ -202,11 +202,6 @@ fn odd_word(key: &str, word: &str, known: &[&str]) -> Error {
     let near = did_you_mean(word, known.iter().copied());
     let known: Vec<String> = known.iter().map(|k| format!("\"{k}\"")).collect();
     Error::Invalid(format!("{key} is {word:?}; it can be {}{near}", known.join(", ")))
-}
-
-/// The objectives of the rewards that the stage called `id` makes.
-pub fn objectives(stages: &[Stage], id: &str) -> Option<Vec<String>> {
-    stages.iter().find(|s| s.id == id)?.work.objectives()
 }
 
 #[cfg(test)]

@@ -3,19 +3,23 @@
 mod check;
 mod memory;
 mod models;
-mod stage;
 
-pub use check::objectives;
+pub use crate::others::{stage_ref, stage_refs};
+pub use crate::stage::{Stage, objectives};
 pub use motrain_core::plan::{
     Component, Gains, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, OptimizerName, PluginFile,
     Schedule, ScriptSource, StageId, Targets, Training, lora, named,
 };
-pub use stage::{Stage, stage_ref, stage_refs};
 
+use crate::Result as Engine;
+use crate::others::Others;
+use crate::session::{Session, Stages};
 use crate::stage::AnyWork;
 use motrain_core::error::Result;
 use motrain_core::rng::sha256_hex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +45,34 @@ pub struct Plan {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptSource>,
     pub stages: Vec<Stage>,
+}
+
+impl Others for Plan {
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn ids(&self) -> Vec<&str> {
+        self.stages.iter().map(|stage| stage.id.as_str()).collect()
+    }
+
+    fn options(&self, id: &str) -> Option<&dyn Any> {
+        self.stage(id).map(|stage| stage.work.as_ref() as &dyn Any)
+    }
+
+    fn objectives(&self, id: &str) -> Option<Vec<String>> {
+        objectives(&self.stages, id)
+    }
+
+    fn has_in_a_plugin(&self, component: &str) -> bool {
+        self.plugins.iter().any(|plugin| plugin.components.iter().any(|own| own == component))
+    }
+}
+
+impl Stages for Plan {
+    fn value(&self, session: &Session, id: &str) -> Option<Engine<Value>> {
+        self.stage(id).map(|stage| stage.work.value(session, id))
+    }
 }
 
 impl Plan {

@@ -2,9 +2,9 @@
 //! one would otherwise end a run at the stage that reads it, hours later.
 
 use super::{ModelRef, Plan, Stage};
+use crate::model::tokenizer_folder;
 use crate::model::{Adapter, Config, GAINS_BEGIN, Trained, check_stored};
 use crate::stage::Trains;
-use crate::steer::text_folder;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use std::path::Path;
@@ -47,7 +47,7 @@ impl Plan {
         }
         let config = Config::of(folder)?;
         check_stored(&if is_adapter(folder) { Adapter::base_in(folder)? } else { folder.to_owned() })?;
-        Tokenizer::load(&text_folder(folder)?, &config).map(|_| ())
+        Tokenizer::load(&tokenizer_folder(folder)?, &config).map(|_| ())
     }
 
     /// Whether the adapter that a stage trains changes anything of its model.
@@ -87,7 +87,8 @@ impl Plan {
 /// Whether the models of a stage that must have the same tokens do, as far as they are there.
 fn same_tokens(stage: &Stage) -> Result<()> {
     let folders = stage.work.same_tokens().into_iter().filter_map(ModelRef::path);
-    let tokenizer = |folder: &str| Tokenizer::load(&text_folder(Path::new(folder))?, &Config::of(Path::new(folder))?);
+    let tokenizer =
+        |folder: &str| Tokenizer::load(&tokenizer_folder(Path::new(folder))?, &Config::of(Path::new(folder))?);
     let there: Vec<_> = folders.filter_map(|folder| Some((folder.to_owned(), tokenizer(folder).ok()?))).collect();
     if there.is_empty() { Ok(()) } else { Tokenizer::common(there).map(|_| ()) }
 }
@@ -98,7 +99,7 @@ fn fits_beside(folder: &Path) -> Result<()> {
     let config = Config::load(&base)?;
     adapter.check_beside(&config)?;
     check_stored(&base)?;
-    Tokenizer::load(&text_folder(folder)?, &config).map(|_| ())
+    Tokenizer::load(&tokenizer_folder(folder)?, &config).map(|_| ())
 }
 
 fn is_model(folder: &Path) -> bool {

@@ -2,14 +2,15 @@
 //! began at. MODPO takes its margins from policies trained by DPO on the other objectives.
 
 use crate::device;
+use crate::model::tokenizer_folder;
 use crate::model::{Model, Net};
-use crate::plan::ModelRef;
-use crate::session::obey;
-use crate::steer::{is_one_model, text_folder};
+use crate::obey;
+use crate::steer::is_one_model;
 use crate::tokenizer::Tokenizer;
 use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
 use motrain_core::options::Options;
+use motrain_core::plan::ModelRef;
 use motrain_core::registry::{Entry, Kind as ComponentKind, Registry};
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::stop;
@@ -88,7 +89,7 @@ impl Source {
             if model.config.head.scores() {
                 return Err(Error::file(folder, "is a classifier, not a policy"));
             }
-            let tokenizer = Tokenizer::load(&text_folder(folder)?, &model.config)?;
+            let tokenizer = Tokenizer::load(&tokenizer_folder(folder)?, &model.config)?;
             Ok((no_grad(|| model.net(dtype))?, tokenizer))
         };
         let ((net, tokenizer), (base, other)) = (open(&policy)?, open(&reference)?);

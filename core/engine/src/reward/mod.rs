@@ -4,13 +4,14 @@ mod ensemble;
 pub mod implicit;
 mod model;
 mod reading;
+mod source;
 
 pub use ensemble::Ensemble;
-pub use model::{ModelSource, PACKED, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
+pub use model::{ModelSource, RewardModelOptions, Scorer, check_folder, check_made, encode_for_reward};
 pub use reading::{Label, Output, Reading, ReadingOptions};
+pub use source::{Reward, doubted, objectives};
 
 use crate::decode::{Completion, Completions};
-use crate::stage::rewards::Rewards;
 use crate::train::log::Metrics;
 use crate::{Error, PROFILE, Result};
 use motrain_core::data::{DataOptions, Row};
@@ -116,13 +117,12 @@ pub fn known(scores: &[Option<f64>]) -> Vec<f64> {
 impl RewardSet {
     /// Builds the sources of a `rewards` stage; `resolve` turns stage references in options into folders.
     pub fn build(
-        options: &Rewards,
+        rewards: &[Reward],
         registry: &Registry,
         resolve: impl Fn(&serde_json::Value) -> Result<serde_json::Value>,
         scales: BTreeMap<String, Scale>,
     ) -> Result<Self> {
-        let sources = options
-            .sources
+        let sources = rewards
             .iter()
             .map(|s| {
                 let built = registry.rewards.build(&s.source.name, &resolve(&s.source.options)?)?;
@@ -131,8 +131,8 @@ impl RewardSet {
             .collect::<Result<_>>()?;
         Ok(Self {
             sources,
-            objectives: options.objectives(),
-            doubted: options.doubted(),
+            objectives: objectives(rewards),
+            doubted: doubted(rewards),
             scales,
             spent: RefCell::default(),
         })

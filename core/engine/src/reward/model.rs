@@ -2,15 +2,14 @@
 
 use super::reading::{Reading, ReadingOptions};
 use crate::device;
-use crate::model::{Adapter, Config, Head, Labels, Model, Net};
-use crate::plan::ModelRef;
-use crate::session::obey;
-use crate::steer::text_folder;
+use crate::model::{Adapter, Config, Head, Labels, Model, Net, PACKED, tokenizer_folder};
+use crate::obey;
 use crate::tokenizer::{self, Tokenizer};
 use crate::train::logprob::{Group, pack, to_vec_unchecked};
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::ModelRef;
 use motrain_core::registry::{Entry, Kind as ComponentKind, Registry};
 use motrain_core::reward::{RewardSource, Sample};
 use motrain_core::stop;
@@ -43,9 +42,6 @@ pub struct RewardModelOptions {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub batch_size: usize,
 }
-
-/// Completions at most that share their prompt in one pass: each attends to the others' places too, if only to be masked there.
-pub const PACKED: usize = 8;
 
 fn max_tokens() -> usize {
     512
@@ -95,7 +91,7 @@ pub fn check_folder(options: &Value) -> std::result::Result<(), String> {
     }
     let at = |what: String| format!("{path} {what}");
     reading(&options, &Config::of(folder).map_err(|e| e.to_string())?).map_err(at)?;
-    let has_template = || text_folder(folder).and_then(|text| tokenizer::has_template(&text));
+    let has_template = || tokenizer_folder(folder).and_then(|text| tokenizer::has_template(&text));
     if options.template.is_none() && !has_template().map_err(|e| e.to_string())? {
         return Err(at("has no chat template, so that it does not say in which form it reads prompt and answer: give the form that it \
                        was trained on as `template` (docs/models.md has some), or \"plain\""
@@ -166,7 +162,7 @@ impl ModelSource {
                 folder.display()
             );
         }
-        let mut tokenizer = Tokenizer::load(&text_folder(folder)?, &config)?;
+        let mut tokenizer = Tokenizer::load(&tokenizer_folder(folder)?, &config)?;
         match options.template.as_deref() {
             Some(template) => {
                 tokenizer = tokenizer.with_template(Some(template).filter(|t| *t != PLAIN)).map_err(at)?

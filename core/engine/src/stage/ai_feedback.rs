@@ -3,11 +3,11 @@
 
 use super::experience::Batch;
 use crate::Result;
-use crate::plan::Component;
 use crate::reward::penalise_cut;
 use crate::train::log::Metrics;
 use motrain_core::judge::{Asked, Duel, Judge, Verdict, in_both_orders};
 use motrain_core::metrics::stats::mean;
+use motrain_core::plan::Component;
 use motrain_core::registry::Registry;
 
 /// A judge per objective.

@@ -2,12 +2,12 @@
 
 use crate::Result;
 use crate::decode::{Completions, rollout};
-use crate::plan::GenerationConfig;
 use crate::reward::{RewardSet, Scores};
 use crate::steer::{Steerable, Steering};
 use crate::tokenizer::Tokenizer;
 use motrain_core::Weights;
 use motrain_core::data::Row;
+use motrain_core::plan::GenerationConfig;
 
 /// A steerable policy, the prompts that it is asked, and what scores its answers.
 pub struct Asked<'a> {

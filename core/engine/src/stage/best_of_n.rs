@@ -7,12 +7,13 @@ use super::{Makes, Ref, Work, rewards};
 use crate::decode::rollout;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
 use crate::names;
-use crate::plan::{Component, GenerationConfig, ModelRef, StageId};
-use crate::session::{Cx, obey};
+use crate::obey;
+use crate::session::Cx;
 use crate::steer::Steering;
 use crate::{Error, Result};
 use motrain_core::data::{DataOptions, Row};
 use motrain_core::options::Options;
+use motrain_core::plan::{Component, GenerationConfig, ModelRef, StageId};
 use motrain_core::registry::Kind;
 use motrain_core::{Prompt, Weights};
 use schemars::JsonSchema;
@@ -143,7 +144,7 @@ fn run(stage: Cx, options: &BestOfN) -> Result<()> {
     let steering = Steering { objectives: set.objectives(), conditioner: session.conditioner(&options.conditioner)? };
     let objectives = &steering.objectives;
     let (policy, tokenizer) = stage.load(&options.policy)?;
-    let wide = || widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &tokenizer);
+    let wide = || widest_drawn(&steering, sampler.as_ref(), session.stages.seed(), &tokenizer);
     let wide = options.conditioned.then(wide).transpose()?;
     let seen = |prompt: &Prompt| wide.as_ref().map_or_else(|| plain(prompt), |w| steering.prompt(w, prompt));
     let rows = load_prompts(

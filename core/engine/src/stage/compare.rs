@@ -3,16 +3,18 @@
 
 use super::evaluate::Evaluate;
 use super::{Makes, Ref, Work, front};
+use crate::files::write_json;
 use crate::memory::{Footprint, Known, Parts};
-use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, Stage, StageId};
-use crate::session::{Cx, obey};
+use crate::obey;
+use crate::session::Cx;
+use crate::stage::Stage;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::judge::{Asked, Duel, Verdict, in_both_orders, winner};
 use motrain_core::metrics::stats::{bootstrap, mean, resamples};
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::{Component, StageId};
 use motrain_core::registry::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -179,7 +181,7 @@ fn compare(stage: Cx, options: &Compare, other: &str) -> Result<Match> {
     }
     let name = |id: &str| Ok::<_, Error>(front::load(&stage.session.stage_folder(id))?.1.name);
     let names = [name(&options.method)?, name(other)?];
-    Ok(tally(names, &winners, &prompts, along(options, &asked), stage.session.plan.seed))
+    Ok(tally(names, &winners, &prompts, along(options, &asked), stage.session.stages.seed()))
 }
 
 fn along(options: &Compare, asked: &[Vec<Option<Asked>>]) -> Vec<Along> {

@@ -1,8 +1,8 @@
 //! A guard against drift of the reward models: what it costs a policy that second opinions on an objective disagree about its own answers.
 
 use super::rewards::Rewards;
-use crate::plan::Stage;
 use crate::reward::Ensemble;
+use crate::stage::Stage;
 use crate::train::log::Metrics;
 use motrain_core::metrics::stats::mean;
 use motrain_core::options::Checked;

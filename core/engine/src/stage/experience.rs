@@ -9,9 +9,10 @@ use super::step_report::{log_completions, mean_weighted, score_metrics};
 use super::{rewards, short};
 use crate::Result;
 use crate::decode::{Completions, rollout};
+use crate::publish;
 use crate::reward::{RewardSet, Scores};
 use crate::session::Cx;
-use crate::steer::{self, Steerable, Steering};
+use crate::steer::{Steerable, Steering};
 use crate::train::log::Metrics;
 use crate::train::{Drawn, Elsewhere, LogProbs, Trainer};
 use motrain_core::data::Row;
@@ -83,7 +84,7 @@ impl<'a> Experience<'a> {
         let objectives = rewards.objectives();
         let sampler = session.registry.samplers.build(&options.sampler.name, &options.sampler.options)?;
         let steering = Steering { objectives, conditioner: session.conditioner(&options.conditioner)? };
-        let wide = widest_drawn(&steering, sampler.as_ref(), session.plan.seed, &tokenizer)?;
+        let wide = widest_drawn(&steering, sampler.as_ref(), session.stages.seed(), &tokenizer)?;
         let seen = |prompt: &Prompt| steering.prompt(&wide, prompt);
         let rows =
             load_prompts(&options.prompts, &tokenizer, options.generate.max_new_tokens, policy.context(), &seen)?;
@@ -244,6 +245,6 @@ impl<'a> Experience<'a> {
     /// Writes how the finished policy is steered beside it.
     pub fn save_steering(&self) -> Result<()> {
         let Online { conditioner, lora, .. } = self.options;
-        steer::save(self.stage, self.steering.objectives.clone(), conditioner, lora.as_ref())
+        publish::save(self.stage, self.steering.objectives.clone(), conditioner, lora.as_ref())
     }
 }

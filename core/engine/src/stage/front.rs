@@ -1,7 +1,7 @@
 //! What stages leave that make a front: an answer to each prompt at each weight with its scores, some of them to read, and points with metrics.
 
 use crate::decode::Completions;
-use crate::model::write_json;
+use crate::files::write_json;
 use crate::names;
 use crate::reward::{Ensemble, Scores};
 use crate::session::{Cx, Session};
@@ -66,7 +66,7 @@ impl Front {
     pub fn save(self, stage: Cx, name: &str, objectives: &[String]) -> Result<()> {
         let scored = complete(self.answered, &self.spans, objectives, name)?;
         let reference_point = vec![0.0; objectives.len()];
-        let (name, seed) = (name.to_owned(), stage.session.plan.seed);
+        let (name, seed) = (name.to_owned(), stage.session.stages.seed());
         // Many objectives make hypervolumes slow.
         let found = stop::unless_asked(move || method(&name, &scored, &reference_point, seed))?;
         let folder = stage.folder();
@@ -160,7 +160,7 @@ mod tests {
         };
         let weights = Weights::new(vec![0.5, 0.5]).unwrap();
         let names = ["a".to_owned(), "b".to_owned()];
-        let found = complete(vec![(weights, scores)], 2, &names, "m").unwrap();
+        let found = complete(vec![(weights, scores)], &[0..2, 2..4, 4..6], &names, "m").unwrap();
         let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(x, y)| (x - y).abs() < 1e-12) && a.len() == b.len();
         assert!(near(&found[0].rewards[0], &[0.3, 0.5]) && near(&found[0].rewards[1], &[0.7, 0.5]));
         assert!(near(&found[0].watched["words"], &[2.0, 2.0]));

@@ -13,6 +13,7 @@ pub mod init_model;
 mod labelled;
 pub mod online;
 pub mod online_preference;
+mod planned;
 pub mod preference;
 pub mod preference_data;
 pub mod ratings;
@@ -27,6 +28,7 @@ pub mod soup;
 mod step_report;
 mod work;
 
+pub use planned::{Stage, objectives};
 pub use work::{AnyWork, Makes, Ref, StageKind, Trains, Work};
 
 /// Every kind of stage.

@@ -5,14 +5,14 @@ use super::rows::{Told, plain};
 use super::{Makes, Ref, rewards};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Part, Trainee, longest_prompt};
-use crate::plan::{
-    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, Stage, StageId, Training, lora, named,
-    objectives,
-};
+use crate::stage::Stage;
 use motrain_core::Prompt;
 use motrain_core::data::DataOptions;
 use motrain_core::normaliser::{NONE, Normaliser};
 use motrain_core::options::Checked;
+use motrain_core::plan::{
+    Component, GenerationConfig, Lora, LoraChoice, ModelRef, Named, Optimizer, StageId, Training, lora, named,
+};
 use motrain_core::registry::{Kind, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl Online {
         let machine = known.machine;
         let scorers = rewards::scorers(known, &self.rewards)?;
         let read = known.model(&self.policy)?;
-        let count = objectives(&known.plan.stages, &self.rewards).map_or(1, |names| names.len());
+        let count = known.others.objectives(&self.rewards).map_or(1, |names| names.len());
         let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, machine)?;
         let policy = policy.with_gains_of(count);
         let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };

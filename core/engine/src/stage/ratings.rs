@@ -5,12 +5,13 @@ use super::scored::{Asking, Source};
 use super::{Makes, Ref, Work, rewards};
 use crate::memory::{Footprint, Known};
 use crate::names;
-use crate::plan::{GenerationConfig, ModelRef, Stage, StageId, objectives};
 use crate::session::{Cx, Session};
+use crate::stage::{Stage, objectives};
 use crate::{Error, Result};
 use motrain_core::data::{DataOptions, Part};
 use motrain_core::levels::Levels;
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::{GenerationConfig, ModelRef, StageId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -95,7 +96,7 @@ const HELD_OUT: f64 = 0.1;
 /// What a `ratings` stage made, as rows to train on. The same hash of a conversation tells its parts apart as those of its prompts, so the
 /// share that is left is one of what they cover.
 pub fn rows(session: &Session, id: &str) -> Result<DataOptions> {
-    let found = session.plan.stage(id).and_then(|s| s.work.downcast_ref::<Ratings>());
+    let found = session.stages.options(id).and_then(|options| options.downcast_ref::<Ratings>());
     let Ratings { prompts, .. } = found.ok_or_else(|| Error::invalid(format!("\"{id}\" is no ratings stage")))?;
     let (from, to) = match prompts.part {
         Part::All => (0.0, 1.0),

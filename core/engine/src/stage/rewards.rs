@@ -4,18 +4,20 @@
 use super::rows::{load_prompts, plain};
 use super::{Makes, Ref, Work};
 use crate::decode::rollout;
+use crate::files::write_json;
 use crate::memory::{Drawing, Footprint, Known, Scorer, Scorers, longest_prompt};
-use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, GenerationConfig, ModelRef, Stage};
+use crate::obey;
 use crate::reward::implicit::{self, Implicit};
-use crate::reward::{Ensemble, RewardModelOptions, RewardSet, check_folder, check_made, known};
-use crate::session::{Cx, Session, obey};
+use crate::reward::{self, Ensemble, Reward, RewardModelOptions, RewardSet, check_folder, check_made, known};
+use crate::session::{Cx, Session};
+use crate::stage::Stage;
 use crate::{Error, Result};
 use motrain_core::data::{DataOptions, Row};
 use motrain_core::error::did_you_mean;
 use motrain_core::metrics::stats::pearson;
 use motrain_core::options::{Checked, Options, parse};
+use motrain_core::plan::{GenerationConfig, ModelRef};
 use motrain_core::registry::{Kind, Registry};
 use motrain_core::reward::Sample;
 use motrain_core::rng::sub_seed;
@@ -26,27 +28,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use tch::no_grad;
-
-/// One reward: an objective, a second opinion on one, or only watched.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Reward {
-    /// The objective's name, as in the weight prefix and in metrics.
-    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
-    pub name: String,
-    pub source: Component,
-    /// Scored and reported, but never trained on.
-    #[serde(default)]
-    pub watch: bool,
-    /// The objective that this is a second opinion on: scored, scaled and reported beside it, and never trained on but by `drift` of the online stages.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 200), extend("format" = "name"))]
-    pub of: Option<String>,
-    /// `[low, high]`: the raw scores that become 0 and 1. Without it they are fitted.
-    #[serde(default)]
-    #[schemars(inner(range(min = -1e9, max = 1e9)))]
-    pub scale: Option<[f64; 2]>,
-}
 
 /// The rewards of an experiment, with scales fitted on the initial policy's samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,16 +81,12 @@ impl Options for Rewards {
 impl Rewards {
     /// Names of the objectives, in the order of the weights.
     pub fn objectives(&self) -> Vec<String> {
-        self.sources.iter().filter(|s| !s.watch && s.of.is_none()).map(|s| s.name.clone()).collect()
+        reward::objectives(&self.sources)
     }
 
-    /// The objectives that have second opinions, by place, and the names of all that score them, their own first.
+    /// The objectives that have second opinions, by place, and the names of all that score them.
     pub fn doubted(&self) -> Vec<(usize, Vec<String>)> {
-        let opinions =
-            |of: &String| self.sources.iter().filter(|s| s.of.as_ref() == Some(of)).map(|s| s.name.clone()).collect();
-        let all =
-            self.objectives().into_iter().enumerate().map(|(k, own)| (k, [vec![own.clone()], opinions(&own)].concat()));
-        all.filter(|(_, members)| members.len() > 1).collect()
+        reward::doubted(&self.sources)
     }
 
     fn check_opinion(&self, Reward { name, of, watch, .. }: &Reward) -> Checked {
@@ -187,7 +164,7 @@ const AT_ONCE: usize = 64;
 
 fn run(stage: Cx, options: &Rewards) -> Result<()> {
     let session = stage.session;
-    let set = RewardSet::build(options, session.registry, |o| session.resolve(o), BTreeMap::new())?;
+    let set = RewardSet::build(&options.sources, session.registry, |o| session.resolve(o), BTreeMap::new())?;
     let (policy, tokenizer) = stage.load(&options.policy)?;
     let rows = load_prompts(
         &options.prompts,
@@ -243,7 +220,7 @@ fn run(stage: Cx, options: &Rewards) -> Result<()> {
 
 /// The reward models of the `rewards` stage called `id`.
 pub fn scorers(known: &Known, id: &str) -> Result<Scorers> {
-    let found = known.plan.stage(id).and_then(|s| s.work.downcast_ref::<Rewards>());
+    let found = known.others.options(id).and_then(|options| options.downcast_ref::<Rewards>());
     found.map_or_else(|| Ok(Scorers::default()), |rewards| scorers_of(known, rewards))
 }
 
@@ -255,7 +232,7 @@ fn scorers_of(known: &Known, rewards: &Rewards) -> Result<Scorers> {
             out.all.push(scorer(known, &source.options)?);
         } else if source.name == implicit::NAME {
             out.all.extend(policies(known, &source.options)?);
-        } else if known.plan.plugins.iter().any(|plugin| plugin.components.contains(&library)) {
+        } else if known.others.has_in_a_plugin(&library) {
             out.uncounted.push(format!("reward \"{name}\": what the plugin \"{}\" takes", source.name));
         } else if source.options.get("url").is_some() {
             out.uncounted.push(format!("reward \"{name}\": what its server takes, if it is this machine"));
@@ -283,7 +260,7 @@ fn policies(known: &Known, options: &Value) -> Result<[Scorer; 2]> {
 
 /// The `rewards` stage called `id`.
 pub fn of<'a>(session: &'a Session, id: &str) -> Result<&'a Rewards> {
-    let found = session.plan.stage(id).and_then(|s| s.work.downcast_ref::<Rewards>());
+    let found = session.stages.options(id).and_then(|options| options.downcast_ref::<Rewards>());
     found.ok_or_else(|| Error::invalid(format!("\"{id}\" is no rewards stage")))
 }
 
@@ -291,7 +268,7 @@ pub fn of<'a>(session: &'a Session, id: &str) -> Result<&'a Rewards> {
 pub fn load(session: &Session, id: &str) -> Result<RewardSet> {
     let path = session.stage_folder(id).join(names::SCALES);
     let options = of(session, id)?;
-    RewardSet::build(options, session.registry, |o| session.resolve(o), read_scales(&path)?)
+    RewardSet::build(&options.sources, session.registry, |o| session.resolve(o), read_scales(&path)?)
 }
 
 fn read_scales(path: &Path) -> Result<BTreeMap<String, Scale>> {

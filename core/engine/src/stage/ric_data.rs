@@ -5,10 +5,10 @@
 use super::rows::{plain, samples};
 use super::scored::{Answer, Asking, Source};
 use super::{Makes, Ref, Work, rewards};
+use crate::files::write_json;
 use crate::memory::{Footprint, Known};
-use crate::model::write_json;
 use crate::names;
-use crate::plan::{Component, GenerationConfig, ModelRef, StageId, stage_refs};
+use crate::others::stage_refs;
 use crate::session::{Cx, Session};
 use crate::{Error, Result};
 use motrain_core::Prompt;
@@ -17,6 +17,7 @@ use motrain_core::conditioner::rewards_in_context::{self, Statistics, goals};
 use motrain_core::data::{DataOptions, json_lines};
 use motrain_core::metrics::stats::quantile;
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::{Component, GenerationConfig, ModelRef, StageId};
 use motrain_core::registry::{Kind, Registry};
 use rand::Rng as _;
 use schemars::JsonSchema;
@@ -220,7 +221,7 @@ fn read(session: &Session, id: &str) -> Result<Vec<Answer>> {
 
 /// The statistics that an offline stage fitted.
 pub fn statistics(session: &Session, id: &str) -> Result<Statistics> {
-    if session.plan.stage(id).is_none_or(|s| s.work.downcast_ref::<RicData>().is_none()) {
+    if session.stages.options(id).is_none_or(|options| !options.is::<RicData>()) {
         return Err(Error::invalid(format!("\"{id}\" is no ric_data stage, so it has no statistics of scores")));
     }
     let path = session.stage_folder(id).join(names::STATISTICS);

@@ -2,12 +2,14 @@
 
 use crate::memory::Known;
 use crate::names;
-use crate::plan::{Component, objectives, stage_refs};
-use crate::session::{Cx, Session, obey};
+use crate::obey;
+use crate::others::stage_refs;
+use crate::session::{Cx, Session};
 use crate::steer::Steering;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, decode};
 use motrain_core::data::{self, DataOptions, Part, Place, Row};
+use motrain_core::plan::Component;
 use motrain_core::rng::{permutation, rng};
 use motrain_core::sampler::WeightSampler;
 use motrain_core::{Prompt, Weights};
@@ -21,7 +23,7 @@ pub fn batch_rows(stage: Cx, rows: usize, batch: usize, step: usize) -> Vec<usiz
     for i in first..first + batch as u64 {
         let epoch = i / rows as u64;
         if loaded != Some(epoch) {
-            order = permutation(rows, stage.session.plan.seed, "order", epoch);
+            order = permutation(rows, stage.session.stages.seed(), "order", epoch);
             loaded = Some(epoch);
         }
         out.push(order[(i % rows as u64) as usize]);
@@ -120,13 +122,13 @@ impl Told {
             return Err(not_known("an earlier stage decides it".into()));
         }
         let make = || -> Result<Self> {
-            let objectives = objectives(&known.plan.stages, rewards).unwrap_or_default();
+            let objectives = known.others.objectives(rewards).unwrap_or_default();
             let count = objectives.len();
             let conditioner = known.registry.conditioners.build(&conditioner.name, &conditioner.options)?;
             let mut tried = usual_weights(count);
             if let Some(sampler) = sampler {
                 let sampler = known.registry.samplers.build(&sampler.name, &sampler.options)?;
-                tried.extend(drawn_weights(sampler.as_ref(), count, known.plan.seed)?);
+                tried.extend(drawn_weights(sampler.as_ref(), count, known.others.seed())?);
             }
             let steering = Steering { objectives, conditioner };
             let letters = |w: &Weights| {

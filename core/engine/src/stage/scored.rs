@@ -3,14 +3,15 @@
 use super::rewards;
 use super::rows::load_prompts;
 use crate::decode::rollout;
+use crate::files::write_json;
 use crate::memory::{Drawing, Footprint, Known, longest_prompt};
-use crate::model::write_json;
 use crate::names;
-use crate::plan::{GenerationConfig, ModelRef};
-use crate::session::{Cx, obey};
+use crate::obey;
+use crate::session::Cx;
 use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::data::{DataOptions, Row};
+use motrain_core::plan::{GenerationConfig, ModelRef};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::time::Instant;

@@ -3,15 +3,17 @@
 use super::rows::{batch_rows, prompt_limit, samples, say_left_out};
 use super::{Makes, Ref, Trains, Work, rewards, short};
 use crate::memory::{Footprint, Known, Trainee, longest_row};
-use crate::plan::{Component, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
-use crate::session::{Cx, obey};
+use crate::obey;
+use crate::publish;
+use crate::session::Cx;
 use crate::tokenizer::{Tokenizer, Turn};
 use crate::train::Trainer;
 use crate::train::log::Metrics;
 use crate::train::logprob::{Group, pack};
-use crate::{Error, Result, steer};
+use crate::{Error, Result};
 use motrain_core::data::{self, DataOptions};
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::{Component, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use motrain_core::registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -130,7 +132,9 @@ fn run(stage: Cx, options: &Sft) -> Result<()> {
     })?;
     t.finish()?;
     match (&options.conditioner, &options.rewards) {
-        (Some(conditioner), Some(id)) => steer::save(stage, rewards::of(session, id)?.objectives(), conditioner, None),
+        (Some(conditioner), Some(id)) => {
+            publish::save(stage, rewards::of(session, id)?.objectives(), conditioner, None)
+        }
         _ => Ok(()),
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{Makes, Ref, Work};
 use crate::memory::{F32, Footprint, Known, Part, Parts, Shaped};
-use crate::plan::ModelRef;
 use crate::session::Cx;
 use crate::steer::Steer;
 use crate::steer::soup::Specialists;
 use crate::{Error, Result};
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::ModelRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

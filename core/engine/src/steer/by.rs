@@ -3,11 +3,11 @@
 use super::prompted::Prompted;
 use super::{Loader, STEERINGS, Steerable, file};
 use crate::memory::{Machine, Shaped, Taken};
-use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::options::{self, Checked};
+use motrain_core::plan::ModelRef;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, DeserializeOwned};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

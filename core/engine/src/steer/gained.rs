@@ -5,11 +5,11 @@ use super::{Loader, Route, Steer, Steerable};
 use crate::decode::{self, Decoder};
 use crate::memory::{F32, Machine, Part, Parts, Shaped, Taken, opening};
 use crate::model::{Adapter, Model, Net};
-use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, names};
 use motrain_core::Weights;
 use motrain_core::options::Checked;
+use motrain_core::plan::ModelRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::no_grad;
@@ -19,15 +19,10 @@ use tch::no_grad;
 #[serde(transparent)]
 pub struct Gained(#[schemars(length(min = 1, max = 32))] pub Vec<ModelRef>);
 
-/// Where an adapter that gains steer lies in a model's folder, by its objective.
-pub fn place(objective: usize) -> String {
-    format!("parts/{objective}")
-}
-
 impl Gained {
     /// The parts of a model's folder that a stage has saved.
     pub fn below(objectives: usize) -> Self {
-        Self((0..objectives).map(|k| ModelRef::Path(place(k))).collect())
+        Self((0..objectives).map(|k| ModelRef::Path(names::part(k))).collect())
     }
 }
 
@@ -36,7 +31,7 @@ impl Steer for Gained {
     const OPTION: &'static str = "gains";
 
     fn models(&mut self) -> Vec<(String, &mut ModelRef)> {
-        self.0.iter_mut().enumerate().map(|(k, part)| (place(k), part)).collect()
+        self.0.iter_mut().enumerate().map(|(k, part)| (names::part(k), part)).collect()
     }
 
     fn adapters_stay(&self) -> bool {

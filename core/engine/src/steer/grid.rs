@@ -3,11 +3,11 @@
 use super::{Loader, Route, Steer, Steerable};
 use crate::decode::Decoder;
 use crate::model::Model;
-use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
 use motrain_core::options::Checked;
+use motrain_core::plan::ModelRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;

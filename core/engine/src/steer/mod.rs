@@ -10,14 +10,14 @@ pub mod prompted;
 pub mod soup;
 
 pub use by::{AnySteer, By, Steer, SteerKind};
-pub use file::{Judged, Opened, Steering, bring, publish, said_by, save};
+pub use file::{Opened, Steering, said_by, write};
 
 use crate::decode::Decoder;
-use crate::model::{Adapter, Model};
-use crate::plan::ModelRef;
+use crate::model::{Adapter, Model, tokenizer_folder};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::Weights;
+use motrain_core::plan::ModelRef;
 use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
 
@@ -56,14 +56,6 @@ pub enum Route {
     Shares(Vec<f64>),
     /// One of several policies.
     Policy(usize),
-}
-
-/// Where a folder's tokenizer lies: an adapter's may be its base's.
-pub fn text_folder(folder: &Path) -> Result<PathBuf> {
-    match Adapter::is_one(folder) && !folder.join("tokenizer.json").is_file() {
-        true => Adapter::base_in(folder),
-        false => Ok(folder.to_owned()),
-    }
 }
 
 /// Refuses a folder of several models, of which none is what answers.
@@ -124,7 +116,7 @@ impl Loader<'_> {
     }
 
     pub fn tokenizer(&self, model: &ModelRef, loaded: &Model) -> Result<Tokenizer> {
-        let folder = text_folder(&(self.folder)(model))?;
+        let folder = tokenizer_folder(&(self.folder)(model))?;
         let tokenizer = Tokenizer::load(&folder, &loaded.config)?;
         tokenizer.tell_form(&folder);
         Ok(tokenizer)

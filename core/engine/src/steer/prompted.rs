@@ -2,8 +2,8 @@
 
 use super::{Loader, Steer, Steerable};
 use crate::Result;
-use crate::plan::ModelRef;
 use crate::tokenizer::Tokenizer;
+use motrain_core::plan::ModelRef;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tch::no_grad;

@@ -3,7 +3,7 @@
 //! A prompt with today's date would make a run differ from its own resume. So there is one moment for all prompts of a process, and a
 //! run keeps its own: the moment at which it first began, in UTC, whatever the machine's time zone.
 
-use super::files::read_text;
+use crate::files::read_text;
 use crate::folder::RunFolder;
 use crate::{Error, Result};
 use minijinja::{Error as TemplateError, ErrorKind};

@@ -1,8 +1,7 @@
 //! tokenizer.json, read as it stands, and calls into the tokenizers crate that cannot panic.
 
-use super::files::read_text;
 use super::guard::guarded;
-use super::settings::warn;
+use crate::files::{read_text, warn};
 use crate::{Error, Result};
 use serde::Deserialize;
 use serde_json::Value;

@@ -4,7 +4,6 @@ mod bounded;
 pub mod clock;
 mod codec;
 mod ending;
-pub mod files;
 mod guard;
 mod methods;
 mod python;
@@ -13,12 +12,12 @@ mod settings;
 mod special;
 mod template;
 
+use crate::files::{Beside, read_fields, warn, write_json};
 use crate::generation;
-use crate::model::{Config, write_json};
+use crate::model::Config;
 use crate::{Error, Result};
 use codec::{Codec, Read};
 use ending::Ending;
-use files::read_fields;
 use motrain_core::Prompt;
 use motrain_core::prompt::Message;
 use serde_json::{Map, Value, json};
@@ -138,7 +137,7 @@ impl Tokenizer {
     /// Says how prompts are read of a folder that does not say it.
     pub fn tell_form(&self, folder: &Path) {
         if self.templates.default.is_none() {
-            files::warn(
+            warn(
                 folder,
                 "has no chat template: a prompt of one turn is used as it is, and a conversation is refused; chat_template.jinja in the folder \
                  says how turns are written",
@@ -232,9 +231,11 @@ impl Tokenizer {
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         self.codec.decode(ids)
     }
+}
 
+impl Beside for Tokenizer {
     /// Writes tokenizer.json, tokenizer_config.json, the chat template and generation_config.json.
-    pub fn save(&self, folder: &Path) -> Result<()> {
+    fn save(&self, folder: &Path) -> Result<()> {
         self.codec.save(&folder.join("tokenizer.json"))?;
         let mut config = self.config.clone();
         self.special.write(&mut config);

@@ -1,10 +1,9 @@
 //! tokenizer_config.json, field by field: what is done, what is known to change nothing, and what is said aloud.
 
 use super::codec::Read;
+use crate::files::warn;
 use serde_json::{Map, Value};
-use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
 
 /// Read by `special`, `template`, `tokenizer`.
 const DONE: [&str; 5] = [
@@ -115,13 +114,4 @@ fn as_it_stands(class: &str, config: &Map<String, Value>, file: &Read) -> bool {
 fn short(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > 60 { text.chars().take(57).chain("...".chars()).collect() } else { text }
-}
-
-/// Says something about a file once in a process: folders are loaded again for every stage.
-pub fn warn(path: &Path, what: &str) {
-    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let line = format!("{}: {what}", path.display());
-    if SAID.lock().is_ok_and(|mut said| said.insert(line.clone())) {
-        tracing::warn!("{line}");
-    }
 }

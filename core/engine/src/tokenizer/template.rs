@@ -1,8 +1,8 @@
 //! Chat templates: which one a folder has, and how it is rendered, as transformers does both.
 
-use super::files::read_text;
 use super::special::Special;
 use super::{bounded, clock, methods, python};
+use crate::files::read_text;
 use crate::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;

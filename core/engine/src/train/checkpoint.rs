@@ -1,9 +1,10 @@
 //! Checkpoints of a training stage: written aside, then renamed, so that one is either whole or not there. Each is a Hugging Face
 //! folder with the optimiser's state and the position beside it. Randomness needs no state: every draw is seeded by its step.
 
-use super::optim::Optim;
-use crate::model::{Model, write_json};
+use crate::files::write_json;
+use crate::model::Model;
 use crate::names;
+use crate::optim::Optim;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use motrain_core::durable;
@@ -205,7 +206,7 @@ mod tests {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/hh/policy_small"));
         let model = Model::load(folder, Device::Cpu).unwrap();
         let tokenizer = Tokenizer::load(folder, &model.config).unwrap();
-        let optim = crate::train::optim::build(&crate::plan::Optimizer::default(), &model.params).unwrap();
+        let optim = crate::optim::build(&motrain_core::plan::Optimizer::default(), &model.params).unwrap();
         (model, tokenizer, optim, State { step, kept: json!({ "bias": 0.25 }), ..State::default() })
     }
 

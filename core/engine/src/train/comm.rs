@@ -1,8 +1,8 @@
 //! What processes that train one policy together tell each other. Training on several is accumulation: what micro-batches add up to
 //! within one process, ranks add up among each other.
 
-use super::optim::Params;
 use crate::Result;
+use crate::optim::Params;
 
 /// The ranks of a training. Each calls these at the same places of a step, also one that has no examples in it.
 pub trait Comm {

@@ -3,10 +3,10 @@
 use super::log::Metrics;
 use super::logprob::{Group, Packed, pack, to_vec};
 use crate::model::{Model, Net};
-use crate::plan::Training;
-use crate::session::obey;
+use crate::obey;
 use crate::{Error, PROFILE, Result};
 use motrain_core::metrics::stats::mean;
+use motrain_core::plan::Training;
 use tch::{Kind, Tensor, no_grad};
 
 /// Completions of one prompt as tokens, with the prompt as the policy sees it (x') and as it is (x).

@@ -106,12 +106,12 @@ impl Lines {
 
 /// Remakes the run's logs from those of its stages, in the order of the plan, up to the stage `last`.
 pub fn compose(session: &Session, last: Option<&str>) -> Result<()> {
-    let stages = &session.plan.stages;
-    let end = last.and_then(|id| stages.iter().position(|s| s.id == id)).map_or(stages.len(), |at| at + 1);
+    let ids = session.stages.ids();
+    let end = last.and_then(|last| ids.iter().position(|id| *id == last)).map_or(ids.len(), |at| at + 1);
     for name in FILES {
         let mut all = Vec::new();
-        for stage in &stages[..end] {
-            all.extend(std::fs::read(session.stage_folder(&stage.id).join(name)).unwrap_or_default());
+        for id in &ids[..end] {
+            all.extend(std::fs::read(session.stage_folder(id).join(name)).unwrap_or_default());
         }
         let path = session.folder.root().join(name);
         if !all.is_empty() || path.exists() {

@@ -6,12 +6,10 @@ mod drawn;
 pub mod events;
 pub mod log;
 pub mod logprob;
-pub mod optim;
 mod pairs;
 mod trainer;
 
 pub use comm::{Comm, Local};
 pub use drawn::{Drawn, LogProbs, Moved, surrogate};
-pub use optim::state_numbers;
 pub use pairs::{Elsewhere, PairStep, TokenPair};
 pub use trainer::Trainer;

@@ -3,14 +3,15 @@
 
 use super::comm::{Comm, Local};
 use super::log::{Log, Metrics};
-use super::optim::{self, Optim};
 use super::{checkpoint, checkpoint::State};
 use crate::model::{Model, Net};
-use crate::plan::{Optimizer, Training};
-use crate::session::{Cx, obey};
+use crate::obey;
+use crate::optim::{self, Optim};
+use crate::session::Cx;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, PROFILE, Result};
 use indicatif::ProgressBar;
+use motrain_core::plan::{Optimizer, Training};
 use std::time::Instant;
 use tch::Tensor;
 

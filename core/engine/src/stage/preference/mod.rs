@@ -7,14 +7,14 @@ use super::rows::{Told, batch_rows, plain, samples};
 use super::{Makes, Ref, Trains, Work, rewards, short};
 use crate::Result;
 use crate::memory::{Drawing, Footprint, Known, Trainee, longest_pair};
-use crate::plan::{self, Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
+use crate::publish;
 use crate::session::Cx;
-use crate::steer;
 use crate::train::log::Metrics;
 use crate::train::{LogProbs, PairStep, Trainer};
 use motrain_core::Prompt;
 use motrain_core::data::{DataOptions, Pair};
 use motrain_core::options::{Checked, Options};
+use motrain_core::plan::{Component, GenerationConfig, Lora, LoraChoice, ModelRef, Optimizer, StageId, Training, lora};
 use motrain_core::registry::{self, Registry};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -132,8 +132,7 @@ impl Work for Preference {
         let machine = known.machine;
         let scorers = self.rewards.as_ref().map(|id| rewards::scorers(known, id)).transpose()?.unwrap_or_default();
         let read = known.model(&self.policy)?;
-        let count =
-            self.rewards.as_ref().and_then(|id| plan::objectives(&known.plan.stages, id)).map_or(1, |o| o.len());
+        let count = self.rewards.as_ref().and_then(|id| known.others.objectives(id)).map_or(1, |o| o.len());
         let policy = Trainee::new(read.clone(), self.lora.as_ref(), &self.optimizer, &self.train, machine)?;
         let policy = policy.with_gains_of(count);
         let mut out = Footprint { makes: Some(policy.makes()), ..Footprint::default() };
@@ -183,7 +182,7 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     };
     let objectives = weighing.as_ref().map_or(0, |weighing| weighing.steering.objectives.len());
     let (policy, tokenizer) = stage.load_trained(&options.policy, options.lora.as_ref(), objectives, Ok)?;
-    let pairs = fitting(&data, &tokenizer, policy.context(), weighing.as_ref(), session.plan.seed)?;
+    let pairs = fitting(&data, &tokenizer, policy.context(), weighing.as_ref(), session.stages.seed())?;
     if let Some(weighing) = &weighing {
         weighing.set.check_rows(&data, &pairs.iter().map(row).collect::<Vec<_>>())?;
     }
@@ -225,7 +224,7 @@ fn run(stage: Cx, options: &Preference) -> Result<()> {
     match &weighing {
         Some(weighing) => {
             let objectives = weighing.steering.objectives.clone();
-            steer::save(stage, objectives, &options.weights_by(), options.lora.as_ref())
+            publish::save(stage, objectives, &options.weights_by(), options.lora.as_ref())
         }
         None => Ok(()),
     }

@@ -2,9 +2,9 @@
 
 use super::Preference;
 use crate::decode::{Completion, Completions};
-use crate::plan::{Component, StageId};
+use crate::obey;
 use crate::reward::RewardSet;
-use crate::session::{Cx, obey};
+use crate::session::Cx;
 use crate::stage::labelled::Counts;
 use crate::stage::rewards;
 use crate::stage::rows::{prompt_limit, say_left_out, widest_drawn};
@@ -16,6 +16,7 @@ use crate::{Error, Result};
 use motrain_core::Prompt;
 use motrain_core::data::{self, DataOptions, Pair, Row};
 use motrain_core::label::{Label, LabelRule};
+use motrain_core::plan::{Component, StageId};
 use motrain_core::sampler::WeightSampler;
 use std::collections::HashMap;
 

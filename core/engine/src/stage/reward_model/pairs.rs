@@ -3,7 +3,7 @@
 //! nothing but what centring adds. Accuracy and calibration are reported on pairs that were not trained on.
 
 use super::{Encoded, RewardModel, encode_all, report};
-use crate::model::write_json;
+use crate::files::write_json;
 use crate::names;
 use crate::reward::{Scorer, encode_for_reward};
 use crate::session::Cx;

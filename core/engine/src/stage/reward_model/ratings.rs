@@ -2,7 +2,7 @@
 //! A rating that a row does not have moves nothing. Held-out errors and correlations are reported for each attribute.
 
 use super::{Encoded, RewardModel, encode_all};
-use crate::model::write_json;
+use crate::files::write_json;
 use crate::names;
 use crate::reward::{Scorer, encode_for_reward};
 use crate::session::Cx;

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::model::{Head, LlamaSizes, Model};
-use crate::plan::Training;
+use crate::optim::{Params, zero_gradients};
 use crate::train::comm::{Comm, Local};
-use crate::train::optim::{Params, zero_gradients};
 use crate::train::trainer::accumulate;
 use motrain_core::Registry;
 use motrain_core::loss::InfoNce;
+use motrain_core::plan::Training;
 use serde_json::json;
 use tch::{Device, Kind, no_grad};
 

@@ -4,7 +4,7 @@
 
 use super::{Optim, Params, take, take_step};
 use crate::Result;
-use crate::plan::Optimizer;
+use motrain_core::plan::Optimizer;
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
 

@@ -1,13 +1,14 @@
 //! One stage of a plan, and everything that it refers to.
 
-use super::{Component, ModelRef, PluginFile};
+use super::{AnyWork, Makes, Ref, STAGES, Work};
+use crate::others::stage_refs;
 use crate::reward::{self, implicit};
-use crate::stage::{AnyWork, Makes, Ref, STAGES, Work};
 use motrain_core::error::{Error, Result, did_you_mean};
+use motrain_core::plan::{Component, ModelRef, PluginFile};
 use motrain_core::registry::{Kind, Registry};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 /// A stage's id is the name of its folder.
 #[derive(Debug, Deserialize)]
@@ -214,24 +215,7 @@ fn folders_of<'a>(kind: Kind, component: &'a mut Component, plugins: &[PluginFil
     named.filter_map(|(_, value)| if let Value::String(path) = value { Some(path) } else { None }).collect()
 }
 
-/// The stages that a component's options refer to, each with the epoch after which its model is meant.
-pub fn stage_refs(options: &Value) -> Vec<(&str, Option<f64>)> {
-    match options {
-        Value::Object(map) => match stage_ref(map) {
-            Some(found) => vec![found],
-            None => map.values().flat_map(stage_refs).collect(),
-        },
-        Value::Array(list) => list.iter().flat_map(stage_refs).collect(),
-        _ => vec![],
-    }
-}
-
-/// What `{"stage": id}` or `{"stage": id, "epoch": number}` refers to.
-pub fn stage_ref(map: &Map<String, Value>) -> Option<(&str, Option<f64>)> {
-    let id = map.get("stage")?.as_str()?;
-    match (map.len(), map.get("epoch").and_then(Value::as_f64)) {
-        (1, _) => Some((id, None)),
-        (2, Some(epoch)) => Some((id, Some(epoch))),
-        _ => None,
-    }
+/// The objectives of the rewards that the stage called `id` makes.
+pub fn objectives(stages: &[Stage], id: &str) -> Option<Vec<String>> {
+    stages.iter().find(|s| s.id == id)?.work.objectives()
 }

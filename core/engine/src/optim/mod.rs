@@ -4,8 +4,8 @@ mod adafactor;
 mod adamw;
 
 use crate::model::numbers;
-use crate::plan::{Optimizer, OptimizerName, Schedule};
 use crate::{Error, Result, finite};
+use motrain_core::plan::{Optimizer, OptimizerName, Schedule};
 use std::collections::BTreeMap;
 use tch::{Kind, Tensor, no_grad};
 

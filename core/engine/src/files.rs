@@ -1,11 +1,12 @@
-//! Files of a model folder, read with a bound.
+//! Files of a model folder: read with a bound, written as transformers writes them, and spoken of once.
 
-pub use super::settings::warn;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
+use std::sync::Mutex;
 
 /// The largest file that is read whole: vocabularies of 260 000 tokens take 35 MB.
 const LARGEST: u64 = 256 << 20;
@@ -37,4 +38,25 @@ pub fn read_fields(path: &Path) -> Result<Map<String, Value>> {
         Some(Value::Object(fields)) => Ok(fields),
         Some(_) => Err(Error::file(path, "is not a JSON object")),
     }
+}
+
+/// For a file of a folder that is put in its place, synced, as a whole; `RunFolder::write_json` is for others.
+pub fn write_json(path: &Path, value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::file(path, e.to_string()))?;
+    std::fs::write(path, text + "\n").map_err(|e| Error::io(path, e))
+}
+
+/// Says something about a file once in a process: folders are loaded again for every stage.
+pub fn warn(path: &Path, what: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let line = format!("{}: {what}", path.display());
+    if SAID.lock().is_ok_and(|mut said| said.insert(line.clone())) {
+        tracing::warn!("{line}");
+    }
+}
+
+/// What lies beside a model's weights.
+pub trait Beside {
+    /// Writes its files.
+    fn save(&self, folder: &Path) -> Result<()>;
 }

@@ -2,7 +2,7 @@
 
 use super::{Optim, Params, take, take_step};
 use crate::Result;
-use crate::plan::Optimizer;
+use motrain_core::plan::Optimizer;
 use std::collections::BTreeMap;
 use tch::{Tensor, no_grad};
 
