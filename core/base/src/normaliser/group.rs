@@ -51,7 +51,7 @@ mod tests {
     /// What is rounding does not become a preference.
     #[test]
     fn differences_of_rounding_stay_small() {
-        let found = normalised("group", &[[1.0, 0.0], [1.0 - 1e-7, 0.0]], &[0..2], &mut vec![]);
+        let found = normalised("group", &[[1.0, 0.0], [1.0 - 1e-7, 0.0]], std::slice::from_ref(&(0..2)), &mut vec![]);
         assert!(column(&found, 0).iter().all(|score| score.abs() < 1e-3), "{found:?}");
     }
 
