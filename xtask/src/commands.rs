@@ -87,7 +87,7 @@ pub fn test(ci: bool, args: &[String]) -> Result<()> {
         command.args(["test", "--workspace"]).env("RUST_TEST_THREADS", "1");
     }
     checked(command.args(args))?;
-    if ci { fuzz::run(30, &[]) } else { Ok(()) }
+    if ci { fuzz::run(10, &[]) } else { Ok(()) }
 }
 
 pub fn bench(args: &[String]) -> Result<()> {
