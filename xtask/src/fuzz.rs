@@ -28,7 +28,7 @@ const TARGETS: [(&str, &[&str]); 8] = [
             "core/base/src/advantage",
         ],
     ),
-    ("checkpoint", &["core/engine/src/train/checkpoint.rs", "core/engine/src/train/optim", "core/base/src/advantage"]),
+    ("checkpoint", &["core/engine/src/train/checkpoint.rs", "core/engine/src/optim", "core/base/src/advantage"]),
     ("toml", &["configs/default.toml", "core/base/src/config.rs"]),
 ];
 
@@ -125,7 +125,7 @@ fn dictionary(name: &str, sources: &[&str]) -> Result<PathBuf> {
     let mut words = BTreeSet::new();
     for source in sources {
         for file in files(&root().join(source)) {
-            let text = fs::read_to_string(&file)?;
+            let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
             words.extend(code.lines().flat_map(|line| line.split('"').skip(1).step_by(2)).map(str::to_owned));
             if file.extension().is_some_and(|e| e == "toml") {
